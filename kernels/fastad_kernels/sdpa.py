@@ -1,0 +1,172 @@
+"""Attention through PyTorch's fused scaled-dot-product kernels, banded by blocks.
+
+Linear in the sequence: a block of queries is set against the keys of its band alone.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastad_kernels.cache import RingCache
+from fastad_kernels.positions import apply_rope
+
+# Smaller query blocks waste fewer masked scores but cost more calls.
+MIN_BLOCK = 64
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    window: int | None,
+    causal: bool,
+    scale: float,
+    alibi_slopes: Tensor | None,
+    dropout: float,
+) -> Tensor:
+    """As the reference, with the same arguments."""
+    num_queries, num_keys = q.shape[1], k.shape[1]
+    if causal and num_queries > num_keys:
+        # The first queries stand before every key and see none.
+        blind = num_queries - num_keys
+        rest = attention(
+            q[:, blind:], k, v, window=window, causal=True, scale=scale,
+            alibi_slopes=alibi_slopes, dropout=dropout,
+        )  # fmt: skip
+        return F.pad(rest, (0, 0, 0, 0, blind, 0))
+    q, k, v = (x.transpose(1, 2) for x in (q, *_share_heads(q, k, v)))  # (B, H, T, D)
+    if causal and window is not None and window >= num_keys:
+        window = None
+    if causal and window is not None and num_queries == num_keys:
+        out = _banded(q, k, v, window, scale, alibi_slopes, dropout)
+    elif window is None and alibi_slopes is None and (not causal or num_queries == num_keys):
+        out = F.scaled_dot_product_attention(
+            q, k, v, is_causal=causal, dropout_p=dropout, scale=scale
+        )
+    else:
+        offset = num_keys - num_queries
+        bias = _bias(num_queries, num_keys, offset, causal, window, alibi_slopes, q)
+        out = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale
+        )
+    return out.transpose(1, 2)
+
+
+def _share_heads(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Repeat grouped key/value heads for each query head of their group."""
+    groups = q.shape[2] // k.shape[2]
+    if groups == 1:
+        return k, v
+    return k.repeat_interleave(groups, dim=2), v.repeat_interleave(groups, dim=2)
+
+
+def _bias(
+    num_queries: int,
+    num_keys: int,
+    offset: int,
+    causal: bool,
+    window: int | None,
+    alibi_slopes: Tensor | None,
+    like: Tensor,
+) -> Tensor:
+    """What is added to the scores, (T, S) bool or (1, H, T, S); query t stands at t + offset."""
+    queries = torch.arange(num_queries, device=like.device) + offset
+    distance = queries[:, None] - torch.arange(num_keys, device=like.device)
+    visible = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
+    if window is not None:
+        visible = visible & (distance < window)
+    if alibi_slopes is None:
+        return visible
+    # PyTorch's fused CPU kernel takes masks of two or four dimensions only.
+    bias = -alibi_slopes.to(like)[None, :, None, None] * distance
+    return bias.masked_fill(~visible, float("-inf"))
+
+
+def _banded(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    window: int,
+    scale: float,
+    alibi_slopes: Tensor | None,
+    dropout: float,
+) -> Tensor:
+    """Causal attention within `window`, (B, H, T, D), block of queries by block of queries."""
+    block = max(window // 4, MIN_BLOCK)
+    reach = -(-(window - 1) // block)  # earlier blocks that a query may look into
+    bias = _bias(block, (reach + 1) * block, reach * block, True, window, alibi_slopes, q)
+    # Blocks are split once and joined again, not sliced out: the gradient of a slice is as long
+    # as the whole sequence, which would make the backward pass quadratic.
+    key_blocks, value_blocks = k.split(block, dim=2), v.split(block, dim=2)
+    outputs = []
+    for index, queries in enumerate(q.split(block, dim=2)):
+        first = max(0, index - reach)
+        keys = torch.cat(key_blocks[first : index + 1], dim=2)
+        values = torch.cat(value_blocks[first : index + 1], dim=2)
+        skip = (reach - (index - first)) * block
+        mask = bias[..., : queries.shape[2], skip : skip + keys.shape[2]]
+        outputs.append(
+            F.scaled_dot_product_attention(
+                queries, keys, values, attn_mask=mask, dropout_p=dropout, scale=scale
+            )
+        )
+    return torch.cat(outputs, dim=2)
+
+
+def decode_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cache: RingCache,
+    *,
+    window: int,
+    scale: float,
+    alibi_slopes: Tensor | None,
+    rope: tuple[Tensor, Tensor] | None,
+) -> Tensor:
+    """As the reference, with the same arguments."""
+    if rope is not None:
+        q, k = apply_rope(q, *rope), apply_rope(k, *rope)
+    num_new = q.shape[1]
+    cache.append(k, v)
+    # While the ring fills, slots beyond the longest context hold nothing for anyone.
+    written = cache.capacity if cache.lockstep is None else min(cache.lockstep, cache.capacity)
+    keys, values = cache.keys[:, :written].to(q.dtype), cache.values[:, :written].to(q.dtype)
+    bias = None
+    if cache.lockstep is None or alibi_slopes is not None or num_new > 1 or written > window:
+        bias, blank = _ring_bias(cache, written, num_new, window, alibi_slopes, q)
+        if cache.lockstep is None:
+            # Unwritten memory may hold NaN, and 0 * NaN is NaN.
+            values = values.masked_fill(blank[:, :, None, None], 0.0)
+    q, keys, values = (x.transpose(1, 2) for x in (q, *_share_heads(q, keys, values)))
+    out = F.scaled_dot_product_attention(q, keys, values, attn_mask=bias, scale=scale)
+    return out.transpose(1, 2)
+
+
+def _ring_bias(
+    cache: RingCache,
+    written: int,
+    num_new: int,
+    window: int,
+    alibi_slopes: Tensor | None,
+    like: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """What is added to the scores of `num_new` just appended tokens against the ring.
+
+    Returns:
+        The bias, (B or 1, 1 or H, T, written), and which slots were never written,
+        (B or 1, written).
+    """
+    slots = cache.slot_positions()[:, :written]
+    lengths = cache.lengths
+    if cache.lockstep is not None:
+        slots, lengths = slots[:1], lengths[:1]
+    queries = lengths[:, None] - num_new + torch.arange(num_new, device=lengths.device)
+    distance = (queries[:, :, None] - slots[:, None, :]).unsqueeze(1)  # (B, 1, T, written)
+    blank = slots < 0
+    visible = (distance >= 0) & (distance < window) & ~blank[:, None, None, :]
+    if alibi_slopes is None:
+        return visible, blank
+    bias = -alibi_slopes.to(like)[:, None, None] * distance
+    return bias.masked_fill(~visible, float("-inf")), blank
