@@ -1,0 +1,159 @@
+"""`fastad rollout`: the frozen model learns unseen tasks in its context."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fastad.evaluate.held_out import TaskSet
+    from fastad.histories.schema import DatasetInfo
+    from fastad.histories.writer import ShardWriter
+    from fastad.model.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """Roll a frozen model out on tasks it never saw, and show its return per episode.
+
+    No weight changes: whatever improves from episode to episode is learned in context. The
+    table and the picture show the source, chance and the optimum on the same tasks.
+    """
+
+    run: Path = Path("runs/dark-room")
+    """Run folder that `fastad train` wrote, or one checkpoint of it."""
+    kv_cache: bool = True
+    """Keep keys and values in a ring (--kv-cache), or recompute everything that can influence a
+    prediction at every step (--no-kv-cache). Same actions, very different speed."""
+    episodes: int | None = None
+    """Episodes per task (default: as many as the histories it was trained on)."""
+    split: Literal["test", "train"] = "test"
+    """Tasks held out from training, or those trained on."""
+    tasks: int | None = None
+    """Tasks to take from the split (default: all, at most 512)."""
+    rollouts_per_task: int | None = None
+    """Rollouts on each task (default: enough for 128 in all)."""
+    greedy: bool = False
+    """Take the most probable action instead of sampling; freezes undertrained models."""
+    control: Literal["none", "no-reward", "wiped-context"] = "none"
+    """no-reward: the model is shown rewards of 0. wiped-context: it forgets at every episode.
+    Learning in context must vanish in both."""
+    attention: Literal["auto", "sdpa", "reference"] = "auto"
+    """Attention implementation. A named one never falls back."""
+    seed: int = 0
+    """Of the environments and the actions."""
+    plot: Path | None = None
+    """Where to write the picture (default: rollout.png in the run folder)."""
+    json: Path | None = None
+    """Also write every figure here."""
+    save_histories: Path | None = None
+    """Also store the rollouts as a dataset of learning histories, to be distilled in turn."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
+    threads: int | None = None
+    """CPU threads (default: all cores)."""
+
+
+def run_rollout(config: RolloutConfig) -> dict[str, Any]:
+    """Roll out, print a table, write a picture; returns every figure by name."""
+    from fastad.device import choose_device
+    from fastad.evaluate.held_out import try_model
+    from fastad.evaluate.summary import figures_of, print_table, save_picture
+    from fastad.progress import progress
+    from fastad.train.checkpoint import load_model
+
+    device = choose_device(config.device, config.threads)
+    model = load_model(config.run).to(device)
+    model.attention = config.attention
+    info, tasks = load_task_set(config)
+    episodes = info.num_steps // info.episode_length if config.episodes is None else config.episodes
+    with ExitStack() as stack:
+        writer = _history_writer(stack, config, info, tasks, episodes) if episodes > 0 else None
+        steps = episodes * info.episode_length * len(tasks.rows)
+        bar = stack.enter_context(progress(steps, "steps", "rollout"))
+
+        def on_block(block: Any) -> None:
+            bar.advance(block.reward.numel())
+            if writer is not None:
+                writer.append(block)
+
+        trial = try_model(
+            model, tasks, num_episodes=episodes, kv_cache=config.kv_cache, greedy=config.greedy,
+            control=config.control, on_block=on_block,
+        )  # fmt: skip
+    figures = figures_of(trial, tasks, kv_cache=config.kv_cache)
+    figures |= {"control": config.control, "split": config.split, "run": str(config.run)}
+    print_table(figures, tasks)
+    picture = config.plot or run_folder(config.run) / "rollout.png"
+    save_picture(picture, figures, tasks)
+    print(f"picture: {picture}")
+    if config.json is not None:
+        config.json.parent.mkdir(parents=True, exist_ok=True)
+        config.json.write_text(json.dumps(figures, indent=2))
+    return figures
+
+
+def run_folder(path: Path) -> Path:
+    """The run folder of a run folder, or of one of its checkpoints."""
+    return path.parent.parent if path.parent.name == "checkpoints" else path
+
+
+def load_task_set(config: RolloutConfig) -> tuple[DatasetInfo, TaskSet]:
+    """The tasks that a rollout shall try, from the description kept in the run folder."""
+    import torch
+
+    from fastad.errors import UserError
+    from fastad.evaluate.held_out import TaskSet
+    from fastad.histories.reader import load_description
+
+    info, tasks = load_description(run_folder(config.run))
+    chosen = tasks[info.num_train :] if config.split == "test" else tasks[: info.num_train]
+    if config.tasks is not None and not 1 <= config.tasks <= len(chosen):
+        raise UserError(
+            f"tasks={config.tasks} must lie between 1 and {len(chosen)}, the {config.split} tasks"
+        )
+    chosen = chosen[: config.tasks or 512]
+    repeats = config.rollouts_per_task
+    if repeats is None:
+        repeats = max(1, 128 // max(len(chosen), 1))
+    return info, TaskSet(info, torch.from_numpy(chosen), repeats, config.seed)
+
+
+def _history_writer(
+    stack: ExitStack, config: RolloutConfig, info: DatasetInfo, tasks: TaskSet, episodes: int
+) -> ShardWriter | None:
+    """Open a dataset for the rollouts, in the same store as the sources'."""
+    from dataclasses import replace
+
+    from fastad.errors import UserError
+    from fastad.histories.writer import ShardWriter, create_dataset
+
+    path = config.save_histories
+    if path is None:
+        return None
+    if path.exists():
+        raise UserError(f"save_histories={path} exists; choose a folder that does not")
+    rollouts = replace(
+        info,
+        source="algorithm-distillation",
+        source_kwargs={"run": str(config.run), "greedy": config.greedy, "control": config.control},
+        source_knows="",
+        action_noise=0.0,
+        num_train=len(tasks.tasks),
+        num_test=0,
+        seed=config.seed,
+        num_histories=len(tasks.rows),
+        num_steps=episodes * info.episode_length,
+        num_shards=1,
+    )
+    create_dataset(path, rollouts, tasks.tasks.numpy())
+    groups: Tensor = tasks.groups
+    seeds = [config.seed] * len(groups)
+    return stack.enter_context(
+        ShardWriter(path, rollouts, 0, task_ids=groups.tolist(), seeds=seeds)
+    )

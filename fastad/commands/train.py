@@ -1,0 +1,143 @@
+"""`fastad train`: learning histories to a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fastad.model.config import ModelConfig
+from fastad.train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from fastad.histories.reader import HistoryDataset
+    from fastad.model.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a transformer on learning histories.
+
+    Writes a run folder: config.yaml, metrics.jsonl, checkpoints, and what made it. Continue a
+    stopped or killed run with the same command and --resume: it ends with the same weights, bit
+    for bit.
+    """
+
+    data: Path = Path("data/dark-room")
+    """Dataset that `fastad collect` wrote."""
+    out: Path = Path("runs/dark-room")
+    """Run folder to write."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The transformer."""
+    settings: TrainSettings = field(default_factory=TrainSettings)
+    """The training."""
+    eval_episodes: int | None = None
+    """Episodes of each rollout on held-out tasks (default: as many as a window shows)."""
+    eval_tasks: int = 32
+    """Held-out tasks used during training, at most."""
+    attention: Literal["auto", "sdpa", "reference"] = "auto"
+    """Attention implementation. A named one never falls back."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
+    threads: int | None = None
+    """CPU threads (default: all cores)."""
+    resume: bool = False
+    """Continue from the newest checkpoint in `out`, if there is one."""
+    overwrite: bool = False
+    """Delete the run in `out` and start anew."""
+
+
+def run_train(config: TrainConfig) -> float:
+    """Train; returns the seconds spent on updates, evaluation excluded."""
+    import torch
+
+    from fastad.device import choose_device
+    from fastad.errors import UserError
+    from fastad.histories.reader import HistoryDataset
+    from fastad.progress import progress
+    from fastad.tracking import RunFolder
+    from fastad.train.checkpoint import list_checkpoints
+    from fastad.train.trainer import train
+    from fastad.windows import WindowSampler
+
+    settings = config.settings
+    device = choose_device(config.device, config.threads)
+    dataset = HistoryDataset(config.data)
+    if settings.target == "policy" and not dataset.info.has_action_probs:
+        raise UserError(
+            f"target=policy needs action_probs, which {config.data} lacks; use --target sampled"
+        )
+    sampler = WindowSampler(
+        dataset,
+        num_steps=settings.window or dataset.num_steps // settings.every_kth_episode,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        start=settings.start,
+        every_kth_episode=settings.every_kth_episode,
+    )
+    torch.manual_seed(settings.seed)
+    model = build_model(config.model, dataset, sampler).to(device)
+    model.attention = config.attention
+    model.check_length(sampler.num_steps * config.model.tokens_per_step)
+    evaluate = _evaluation(config, dataset, sampler) if settings.eval_every else None
+    run = RunFolder(config.out, config, resume=config.resume, overwrite=config.overwrite)
+    run.keep_dataset_description(config.data)
+    checkpoints = list_checkpoints(config.out)
+    done = int(checkpoints[-1].name.removeprefix("step-")) if checkpoints else 0
+    run.forget_metrics_after(done)
+    parameters = sum(p.numel() for p in model.parameters())
+    print(
+        f"train {config.out}: {parameters:,} parameters, {settings.updates} updates of "
+        f"{settings.batch_size} x {sampler.num_steps} steps on {device}"
+        + (f", continuing after update {done}" if done else "")
+    )
+    with progress(settings.updates, "updates", "train", completed=done) as bar:
+
+        def log(step: int, metrics: dict[str, Any]) -> None:
+            run.log(step, metrics)
+            bar.update(step, **{k: v for k, v in metrics.items() if k != "train_seconds"})
+
+        return train(model, sampler, settings, run=config.out, log=log, evaluate=evaluate)
+
+
+def build_model(config: ModelConfig, dataset: HistoryDataset, sampler: Any) -> Transformer:
+    """A fresh model for the spaces of `dataset`, with rewards at the size of one."""
+    from gymnasium import spaces
+
+    from fastad.model.transformer import Transformer
+
+    info = dataset.info
+    assert isinstance(info.action_space, spaces.Discrete)
+    return Transformer(
+        config,
+        info.observation_space,
+        info.action_space,
+        info.episode_length,
+        reward_shift=sampler.reward_mean,
+        reward_scale=max(sampler.reward_std, 1e-6),
+    )
+
+
+def _evaluation(
+    config: TrainConfig, dataset: HistoryDataset, sampler: Any
+) -> Callable[[Transformer], dict[str, Any]]:
+    """Roll out on held-out tasks: the learning curve over training."""
+    import torch
+
+    from fastad.evaluate.held_out import TaskSet, try_model
+
+    test = torch.from_numpy(dataset.test_tasks)[: config.eval_tasks]
+    repeats = max(1, config.eval_tasks // max(len(test), 1))
+    tasks = TaskSet(dataset.info, test, repeats, seed=config.settings.seed + 1)
+    episodes = config.eval_episodes or sampler.num_steps // dataset.info.episode_length
+
+    def evaluate(model: Transformer) -> dict[str, Any]:
+        trial = try_model(model, tasks, num_episodes=episodes)
+        mean = trial.mean.tolist()
+        figures = {"eval_first": mean[0], "eval_last": mean[-1], "eval_returns": mean}
+        if trial.regret is not None:
+            figures["eval_regret"] = trial.regret.mean().item()
+        return figures
+
+    return evaluate

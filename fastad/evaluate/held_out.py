@@ -1,0 +1,126 @@
+"""Rollouts on the tasks of a dataset, beside what its source, chance and an optimum return."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastad.collect import run_source
+from fastad.envs.base import BatchedEnv
+from fastad.envs.registry import make_env
+from fastad.errors import UserError
+from fastad.evaluate.metrics import bandit_regret, bootstrap_interval
+from fastad.histories.schema import DatasetInfo
+from fastad.interact import Transition
+from fastad.model.transformer import Transformer
+from fastad.rollout import RolloutResult, rollout
+
+
+@dataclass(frozen=True)
+class TaskSet:
+    """Tasks on which a model is tried, each several times.
+
+    Attributes:
+        info: Of the dataset: environment and source.
+        tasks: (P, K), distinct.
+        repeats: Rollouts per task.
+        seed: Of everything random in the environments and the actions.
+    """
+
+    info: DatasetInfo
+    tasks: Tensor
+    repeats: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if len(self.tasks) == 0:
+            raise UserError("the test split is empty; collect with --num-test-tasks 1 or more")
+        if self.repeats < 1:
+            raise UserError(f"rollouts_per_task={self.repeats} must be at least 1")
+
+    @property
+    def rows(self) -> Tensor:
+        """Every rollout's task, (P * repeats, K)."""
+        return self.tasks.repeat_interleave(self.repeats, dim=0)
+
+    @property
+    def groups(self) -> Tensor:
+        """Every rollout's index into `tasks`, (P * repeats,)."""
+        return torch.arange(len(self.tasks)).repeat_interleave(self.repeats)
+
+    def generator(self, device: torch.device | str) -> torch.Generator:
+        """A fresh generator of this seed."""
+        return torch.Generator(device).manual_seed(self.seed)
+
+    def make_env(self, generator: torch.Generator) -> BatchedEnv:
+        """One environment per rollout."""
+        rows = self.rows.to(generator.device)
+        return make_env(self.info.env, rows, generator=generator, **self.info.env_kwargs)
+
+    def optimal_return(self) -> float:
+        """Mean over tasks."""
+        return self.make_env(self.generator("cpu")).optimal_return().mean().item()
+
+    def source_returns(self, source: str | None = None) -> Tensor:
+        """Mean return per episode of the dataset's source, or of another, on these tasks."""
+        own = source is None
+        episodes = self.info.num_steps // self.info.episode_length
+        returns = run_source(
+            self.info.env,
+            self.rows,
+            env_kwargs=self.info.env_kwargs,
+            source=self.info.source if source is None else source,
+            source_kwargs=self.info.source_kwargs if own else {},
+            num_episodes=episodes,
+            action_noise=self.info.action_noise if own else 0.0,
+            seed=self.seed,
+        )
+        return returns.mean(dim=0)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A rollout on a task set, with its interval."""
+
+    result: RolloutResult
+    groups: Tensor
+    regret: Tensor | None  # (N,) pseudo-regret over all pulls, bandits only
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean return per episode, (episodes,)."""
+        return self.result.returns.mean(dim=0)
+
+    @property
+    def interval(self) -> Any:
+        """95 % bootstrap interval of the mean, (2, episodes)."""
+        return bootstrap_interval(self.result.returns, self.groups)
+
+
+def try_model(
+    model: Transformer,
+    tasks: TaskSet,
+    *,
+    num_episodes: int,
+    on_block: Callable[[Transition], None] | None = None,
+    **options: Any,
+) -> Trial:
+    """Roll the frozen model out on `tasks`; see `rollout` for the options."""
+    generator = tasks.generator(next(model.parameters()).device)
+    env = tasks.make_env(generator)
+    actions: list[Tensor] = []
+
+    def watch(block: Transition) -> None:
+        actions.append(block.action)
+        if on_block is not None:
+            on_block(block)
+
+    result = rollout(
+        model, env, num_episodes=num_episodes, generator=generator, on_block=watch, **options
+    )
+    regret = None
+    if tasks.info.env.endswith("bandit"):
+        regret = bandit_regret(env.tasks, torch.cat(actions, dim=1)).sum(dim=1).cpu()
+    return Trial(result, tasks.groups, regret)

@@ -1,0 +1,76 @@
+"""Pictures of learning in context."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+INK, GRID = "#22313f", "#e6e9ec"
+AD_COLOUR, SOURCE_COLOUR, LEVEL_COLOUR = "#0b6e8a", "#d1733c", "#8a949e"
+
+
+def plot_returns(
+    path: Path,
+    *,
+    returns: np.ndarray,
+    interval: np.ndarray,
+    source_returns: Sequence[float],
+    levels: Mapping[str, float],
+    title: str,
+    subtitle: str,
+    source_label: str,
+) -> None:
+    """Draw return per episode with its interval, beside the source and fixed levels.
+
+    Args:
+        path: PNG to write.
+        returns: Mean return of each episode, (episodes,).
+        interval: (2, episodes).
+        source_returns: The source's own mean returns on the same tasks.
+        levels: Horizontal lines by name, e.g. random and optimal.
+        title: What is shown, in one sentence.
+        subtitle: How it was measured.
+        source_label: Name of the source, with what it knows.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    episodes = np.arange(1, len(returns) + 1)
+    style = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 11}
+    with plt.rc_context(style):
+        figure, axes = plt.subplots(figsize=(8, 4.8), dpi=150, layout="constrained")
+        for name, level in levels.items():
+            axes.axhline(level, color=LEVEL_COLOUR, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+            axes.annotate(
+                f"{name} {level:.2f}",
+                (1.0, level),
+                xycoords=("axes fraction", "data"),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                color=LEVEL_COLOUR,
+            )
+        shown = list(source_returns)[: len(returns)]
+        marker = "o" if len(returns) <= 30 else None
+        axes.plot(
+            episodes[: len(shown)], shown, color=SOURCE_COLOUR, linewidth=1.6, marker=marker,
+            markersize=4, label=source_label, zorder=2,
+        )  # fmt: skip
+        axes.fill_between(episodes, interval[0], interval[1], color=AD_COLOUR, alpha=0.18, lw=0)
+        axes.plot(
+            episodes, returns, color=AD_COLOUR, linewidth=2.4, marker=marker, markersize=5,
+            label="algorithm distillation, frozen weights (95 % interval)", zorder=3,
+        )  # fmt: skip
+        axes.set_xlabel("episode in context")
+        axes.set_ylabel("return per episode")
+        axes.set_xlim(1 - 0.02 * len(returns), len(returns) * 1.02)
+        axes.yaxis.grid(True, color=GRID, zorder=0)
+        axes.set_axisbelow(True)
+        axes.legend(frameon=False, loc="lower right", fontsize=9.5)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
+        axes.set_title(subtitle, loc="left", fontsize=9.5, color=LEVEL_COLOUR)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+        plt.close(figure)

@@ -1,0 +1,105 @@
+"""The one loop in which anything acts: source learners and the frozen model alike."""
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from fastad.envs.base import BatchedEnv
+
+
+class Transition(NamedTuple):
+    """One step of `N` environments; as a block from `interact`, every field gains a step axis.
+
+    In a block the shapes are (N, steps, ...): the order in which histories are stored.
+    """
+
+    observation: Tensor  # (N, ...) seen before acting
+    action: Tensor  # (N,) int64, the action that was executed
+    reward: Tensor  # (N,) float32
+    terminated: Tensor  # (N,) bool
+    truncated: Tensor  # (N,) bool
+    action_probs: Tensor  # (N, A) float32, the agent's own distribution, before any action noise
+
+
+class Agent(Protocol):
+    """Whatever chooses actions for `N` environments at once."""
+
+    def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose actions for observations (N, ...).
+
+        Returns:
+            Actions (N,) int64 and the distribution they were drawn from, (N, A) float32.
+        """
+        ...
+
+    def observe(self, transition: Transition, final_observation: Tensor) -> None:
+        """Take note of what the executed action led to.
+
+        Args:
+            transition: What just happened.
+            final_observation: (N, ...) where the step really ended, before any auto-reset.
+        """
+        ...
+
+
+def interact(
+    env: BatchedEnv,
+    agent: Agent,
+    *,
+    num_steps: int,
+    block_steps: int,
+    generator: torch.Generator,
+    action_noise: float = 0.0,
+) -> Iterator[Transition]:
+    """Let `agent` act in `env` from a fresh reset and yield what happened, block by block.
+
+    Args:
+        env: Reset here; auto-resets inside its own step.
+        agent: Acts, then observes, once per step.
+        num_steps: Steps per environment in all.
+        block_steps: Steps per yielded block (the last may be shorter).
+        generator: Draws the action noise.
+        action_noise: Probability that a uniformly random action is executed instead of the
+            agent's. `action_probs` stays the agent's own clean distribution (arXiv 2312.12275).
+
+    Yields:
+        Blocks with fields of shape (N, steps, ...).
+    """
+    num_actions = env.num_actions
+    observation = env.reset()
+    steps: list[Transition] = []
+    for step in range(num_steps):
+        action, action_probs = agent.act(observation)
+        if action_noise > 0.0:
+            shape, device = action.shape, action.device
+            noisy = torch.rand(shape, generator=generator, device=device) < action_noise
+            random = torch.randint(num_actions, shape, generator=generator, device=device)
+            action = torch.where(noisy, random, action)
+        next_observation, reward, terminated, truncated = env.step(action)
+        transition = Transition(observation, action, reward, terminated, truncated, action_probs)
+        agent.observe(transition, env.final_observation)
+        observation = next_observation
+        steps.append(transition)
+        if len(steps) == block_steps or step == num_steps - 1:
+            yield Transition(*(torch.stack(field, dim=1) for field in zip(*steps, strict=True)))
+            steps = []
+
+
+def episode_returns(reward: Tensor, ended: Tensor, num_episodes: int) -> Tensor:
+    """Sum rewards over each environment's first episodes.
+
+    Args:
+        reward: (N, T) float32.
+        ended: (N, T) bool, terminated or truncated.
+        num_episodes: Episodes to sum; every environment must have ended that many.
+
+    Returns:
+        (N, num_episodes) float32.
+    """
+    episode = ended.long().cumsum(dim=1) - ended.long()  # of each step
+    returns = reward.new_zeros((len(reward), num_episodes + 1))
+    # Whatever comes after the last wanted episode goes to a column that is dropped.
+    returns.scatter_add_(1, episode.clamp(max=num_episodes), reward)
+    return returns[:, :num_episodes]

@@ -1,0 +1,1 @@
+"""The decoder that is trained on learning histories."""

@@ -1,0 +1,47 @@
+"""The KV cache of a whole model: one ring per layer."""
+
+import torch
+from fastad_kernels import RingCache
+from torch import Tensor
+
+from fastad.model.config import ModelConfig
+
+
+class ModelCache(list[RingCache]):
+    """Rings of all layers, which always hold the same positions.
+
+    Args:
+        config: Of the model; the capacity is the context plus what one step may overwrite.
+        batch_size: `N`, environments.
+        dtype: Of the storage.
+        device: Of the storage.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        batch_size: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        capacity = config.context + config.tokens_per_step - 1
+        super().__init__(
+            RingCache(
+                batch_size, capacity, config.kv_heads, config.head_dim, dtype=dtype, device=device
+            )
+            for _ in range(config.num_layers)
+        )
+
+    def positions(self, num_new: int) -> Tensor:
+        """Positions (N, T) that the next `num_new` tokens will have."""
+        return self[0].new_positions(num_new)
+
+    def longest(self) -> int:
+        """Tokens of the longest context since its last reset; asks the device."""
+        return int(self[0].lengths.max())
+
+    def forget(self, mask: Tensor | None = None) -> None:
+        """Clear the context of the environments in `mask`, (N,) bool; of all if None."""
+        for ring in self:
+            ring.reset(mask)

@@ -1,0 +1,133 @@
+"""From environment steps to tokens, by the kind of observation space."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from fastad.errors import UserError
+from fastad.model.config import ModelConfig
+from fastad.steps import Steps
+
+
+def observation_encoder(space: spaces.Space[Any], width: int) -> nn.Module:
+    """Choose how observations (B, T, ...) become features (B, T, width).
+
+    Raises:
+        UserError: If no encoder reads this space.
+    """
+    if isinstance(space, spaces.Discrete):
+        return CoordinateEncoder(np.asarray([space.n]), width)
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+        return CoordinateEncoder(space.nvec, width)
+    if isinstance(space, spaces.Box) and len(space.shape) == 1:
+        return VectorEncoder(space.shape[0], width)
+    raise UserError(
+        f"observation space {space} has no encoder; use Discrete, MultiDiscrete or a Box vector"
+    )
+
+
+class CoordinateEncoder(nn.Module):
+    """One table per coordinate, summed.
+
+    A single index per combination memorises its training goals; coordinates generalise.
+    """
+
+    offsets: Tensor
+
+    def __init__(self, sizes: np.ndarray, width: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(int(sizes.sum()), width)
+        offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        self.register_buffer("offsets", torch.as_tensor(offsets), persistent=False)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Embed (B, T) or (B, T, coordinates) integers as (B, T, width)."""
+        if observation.ndim == 2:
+            observation = observation.unsqueeze(-1)
+        out: Tensor = self.table(observation.long() + self.offsets).sum(dim=-2)
+        return out
+
+
+class VectorEncoder(nn.Module):
+    """A linear map of a real vector."""
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(size, width)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Embed (B, T, size) as (B, T, width)."""
+        out: Tensor = self.linear(observation.to(self.linear.weight.dtype))
+        return out
+
+
+class StepEmbedding(nn.Module):
+    """Tokens of environment steps, in either layout.
+
+    fused: the sum of everything known when acting is one token. interleaved: previous action,
+    previous reward, observation, in this order, so that a step is always three tokens and the
+    last of them predicts the action.
+
+    Args:
+        config: Of the model.
+        observation_space: Of one environment.
+        num_actions: `A`.
+        episode_length: Longest episode; later steps share the last step's embedding.
+        reward_scale: Rewards are divided by it, so that they enter at the size of one.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        observation_space: spaces.Space[Any],
+        num_actions: int,
+        episode_length: int,
+        reward_shift: float,
+        reward_scale: float,
+    ) -> None:
+        super().__init__()
+        width = config.width
+        self.fused = config.layout == "fused"
+        self.token_mask = config.token_mask
+        self.reward_shift, self.reward_scale = reward_shift, reward_scale
+        self.last_step = episode_length - 1
+        self.observation = observation_encoder(observation_space, width)
+        self.action = nn.Embedding(num_actions + 1, width)
+        # A reward means something different after each action: bandits need their product.
+        self.reward = nn.Embedding(num_actions + 1, width)
+        self.start = nn.Embedding(2, width)
+        self.step = nn.Embedding(episode_length, width) if config.episode_step else None
+        self.kind = None if self.fused else nn.Embedding(3, width)
+        self.place = nn.Embedding(config.context, width) if config.positions == "learned" else None
+
+    def forward(self, steps: Steps, positions: Tensor) -> Tensor:
+        """Embed B sequences of T steps.
+
+        Args:
+            steps: (B, T).
+            positions: Of the tokens, (T * tokens_per_step,) or (B, T * tokens_per_step).
+
+        Returns:
+            (B, T * tokens_per_step, width).
+        """
+        action = self.action(steps.previous_action)
+        none = steps.previous_action == self.action.num_embeddings - 1
+        reward = (steps.previous_reward - self.reward_shift) / self.reward_scale
+        reward = reward.masked_fill(none, 0.0).unsqueeze(-1) * self.reward(steps.previous_action)
+        state = self.observation(steps.observation) + self.start(steps.episode_start.long())
+        if self.step is not None:
+            state = state + self.step(steps.episode_step.clamp(max=self.last_step))
+        if self.kind is None:
+            tokens = action + reward + state
+        else:
+            tokens = torch.stack([action, reward, state], dim=2) + self.kind.weight
+            tokens = tokens.flatten(1, 2)
+        if self.training and self.token_mask > 0.0:
+            keep = torch.rand(tokens.shape[:2], device=tokens.device) >= self.token_mask
+            tokens = tokens * keep.unsqueeze(-1)
+        if self.place is not None:
+            tokens = tokens + self.place(positions)
+        return tokens

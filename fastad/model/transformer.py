@@ -1,0 +1,152 @@
+"""A causal transformer that reads learning histories and predicts the next action."""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from fastad_kernels import Implementation, RingCache
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from fastad.attention import Band, attend, make_band
+from fastad.errors import UserError
+from fastad.model.cache import ModelCache
+from fastad.model.config import ModelConfig
+from fastad.model.embedding import StepEmbedding
+from fastad.steps import Steps
+
+
+class Block(nn.Module):
+    """Banded attention and a GELU MLP, each with a residual connection."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width, kv_width = config.width, config.kv_heads * config.head_dim
+        hidden = 4 * width if config.mlp_width is None else config.mlp_width
+        self.head_dim, self.pre_norm = config.head_dim, config.norm == "pre"
+        self.attention_norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, kv_width)
+        self.value = nn.Linear(width, kv_width)
+        self.attention_out = nn.Linear(width, width)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp_in = nn.Linear(width, hidden)
+        self.mlp_out = nn.Linear(hidden, width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, band: Band, ring: RingCache | None) -> Tensor:
+        """Map tokens (B, T, width) to (B, T, width)."""
+        if self.pre_norm:
+            x = x + self.dropout(self._attention(self.attention_norm(x), band, ring))
+            return x + self.dropout(self._mlp(self.mlp_norm(x)))
+        x = self.attention_norm(x + self.dropout(self._attention(x, band, ring)))
+        out: Tensor = self.mlp_norm(x + self.dropout(self._mlp(x)))
+        return out
+
+    def _attention(self, x: Tensor, band: Band, ring: RingCache | None) -> Tensor:
+        q, k, v = (
+            project(x).unflatten(-1, (-1, self.head_dim))  # (B, T, H or Hkv, D)
+            for project in (self.query, self.key, self.value)
+        )
+        out: Tensor = self.attention_out(attend(q, k, v, band, ring).flatten(2))
+        return out
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        out: Tensor = self.mlp_out(F.gelu(self.mlp_in(x), approximate="tanh"))
+        return out
+
+
+class Transformer(nn.Module):
+    """Predicts, at every step of a learning history, the source's action.
+
+    Args:
+        config: Sizes and schemes.
+        observation_space: Of one environment.
+        action_space: Discrete.
+        episode_length: Longest episode.
+        reward_shift: Subtracted from rewards before they are embedded.
+        reward_scale: Divides them then.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Discrete,
+        episode_length: int,
+        *,
+        reward_shift: float = 0.0,
+        reward_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.observation_space, self.action_space = observation_space, action_space
+        self.episode_length = episode_length
+        self.reward_shift, self.reward_scale = reward_shift, reward_scale
+        self.num_actions = int(action_space.n)
+        self.attention: Implementation = "auto"  # a choice of the machine, not of the model
+        self.embedding = StepEmbedding(
+            config, observation_space, self.num_actions, episode_length, reward_shift, reward_scale
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.final_norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
+        self.head = nn.Linear(config.width, self.num_actions)
+        self.apply(_initialise)
+
+    def forward(self, steps: Steps, cache: ModelCache | None = None) -> Tensor:
+        """Predict actions for whole sequences, or for the next steps of cached ones.
+
+        Args:
+            steps: (B, T).
+            cache: If given, the steps follow what it holds and are appended to it.
+
+        Returns:
+            Logits (B, T, A); those at step t see steps up to t.
+
+        Raises:
+            UserError: If learned positions run out: they cannot slide.
+        """
+        per_step = self.config.tokens_per_step
+        num_tokens = steps.previous_action.shape[1] * per_step
+        if cache is None:
+            positions = torch.arange(num_tokens, device=steps.previous_action.device)
+        else:
+            positions = cache.positions(num_tokens)
+        if self.config.positions == "learned":
+            self.check_length(num_tokens if cache is None else cache.longest() + num_tokens)
+        x = self.dropout(self.embedding(steps, positions))
+        band = make_band(
+            self.config.positions,
+            positions,
+            window=self.config.context,
+            num_heads=self.config.num_heads,
+            head_dim=self.config.head_dim,
+            rope_base=self.config.rope_base,
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            impl=self.attention,
+        )
+        for index, block in enumerate(self.blocks):
+            x = block(x, band, None if cache is None else cache[index])
+        # The last token of each step, the observation, is the one that predicts.
+        x = x[:, per_step - 1 :: per_step]
+        logits: Tensor = self.head(self.final_norm(x))
+        return logits
+
+    def check_length(self, num_tokens: int) -> None:
+        """Refuse sequences of more tokens than learned positions have places for."""
+        if self.config.positions == "learned" and num_tokens > self.config.context:
+            raise UserError(
+                f"positions=learned has context={self.config.context} places and cannot slide, "
+                f"but {num_tokens} tokens were asked for; use rope, alibi or none, or fewer steps"
+            )
+
+
+def _initialise(module: nn.Module) -> None:
+    """Embeddings at 0.2, projections at half the variance-preserving size, biases at 0."""
+    if isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, std=0.2)
+    elif isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.5 / math.sqrt(module.in_features))
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,239 @@
+"""The frozen model acting on tasks: one engine, with the KV cache as an option of it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fastad.envs.base import BatchedEnv
+from fastad.errors import UserError
+from fastad.interact import Transition, episode_returns, interact
+from fastad.model.cache import ModelCache
+from fastad.model.transformer import Transformer
+from fastad.steps import Steps
+
+Control = Literal["none", "no-reward", "wiped-context"]
+
+
+class InContextAgent:
+    """A frozen model in `N` environments, each with a context of its own.
+
+    Args:
+        model: In evaluation mode.
+        num_envs: `N`.
+        generator: Draws the actions; on the model's device.
+        kv_cache: Whether to keep keys and values in a ring, or to recompute everything that can
+            influence a prediction at every step. Both give the same logits.
+        greedy: Take the most probable action instead of sampling. Freezes undertrained models.
+        control: "no-reward" shows rewards of 0; "wiped-context" forgets at every episode.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        num_envs: int,
+        *,
+        generator: torch.Generator,
+        kv_cache: bool = True,
+        greedy: bool = False,
+        control: Control = "none",
+    ) -> None:
+        self.model, self.generator = model, generator
+        self.greedy, self.control = greedy, control
+        device = generator.device
+        self.memory: ModelCache | StepBuffer = (
+            ModelCache(model.config, num_envs, device=device)
+            if kv_cache
+            else StepBuffer(model, num_envs)
+        )
+        self.previous_action = torch.full((num_envs,), model.num_actions, device=device)
+        self.previous_reward = torch.zeros(num_envs, device=device)
+        self.episode_step = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        self.latest: tuple[Steps, Tensor] | None = None  # (N, 1) as shown, logits (N, A)
+
+    @torch.no_grad()
+    def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Agent.act`; every call takes one step of context."""
+        steps = Steps(
+            observation[:, None],
+            self.previous_action[:, None],
+            self.previous_reward[:, None],
+            (self.episode_step == 0)[:, None],
+            self.episode_step[:, None],
+        )
+        if isinstance(self.memory, ModelCache):
+            logits = self.model(steps, self.memory)[:, -1]
+        else:
+            logits = self.memory.append_and_recompute(steps)
+        self.latest = steps, logits
+        probs = logits.softmax(dim=-1)
+        action = probs.argmax(dim=-1) if self.greedy else self._sample(probs)
+        return action, probs
+
+    def observe(self, transition: Transition, final_observation: Tensor) -> None:
+        """See `Agent.observe`."""
+        ended = transition.terminated | transition.truncated
+        self.previous_action = transition.action
+        if self.control != "no-reward":
+            self.previous_reward = transition.reward
+        self.episode_step = torch.where(ended, 0, self.episode_step + 1)
+        if self.control == "wiped-context":
+            self.forget(ended)
+
+    def forget(self, mask: Tensor) -> None:
+        """Clear the context of the environments in `mask`, (N,) bool, and of no other."""
+        self.memory.forget(mask)
+        self.previous_action = self.previous_action.masked_fill(mask, self.model.num_actions)
+        self.previous_reward = self.previous_reward.masked_fill(mask, 0.0)
+        self.episode_step = self.episode_step.masked_fill(mask, 0)
+
+    def _sample(self, probs: Tensor) -> Tensor:
+        """Draw one action per row by inverting the cumulative distribution."""
+        cumulative = probs.double().cumsum(dim=-1)
+        draw = torch.rand(
+            (probs.shape[0], 1), generator=self.generator, device=probs.device, dtype=torch.float64
+        )
+        # The last entry may fall short of 1 by rounding.
+        return (draw * cumulative[:, -1:] >= cumulative).sum(dim=-1).clamp_(max=probs.shape[1] - 1)
+
+
+class StepBuffer:
+    """The steps that can influence a prediction, to recompute it from nothing.
+
+    A query sees `W` tokens, but through L layers L * (W - 1) + 1 of them reach it: that many are
+    kept, in a ring, per environment.
+    """
+
+    def __init__(self, model: Transformer, num_envs: int) -> None:
+        self.model = model
+        self.capacity = -(-model.config.receptive_field // model.config.tokens_per_step)
+        self.lengths = torch.zeros(num_envs, dtype=torch.int64)  # on the host
+        self.steps: list[Steps] = []  # the newest `capacity` of them, each (N, 1)
+
+    def append_and_recompute(self, steps: Steps) -> Tensor:
+        """Add the newest step (N, 1) and return its logits (N, A)."""
+        self.steps = [*self.steps, steps][-self.capacity :]
+        self.lengths = (self.lengths + 1).clamp(max=self.capacity)
+        total = len(self.steps)
+        if self.model.config.positions == "learned":
+            self.model.check_length(total * self.model.config.tokens_per_step)
+        logits = steps.previous_reward.new_empty((len(self.lengths), self.model.num_actions))
+        whole = Steps(*(torch.cat(field, dim=1) for field in zip(*self.steps, strict=True)))
+        # Environments with equally long contexts are recomputed together.
+        for length in self.lengths.unique().tolist():
+            rows = (self.lengths == length).to(logits.device)
+            context = Steps(*(field[rows, total - length :] for field in whole))
+            logits[rows] = self.model(context)[:, -1]
+        return logits
+
+    def forget(self, mask: Tensor) -> None:
+        """See `ModelCache.forget`."""
+        self.lengths.masked_fill_(mask.cpu(), 0)
+
+
+@dataclass(frozen=True)
+class RolloutResult:
+    """What a rollout returned.
+
+    Attributes:
+        returns: (N, episodes) float32.
+        seconds: Wall time of all steps.
+        num_steps: Environment steps taken, over all environments.
+    """
+
+    returns: Tensor
+    seconds: float
+    num_steps: int
+
+    @property
+    def steps_per_second(self) -> float:
+        """Environment steps per second, over all environments."""
+        return self.num_steps / self.seconds
+
+
+def rollout(
+    model: Transformer,
+    env: BatchedEnv,
+    *,
+    num_episodes: int,
+    generator: torch.Generator,
+    kv_cache: bool = True,
+    greedy: bool = False,
+    control: Control = "none",
+    on_block: Callable[[Transition], None] | None = None,
+) -> RolloutResult:
+    """Let the frozen model act for `num_episodes` episodes in every environment.
+
+    Args:
+        model: Frozen; set to evaluation mode.
+        env: On the model's device; reset here.
+        num_episodes: At least 1.
+        generator: Draws the actions. The same seed gives the same actions with and without cache.
+        kv_cache: See `InContextAgent`.
+        greedy: See `InContextAgent`.
+        control: See `InContextAgent`.
+        on_block: Called with each episode's worth of transitions, (N, steps, ...): progress, or a
+            history writer.
+
+    Raises:
+        UserError: If the environment's spaces are not the model's, or there are no episodes.
+    """
+    check_spaces(model, env)
+    if num_episodes < 1:
+        raise UserError(f"num_episodes={num_episodes} must be at least 1")
+    model.eval()
+    agent = InContextAgent(
+        model, env.num_envs, generator=generator, kv_cache=kv_cache, greedy=greedy, control=control
+    )
+    num_steps = num_episodes * env.episode_length
+    if control != "wiped-context":
+        model.check_length(num_steps * model.config.tokens_per_step)
+    rewards, ended = [], []
+    began = time.perf_counter()
+    blocks = interact(
+        env, agent, num_steps=num_steps, block_steps=env.episode_length, generator=generator
+    )
+    for block in blocks:
+        rewards.append(block.reward)
+        ended.append(block.terminated | block.truncated)
+        if on_block is not None:
+            on_block(block)
+    seconds = time.perf_counter() - began
+    returns = episode_returns(torch.cat(rewards, 1), torch.cat(ended, 1), num_episodes)
+    return RolloutResult(returns.cpu(), seconds, num_steps * env.num_envs)
+
+
+def check_spaces(model: Transformer, env: BatchedEnv) -> None:
+    """Refuse an environment whose spaces are not those that the model was trained for."""
+    for name in ("observation_space", "action_space"):
+        ours, theirs = getattr(model, name), getattr(env, name)
+        if ours != theirs:
+            raise UserError(
+                f"{name}: the model was trained for {ours}, but env={env.name} has {theirs}; "
+                f"choose an environment with the model's spaces, or train on this one"
+            )
+
+
+@torch.no_grad()
+def cache_error(
+    model: Transformer, env: BatchedEnv, *, num_steps: int, generator: torch.Generator
+) -> float:
+    """Largest difference between cached and recomputed logits, relative to the largest logit.
+
+    One cached rollout of `num_steps` steps; its inputs are then run through the model at once.
+    """
+    check_spaces(model, env)
+    model.eval()
+    agent = InContextAgent(model, env.num_envs, generator=generator)
+    shown: list[Steps] = []
+    cached: list[Tensor] = []
+    for _ in interact(env, agent, num_steps=num_steps, block_steps=1, generator=generator):
+        assert agent.latest is not None
+        shown.append(agent.latest[0])
+        cached.append(agent.latest[1])
+    recomputed = model(Steps(*(torch.cat(field, dim=1) for field in zip(*shown, strict=True))))
+    difference = (recomputed - torch.stack(cached, dim=1)).abs().max() / recomputed.abs().max()
+    return difference.item()

@@ -1,0 +1,202 @@
+"""The training loop: short, deterministic, resumable at any update."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastad.errors import UserError
+from fastad.interrupt import deferred_interrupt
+from fastad.model.transformer import Transformer
+from fastad.train.checkpoint import list_checkpoints, load_training_state, save_checkpoint
+from fastad.train.schedule import learning_rate_factor, make_optimizers, set_learning_rate
+from fastad.train.settings import TrainSettings
+from fastad.windows import Batch, WindowSampler
+
+Evaluation = Callable[[Transformer], dict[str, Any]]
+
+
+class Log(Protocol):
+    """Receives what happens during training."""
+
+    def __call__(self, step: int, metrics: dict[str, Any]) -> None:
+        """Take note of `metrics` after `step` updates."""
+        ...
+
+
+def train(
+    model: Transformer,
+    sampler: WindowSampler,
+    settings: TrainSettings,
+    *,
+    run: Path,
+    log: Log,
+    evaluate: Evaluation | None = None,
+) -> float:
+    """Fit `model` to the windows of `sampler`, from the newest checkpoint of `run` if any.
+
+    A run that was killed and started again ends with the same weights, bit for bit, as one that
+    was not: windows and dropout depend on (seed, update) alone.
+
+    Args:
+        model: On the device to train on; mutated.
+        sampler: A pure function of the update.
+        settings: See `TrainSettings`.
+        run: The run folder, where checkpoints are written and resumed from.
+        log: Called every `log_every` updates and after every evaluation.
+        evaluate: Called with the model in evaluation mode every `eval_every` updates.
+
+    Returns:
+        Seconds spent on updates, evaluation excluded, over all sessions.
+
+    Raises:
+        UserError: If the loss is not finite; the last good checkpoint stays.
+    """
+    return _Training(model, sampler, settings, run, log, evaluate).fit()
+
+
+def imitation_loss(logits: Tensor, batch: Batch, target: str) -> Tensor:
+    """Mean loss over every step of every window.
+
+    Args:
+        logits: (B, T, A).
+        batch: Its windows.
+        target: "policy": Kullback-Leibler divergence from the source's action distribution, whose
+            gradient is the cross-entropy's. "sampled": negative log-likelihood of the action
+            taken (Laskin et al. 2022, eq. 2).
+    """
+    log_probs = F.log_softmax(logits.float(), dim=-1)
+    if target == "policy":
+        assert batch.action_probs is not None
+        return F.kl_div(log_probs, batch.action_probs, reduction="none").sum(dim=-1).mean()
+    return F.nll_loss(log_probs.flatten(0, 1), batch.action.flatten())
+
+
+class _Training:
+    """The state of one call of `train`."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        sampler: WindowSampler,
+        settings: TrainSettings,
+        run: Path,
+        log: Log,
+        evaluate: Evaluation | None,
+    ) -> None:
+        self.model, self.sampler, self.settings = model, sampler, settings
+        self.run, self.log, self.evaluate = run, log, evaluate
+        self.device = next(model.parameters()).device
+        self.optimizers = make_optimizers(model, settings)
+        self.forward = torch.compile(model) if settings.compile else model
+        self.step, self.seconds = 0, 0.0
+        self.losses: list[Tensor] = []
+        checkpoints = list_checkpoints(run)
+        if checkpoints:
+            progress = load_training_state(checkpoints[-1], model, self.optimizers)
+            self.step, self.seconds = progress
+
+    def fit(self) -> float:
+        settings = self.settings
+        logged_step, logged_seconds = self.step, self.seconds
+        with self._checkpoint_on_interrupt():
+            while self.step < settings.updates:
+                with deferred_interrupt():
+                    norm = self._update()
+                last = self.step == settings.updates
+                if last or self.step % settings.log_every == 0:
+                    loss = self._finite_mean_loss()
+                    windows = (self.step - logged_step) * settings.batch_size
+                    rate = windows * self.sampler.num_steps / (self.seconds - logged_seconds)
+                    self.log(
+                        self.step,
+                        {
+                            "loss": loss,
+                            "learning_rate": self.optimizers[-1].param_groups[0]["lr"],
+                            "gradient_norm": norm.item(),
+                            "steps_per_second": rate,
+                            "train_seconds": self.seconds,
+                        },
+                    )
+                    logged_step, logged_seconds = self.step, self.seconds
+                if last or _due(self.step, settings.checkpoint_every):
+                    self._checkpoint()
+                if self.evaluate and (last or _due(self.step, settings.eval_every)):
+                    self._evaluate(self.evaluate)
+        return self.seconds
+
+    def _update(self) -> Tensor:
+        """One gradient update; returns the gradient's norm before clipping."""
+        began = time.perf_counter()
+        settings = self.settings
+        batch = self.sampler.batch(self.step).to(self.device)
+        if not self.model.training:
+            self.model.train()
+        set_learning_rate(self.optimizers, learning_rate_factor(self.step, settings))
+        # Dropout depends on the update alone, so that a resumed run repeats it.
+        torch.manual_seed(settings.seed * 1_000_003 + self.step)
+        with self._autocast():
+            logits = self.forward(batch.steps)
+        loss = imitation_loss(logits, batch, settings.target)
+        loss.backward()  # type: ignore[no-untyped-call]
+        limit = settings.clip if settings.clip > 0 else float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.losses.append(loss.detach())
+        self.step += 1
+        self.seconds += time.perf_counter() - began
+        return norm
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.settings.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def _finite_mean_loss(self) -> float:
+        """Mean loss since the last call; one question to the device for all of them."""
+        if not self.losses:
+            return float("nan")
+        losses = torch.stack(self.losses)
+        self.losses = []
+        finite = losses.isfinite()
+        if not finite.all():
+            first = int((~finite).nonzero()[0])
+            bad_step = self.step - len(losses) + first
+            kept = list_checkpoints(self.run)
+            raise UserError(
+                f"loss={losses[first].item()} at update {bad_step}: training stopped; "
+                + (f"last good checkpoint: {kept[-1]}; " if kept else "no checkpoint yet; ")
+                + "lower --learning-rate or --muon-learning-rate, or look at the data"
+            )
+        return losses.mean().item()
+
+    def _checkpoint(self) -> None:
+        if self.losses:
+            self._finite_mean_loss()
+        save_checkpoint(
+            self.run, self.step, self.model, self.optimizers, train_seconds=self.seconds
+        )
+
+    def _evaluate(self, evaluate: Evaluation) -> None:
+        self.model.eval()
+        self.log(self.step, evaluate(self.model))
+
+    @contextmanager
+    def _checkpoint_on_interrupt(self) -> Iterator[None]:
+        """On Ctrl-C keep everything up to the last whole update."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._checkpoint()
+            raise
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
