@@ -137,8 +137,9 @@ def decode_attention(
     if cache.lockstep is None or alibi_slopes is not None or num_new > 1 or written > window:
         bias, blank = _ring_bias(cache, written, num_new, window, alibi_slopes, q)
         if cache.lockstep is None:
-            # Unwritten memory may hold NaN, and 0 * NaN is NaN.
-            values = values.masked_fill(blank[:, :, None, None], 0.0)
+            # Unwritten memory may hold NaN, which neither 0 * NaN nor NaN - inf hides.
+            blank = blank[:, :, None, None]
+            keys, values = keys.masked_fill(blank, 0.0), values.masked_fill(blank, 0.0)
     q, keys, values = (x.transpose(1, 2) for x in (q, *_share_heads(q, keys, values)))
     out = F.scaled_dot_product_attention(q, keys, values, attn_mask=bias, scale=scale)
     return out.transpose(1, 2)
