@@ -1,0 +1,279 @@
+"""Gymnasium's view of the batched environments: one task as `Env`, many as `VectorEnv`.
+
+Both take the environment's own keyword arguments and, if wanted, the task (`TASK_ARGUMENTS`):
+`gymnasium.make("fastad/DarkRoom-v0", goal=(3, 7), size=11)`. A task that is not given is drawn
+from `np_random` at the first reset and at every seeded one, and kept by resets without a seed, so
+that an agent can go on learning it. `reset(options={"task": row})` sets another task and
+`options={"task": "random"}` draws one, until the next seeded reset. The info that `reset` returns
+holds the task.
+"""
+
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+from fastad.envs.base import BatchedEnv, Split
+from fastad.envs.grid import GridEnv
+from fastad.envs.registry import env_class, env_options, make_env
+from fastad.errors import UserError, unknown
+
+# The arguments that say which task, in the order of its columns, and the width of each.
+TASK_ARGUMENTS: dict[str, dict[str, int | None]] = {
+    "bernoulli-bandit": {"means": None},
+    "gaussian-bandit": {"means": None},
+    "adversarial-bandit": {"means": None},
+    "dark-room": {"goal": 2},
+    "dark-room-hard": {"goal": 2},
+    "dark-room-permuted": {"goal": 2, "permutation": 1},
+    "dark-key-to-door": {"key": 2, "door": 2},
+}
+
+
+class _Tasks:
+    """The batched environment behind an adapter, with the tasks that it was given or drew."""
+
+    def __init__(self, name: str, num_envs: int, arguments: dict[str, Any]) -> None:
+        self.name, self.num_envs = name, num_envs
+        self.options = dict(arguments)
+        self.split: Split = "train"
+        choices = {**env_options(name), **TASK_ARGUMENTS[name]}
+        if name == "adversarial-bandit":  # the one family whose train and test tasks differ
+            choices["split"] = None
+            self.split = self.options.pop("split", "train")
+            if self.split not in ("train", "test"):
+                raise unknown("split", self.split, ("train", "test"))
+        for argument in self.options:
+            if argument not in choices:
+                raise unknown(f"argument of {name}", argument, choices)
+        self.given = self._given_tasks()
+        self.generator = torch.Generator()
+        tasks = self._draw(np.random.default_rng(0)) if self.given is None else self.given
+        self.env = self._make(tasks)
+        self._fresh = True
+
+    def reset(
+        self, np_random: np.random.Generator, *, seeded: bool, options: dict[str, Any] | None
+    ) -> Tensor:
+        """Begin an episode everywhere, with other tasks if asked to; returns observations."""
+        fresh, self._fresh = seeded or self._fresh, False
+        if fresh:
+            self.generator.manual_seed(int(np_random.integers(2**63)))
+        wanted = (options or {}).get("task")
+        if isinstance(wanted, str) and wanted != "random":
+            raise UserError(f"options['task']={wanted!r} is not possible; use a row or 'random'")
+        if isinstance(wanted, str) or (wanted is None and fresh and self.given is None):
+            self.env = self._make(self._draw(np_random))
+        elif wanted is not None:
+            self.env = self._make(self._rows("options['task']", wanted, None))
+        elif fresh and self.given is not None:
+            self.env = self._make(self.given)
+        return self.env.reset()
+
+    def task_rows(self) -> np.ndarray:
+        """The current tasks, (N, K), a copy."""
+        return self.env.tasks.numpy().copy()
+
+    def _given_tasks(self) -> Tensor | None:
+        """Take the task from the arguments; None if they do not say which."""
+        widths = TASK_ARGUMENTS[self.name]
+        given = {key: self.options.pop(key) for key in widths if self.options.get(key) is not None}
+        for key in widths:
+            self.options.pop(key, None)
+        if not given:
+            return None
+        if missing := [key for key in widths if key not in given]:
+            raise UserError(f"{missing[0]} is not given; {self.name} wants {' and '.join(widths)}")
+        if "means" in given:
+            self.options.setdefault("num_arms", np.atleast_1d(given["means"]).shape[-1])
+        return torch.cat([self._rows(key, given[key], widths[key]) for key in widths], dim=1)
+
+    def _rows(self, field: str, value: Any, width: int | None) -> Tensor:
+        """One row for all environments or one for each, as (N, width)."""
+        rows = np.asarray(value)
+        rows = rows.reshape(-1, 1) if width == 1 else np.atleast_2d(rows)
+        fits = rows.ndim == 2 and len(rows) in (1, self.num_envs) and width in (None, rows.shape[1])
+        if rows.dtype.kind not in "iuf" or not fits:
+            numbers = "numbers" if width is None else f"{width} number{'s' * (width > 1)}"
+            many = f", or {self.num_envs} such rows" if self.num_envs > 1 else ""
+            raise UserError(f"{field}={value!r} is not possible; give {numbers}{many}")
+        return torch.tensor(rows).expand(self.num_envs, -1).contiguous()
+
+    def _draw(self, np_random: np.random.Generator) -> Tensor:
+        env = env_class(self.name)
+        tasks = env.enumerate_tasks(**self.options)
+        if tasks is not None:
+            return tasks[torch.from_numpy(np_random.integers(len(tasks), size=self.num_envs))]
+        generator = torch.Generator().manual_seed(int(np_random.integers(2**63)))
+        return env.sample_tasks(
+            self.num_envs, split=self.split, generator=generator, **self.options
+        )
+
+    def _make(self, tasks: Tensor) -> BatchedEnv:
+        return make_env(self.name, tasks, generator=self.generator, **self.options)
+
+
+class GymEnv(gymnasium.Env[Any, Any]):
+    """One task of one family.
+
+    Args:
+        env: The family's name in the registry.
+        render_mode: "ansi" or None.
+        **arguments: Of the task and of the environment, see the module.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 4}  # type: ignore[misc]
+
+    def __init__(self, env: str, *, render_mode: str | None = None, **arguments: Any) -> None:
+        _check_render_mode(render_mode)
+        self.render_mode = render_mode
+        self._tasks = _Tasks(env, 1, arguments)
+        self.observation_space = self._tasks.env.observation_space
+        self.action_space = self._tasks.env.action_space
+        self._observation: Tensor | None = None  # (1, ...)
+        self._over = True
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode; see the module for when the task changes."""
+        super().reset(seed=seed)
+        self._observation = self._tasks.reset(
+            self.np_random, seeded=seed is not None, options=options
+        )
+        self._over = False
+        return _single(self._observation), {"task": self._tasks.task_rows()[0]}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Take one step; the observation of the last step of an episode is its true end."""
+        if self._over:
+            raise gymnasium.error.ResetNeeded("the episode is over or has not begun; call reset()")
+        env = self._tasks.env
+        observation, reward, terminated, truncated = env.step(_actions(env, [action]))
+        self._over = bool(terminated) or bool(truncated)
+        self._observation = env.final_observation if self._over else observation
+        return _single(self._observation), float(reward), bool(terminated), bool(truncated), {}
+
+    def render(self) -> str | None:
+        """The grid or the arms as text, if `render_mode` is "ansi"."""
+        if self.render_mode is None or self._observation is None:
+            return None
+        return _text(self._tasks.env, self._observation, 0)
+
+
+class GymVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
+    """`num_envs` tasks of one family, reset within the step that ends their episode.
+
+    Args:
+        env: The family's name in the registry.
+        num_envs: Environments advanced together.
+        render_mode: "ansi" or None.
+        **arguments: Of the tasks and of the environment, see the module; a task argument is one
+            task for all or a sequence of `num_envs`.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "render_modes": ["ansi"],
+        "render_fps": 4,
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+    }
+
+    def __init__(
+        self, env: str, *, num_envs: int = 1, render_mode: str | None = None, **arguments: Any
+    ) -> None:
+        _check_render_mode(render_mode)
+        if num_envs < 1:
+            raise UserError(f"num_envs={num_envs} is not possible; use 1 or more")
+        self.num_envs = num_envs
+        self.render_mode = render_mode
+        self._tasks = _Tasks(env, num_envs, arguments)
+        self.single_observation_space = self._tasks.env.observation_space
+        self.single_action_space = self._tasks.env.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._observation: Tensor | None = None  # (num_envs, ...)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin an episode everywhere; see the module for when the tasks change."""
+        super().reset(seed=seed)
+        self._observation = self._tasks.reset(
+            self.np_random, seeded=seed is not None, options=options
+        )
+        return self._observation.numpy().copy(), self._task_info(np.ones(self.num_envs, np.bool_))
+
+    def step(
+        self, actions: Any
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Take one step everywhere; where an episode ended, `final_obs` is in the info."""
+        if self._observation is None:
+            raise gymnasium.error.ResetNeeded("no episode has begun; call reset()")
+        env = self._tasks.env
+        self._observation, reward, terminated, truncated = env.step(_actions(env, actions))
+        ended = (terminated | truncated).numpy()
+        info: dict[str, Any] = {}
+        if ended.any():
+            final = np.full(self.num_envs, None, dtype=object)
+            for index in np.flatnonzero(ended):
+                final[index] = _single(env.final_observation[index : index + 1])
+            info = {"final_obs": final, "_final_obs": ended, "final_info": {}}
+            info |= {"_final_info": ended.copy()} | self._task_info(ended.copy())
+        rewards = reward.numpy().astype(np.float64)
+        return (
+            self._observation.numpy().copy(),
+            rewards,
+            terminated.numpy(),
+            truncated.numpy(),
+            info,
+        )
+
+    def render(self) -> tuple[str, ...] | None:
+        """The grids or the arms as text, if `render_mode` is "ansi"."""
+        if self.render_mode is None or self._observation is None:
+            return None
+        env, observation = self._tasks.env, self._observation
+        return tuple(_text(env, observation, index) for index in range(self.num_envs))
+
+    def _task_info(self, mask: np.ndarray) -> dict[str, Any]:
+        """The tasks of the environments in `mask` that have just begun an episode."""
+        rows = self._tasks.task_rows()
+        rows[~mask] = 0
+        return {"task": rows, "_task": mask}
+
+
+def _check_render_mode(render_mode: str | None) -> None:
+    if render_mode not in (None, "ansi"):
+        raise unknown("render_mode", render_mode, ("ansi",))
+
+
+def _actions(env: BatchedEnv, actions: Any) -> Tensor:
+    """Actions as the batched environment takes them, (N,) int64, refused if there are no such."""
+    array = np.asarray(actions)
+    wanted = f"{env.num_envs} integer(s) from 0 to {env.num_actions - 1}"
+    if array.shape != (env.num_envs,) or array.dtype.kind not in "iu":
+        raise UserError(f"action={actions!r} is not possible; give {wanted}")
+    if array.min() < 0 or array.max() >= env.num_actions:
+        raise UserError(f"action={actions!r} is out of range; give {wanted}")
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _single(observation: Tensor) -> Any:
+    """The observation of one environment (1, ...), as a number or an array of its own."""
+    array = observation[0].numpy().copy()
+    return array if array.ndim else array[()]
+
+
+def _text(env: BatchedEnv, observation: Tensor, index: int) -> str:
+    """Environment `index` as text: @ for oneself, capitals for what is hidden; or the means."""
+    task = env.tasks[index : index + 1]
+    if not isinstance(env, GridEnv):
+        return " ".join(f"{mean:.2f}" for mean in task[0].tolist()) + "\n"
+    marks = dict(zip(env.task_cells(task, size=env.size)[0].tolist(), env.landmarks, strict=True))
+    marks[int(env.state(observation[index]))] = "@"
+    cells = [[marks.get(x * env.size + y, ".") for x in range(env.size)] for y in range(env.size)]
+    return "\n".join(" ".join(row) for row in cells) + "\n"

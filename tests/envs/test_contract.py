@@ -1,0 +1,250 @@
+"""What holds for every environment, whatever its dynamics."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fastad.envs.base import BatchedEnv
+from fastad.envs.registry import ENVS, env_class, make_env
+
+NAMES = sorted(ENVS)
+GRIDS = [name for name in NAMES if name.startswith("dark")]
+
+
+# What asks for a tensor's values on the host, which would wait for a GPU.
+HOST_READS = {"_local_scalar_dense", "nonzero", "equal", "is_nonzero", "_to_copy", "scalar_tensor"}
+
+
+class Operations(TorchDispatchMode):
+    """Records which operations ran."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.__name__.startswith("_to_copy") and args[0].ndim:
+            return function(*args, **(kwargs or {}))  # a change of dtype, on the device
+        self.names.add(function.__name__.split(".")[0])
+        return function(*args, **(kwargs or {}))
+
+
+def some_tasks(name, num_tasks, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    tasks = env_class(name).enumerate_tasks()
+    if tasks is None:
+        return env_class(name).sample_tasks(num_tasks, split="train", generator=generator)
+    return tasks[torch.randint(len(tasks), (num_tasks,), generator=generator)]
+
+
+def build(name, num_envs=6, seed=1, **kwargs) -> BatchedEnv:
+    generator = torch.Generator().manual_seed(seed)
+    return make_env(name, some_tasks(name, num_envs), generator=generator, **kwargs)
+
+
+def actions_for(env, num_steps, seed=2):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(env.num_actions, (num_steps, env.num_envs), generator=generator)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_observations_lie_in_the_observation_space(name):
+    env = build(name)
+    observations = [env.reset()]
+    for action in actions_for(env, 60):
+        observations += [env.step(action)[0], env.final_observation]
+
+    for observation in observations:
+        assert all(row in env.observation_space for row in observation.numpy())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_step_returns_the_documented_types(name):
+    env = build(name)
+    env.reset()
+
+    observation, reward, terminated, truncated = env.step(actions_for(env, 1)[0])
+
+    assert observation.dtype == torch.int64
+    assert (reward.dtype, reward.shape) == (torch.float32, (6,))
+    assert (terminated.dtype, terminated.shape) == (torch.bool, (6,))
+    assert (truncated.dtype, truncated.shape) == (torch.bool, (6,))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_returned_tensors_are_not_changed_by_what_follows(name):
+    env = build(name)
+    returned = [env.reset()]
+    for action in actions_for(env, 25):
+        returned += [*env.step(action), env.final_observation]
+    returned += [env.set_tasks(some_tasks(name, 6, seed=9), torch.ones(6, dtype=torch.bool))]
+    copies = [tensor.clone() for tensor in returned]
+
+    env.reset()
+    for action in actions_for(env, 25, seed=3):
+        env.step(action)
+    env.set_tasks(some_tasks(name, 6, seed=10), torch.ones(6, dtype=torch.bool))
+
+    assert all(torch.equal(*pair) for pair in zip(returned, copies, strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_changing_a_returned_tensor_does_not_change_the_environment(name):
+    env, untouched = build(name), build(name)
+    env.reset().fill_(0)
+    untouched.reset()
+    for action in actions_for(env, 25):
+        results, expected = env.step(action), untouched.step(action)
+        assert all(torch.equal(*pair) for pair in zip(results, expected, strict=True))
+        for tensor in (*results, env.final_observation):
+            tensor.zero_()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_reset_step_and_set_tasks_never_wait_for_the_device(name):
+    env, new = build(name), some_tasks(name, 6, seed=7)
+    action, mask = actions_for(env, 1)[0], torch.tensor([True, False] * 3)
+
+    with Operations() as operations:
+        env.reset()
+        env.step(action)
+        env.set_tasks(new, mask)
+
+    assert operations.names
+    assert not operations.names & HOST_READS
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_tasks_given_are_never_written_to(name):
+    tasks = some_tasks(name, 6)
+    given = tasks.clone()
+    env = make_env(name, tasks, generator=torch.Generator())
+
+    env.set_tasks(some_tasks(name, 6, seed=5), torch.ones(6, dtype=torch.bool))
+
+    assert torch.equal(tasks, given)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_state_is_updated_in_place_so_that_a_captured_step_goes_on_from_it(name):
+    env = build(name)
+    # What is replaced at every step and what the captured step never reads.
+    outside = ("final_observation", "tasks")
+    state = {key: value for key, value in vars(env).items() if torch.is_tensor(value)}
+    addresses = {key: state[key].data_ptr() for key in state if key not in outside}
+
+    env.reset()
+    env.step(actions_for(env, 1)[0])
+    env.set_tasks(some_tasks(name, 6, seed=7), torch.ones(6, dtype=torch.bool))
+
+    assert {key: getattr(env, key).data_ptr() for key in addresses} == addresses
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_seed_gives_the_same_episodes(name):
+    runs = []
+    for _ in range(2):
+        env = build(name)
+        runs.append([env.reset(), *(t for a in actions_for(env, 60) for t in env.step(a))])
+
+    assert all(torch.equal(*pair) for pair in zip(*runs, strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_set_tasks_replaces_only_the_tasks_in_the_mask(name):
+    env = build(name)
+    before, new = env.tasks.clone(), some_tasks(name, 6, seed=7)
+    mask = torch.tensor([True, False, False, True, False, False])
+
+    env.set_tasks(new, mask)
+
+    assert torch.equal(env.tasks[mask], new[mask])
+    assert torch.equal(env.tasks[~mask], before[~mask])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_set_tasks_ignores_rows_outside_the_mask(name):
+    env = build(name)
+    garbage = torch.full_like(env.tasks, -1)
+
+    observation = env.set_tasks(garbage, torch.zeros(6, dtype=torch.bool))
+
+    assert torch.equal(env.tasks, some_tasks(name, 6))
+    assert (env.state(observation) < env.num_states).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_after_set_tasks_an_environment_equals_one_made_for_these_tasks(name):
+    kwargs = {"start": "centre"} if name == "dark-key-to-door" else {}
+    new = some_tasks(name, 6, seed=7)
+    env = build(name, **kwargs)
+    for action in actions_for(env, 7):
+        env.step(action)
+    env.set_tasks(new, torch.ones(6, dtype=torch.bool))
+    env.generator.manual_seed(4)
+    other = make_env(name, new, generator=torch.Generator(), **kwargs)
+    other.generator.manual_seed(4)
+
+    for action in actions_for(env, 60):
+        assert all(
+            torch.equal(*pair) for pair in zip(env.step(action), other.step(action), strict=True)
+        )
+    assert torch.equal(env.optimal_return(), other.optimal_return())
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_set_tasks_clears_the_clock_of_one_environment_only(name):
+    env = build(name, num_envs=2, episode_length=5)
+    env.reset()
+    ends = []
+    for step in range(1, 11):
+        ends.append(env.step(torch.zeros(2, dtype=torch.int64))[3].tolist())
+        if step == 3:
+            env.set_tasks(env.tasks, torch.tensor([False, True]))
+
+    assert [step for step, (first, _) in enumerate(ends, 1) if first] == [5, 10]
+    assert [step for step, (_, second) in enumerate(ends, 1) if second] == [8]
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_transitions_agree_with_what_steps_do(name):
+    env = build(name, num_envs=40)
+    table = env.transitions().expand(40, -1, -1)
+    state = env.state(env.reset())
+    for action in actions_for(env, 60):
+        observation = env.step(action)[0]
+        end = env.state(env.final_observation)
+        assert torch.equal(end, table[torch.arange(40), state, action])
+        state = env.state(observation)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_the_grids_own_numbering_is_the_contracts(name):
+    env = build(name, num_envs=30)
+    env.reset()
+    observation = env.step(actions_for(env, 1)[0])[0]
+
+    assert torch.equal(env.state(observation), BatchedEnv.state(env, observation))
+    assert env.num_states == BatchedEnv.num_states.fget(env)
+
+
+def test_bandits_have_one_state_and_no_transitions():
+    env = build("bernoulli-bandit")
+
+    assert env.num_states == 1
+    assert env.state(env.reset()).tolist() == [0] * 6
+    assert env.transitions() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "phases"),
+    [
+        ("bernoulli-bandit", 1),
+        ("dark-room", 1),
+        ("dark-room-permuted", 1),
+        ("dark-room-hard", 2),
+        ("dark-key-to-door", 3),
+    ],
+)
+def test_num_phases_counts_the_stages_of_reward(name, phases):
+    assert build(name).num_phases == phases

@@ -1,0 +1,166 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastad.envs.registry import env_class
+from fastad.envs.tasks import split_tasks
+from fastad.errors import UserError
+
+
+def split(env="dark-room", *, num_train=None, num_test=16, holdout="task", seed=0, **env_kwargs):
+    return split_tasks(
+        env,
+        env_kwargs=env_kwargs,
+        num_train=num_train,
+        num_test=num_test,
+        holdout=holdout,
+        seed=seed,
+    )
+
+
+def rows(tasks):
+    return set(map(tuple, tasks.tolist()))
+
+
+def test_train_and_test_together_are_all_tasks():
+    tasks = split()
+
+    assert len(tasks.train) == 64
+    assert len(tasks.test) == 16
+    assert rows(tasks.train) | rows(tasks.test) == rows(env_class("dark-room").enumerate_tasks())
+
+
+def test_the_seed_decides_the_split():
+    first, again, other = split(seed=3), split(seed=3), split(seed=4)
+
+    assert torch.equal(first.train, again.train)
+    assert torch.equal(first.test, again.test)
+    assert rows(first.test) != rows(other.test)
+
+
+def test_fewer_training_tasks_keep_the_same_test_tasks():
+    few, all_left = split(num_train=10), split()
+
+    assert torch.equal(few.train, all_left.train[:10])
+    assert torch.equal(few.test, all_left.test)
+
+
+def test_holding_out_cells_is_holding_out_tasks_where_tasks_are_cells():
+    by_task, by_cell = split(), split(holdout="cell")
+
+    assert torch.equal(by_task.train, by_cell.train)
+    assert torch.equal(by_task.test, by_cell.test)
+
+
+def test_key_to_door_holds_out_the_fewest_cells_that_make_enough_pairs():
+    tasks = split("dark-key-to-door", num_test=64, holdout="cell")
+    cells = env_class("dark-key-to-door").task_cells
+
+    # 8 cells make 64 pairs; the other 73 make 5,329.
+    assert len(cells(tasks.test).unique()) == 8
+    assert len(tasks.train) == 73**2
+    assert not set(cells(tasks.test).flatten().tolist()) & set(
+        cells(tasks.train).flatten().tolist()
+    )
+
+
+def test_permuted_holds_out_whole_goals():
+    tasks = split("dark-room-permuted", num_test=121, holdout="cell")
+
+    # One goal has 120 tasks, so two goals are held out and 78 are left.
+    assert len(tasks.test[:, :2].unique(dim=0)) == 2
+    assert len(tasks.train) == 78 * 120
+    assert not rows(tasks.test[:, :2]) & rows(tasks.train[:, :2])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    env=st.sampled_from(["dark-room", "dark-room-hard", "dark-room-permuted", "dark-key-to-door"]),
+    holdout=st.sampled_from(["task", "cell"]),
+    num_train=st.integers(1, 8),
+    num_test=st.integers(0, 8),
+    seed=st.integers(0, 2**40),
+)
+def test_splits_are_disjoint_and_of_the_sizes_asked_for(env, holdout, num_train, num_test, seed):
+    tasks = split(env, num_train=num_train, num_test=num_test, holdout=holdout, seed=seed, size=5)
+
+    assert len(rows(tasks.train)) == num_train
+    assert len(rows(tasks.test)) == num_test
+    assert not rows(tasks.train) & rows(tasks.test)
+    assert rows(tasks.train) | rows(tasks.test) <= rows(env_class(env).enumerate_tasks(size=5))
+
+
+def test_sampled_families_draw_disjoint_tasks_of_the_asked_for_width():
+    tasks = split("bernoulli-bandit", num_train=50, num_test=20, num_arms=3)
+
+    assert tasks.train.shape == (50, 3)
+    assert tasks.test.shape == (20, 3)
+    assert not rows(tasks.train) & rows(tasks.test)
+
+
+def test_sampled_training_tasks_do_not_depend_on_the_number_of_test_tasks():
+    few = split("bernoulli-bandit", num_train=50, num_test=0)
+    many = split("bernoulli-bandit", num_train=50, num_test=30)
+
+    assert torch.equal(few.train, many.train)
+
+
+def test_adversarial_training_favours_odd_arms_and_test_even_ones():
+    tasks = split("adversarial-bandit", num_train=200, num_test=200, variant="c")
+
+    assert (tasks.train[:, 1::2] > 0.5).all()
+    assert (tasks.test[:, 0::2] > 0.5).all()
+
+
+def test_task_means_do_not_repeat_the_numbers_of_a_plain_seed():
+    tasks = split("bernoulli-bandit", num_train=5, num_test=0, seed=7)
+
+    plain = torch.rand((5, 10), generator=torch.Generator().manual_seed(7))
+
+    assert not torch.equal(tasks.train, plain)
+
+
+def test_a_split_without_test_tasks_is_all_training():
+    tasks = split(num_test=0)
+
+    assert len(tasks.train) == 80
+    assert tasks.test.shape == (0, 2)
+
+
+def test_more_tasks_than_there_are_is_refused_with_the_numbers():
+    with pytest.raises(UserError, match=r"num_train=70 and num_test=16 .* has 80 tasks"):
+        split(num_train=70)
+
+
+def test_test_tasks_that_leave_none_for_training_are_refused():
+    with pytest.raises(UserError, match="0 of the 80 tasks of dark-room are left for training"):
+        split(num_test=80)
+
+
+def test_too_many_training_tasks_beside_held_out_cells_are_refused_with_the_numbers():
+    with pytest.raises(UserError, match=r"num_train=6000 .* 5329 of the 6561 tasks"):
+        split("dark-key-to-door", num_train=6000, num_test=64, holdout="cell")
+
+
+def test_sampled_families_need_the_number_of_training_tasks():
+    with pytest.raises(UserError, match="num_train is not given; bernoulli-bandit has infinitely"):
+        split("bernoulli-bandit")
+
+
+def test_bandits_have_no_cells_to_hold_out():
+    with pytest.raises(UserError, match="holdout='cell' is not possible: bernoulli-bandit has no"):
+        split("bernoulli-bandit", num_train=5, holdout="cell")
+
+
+def test_impossible_arguments_are_refused():
+    with pytest.raises(UserError, match="num_test=-1 is not possible; use 0 or more"):
+        split(num_test=-1)
+    with pytest.raises(UserError, match="num_train=0 is not possible; use 1 or more"):
+        split(num_train=0)
+    with pytest.raises(UserError, match="seed=-1 is not possible"):
+        split(seed=-1)
+    with pytest.raises(UserError, match="unknown holdout 'cells'; did you mean 'cell'"):
+        split(holdout="cells")
+    with pytest.raises(UserError, match="unknown option of dark-room 'sise'; did you mean 'size'"):
+        split(sise=5)
