@@ -1,0 +1,1 @@
+"""Learning histories on disk: memory-mapped .npy columns, validated when opened."""

@@ -1,0 +1,236 @@
+"""Writing learning histories so that a kill at any moment loses only the uncommitted tail."""
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from fastad.errors import UserError
+from fastad.histories.files import as_json, read_json, replace_durably, write_json
+from fastad.histories.schema import (
+    INFO_FILE,
+    META_FILE,
+    TASKS_FILE,
+    Column,
+    DatasetInfo,
+    ShardMeta,
+    columns,
+    shard_path,
+    shard_range,
+)
+
+if TYPE_CHECKING:
+    from fastad.interact import Transition
+
+
+def create_dataset(path: str | Path, info: DatasetInfo, tasks: np.ndarray) -> None:
+    """Begin a dataset, or confirm that the one at `path` is the same.
+
+    tasks.npy is written before dataset.json, both atomically: a folder with a dataset.json is a
+    dataset. Beginning the same dataset again changes nothing, so a rerun resumes.
+
+    Args:
+        path: Created if missing.
+        info: Stored as dataset.json.
+        tasks: (num_train + num_test, K), train tasks first.
+
+    Raises:
+        UserError: If `tasks` does not fit `info`, or `path` holds another dataset.
+    """
+    path, tasks = Path(path), np.ascontiguousarray(tasks)
+    if tasks.ndim != 2 or len(tasks) != info.num_tasks:
+        raise UserError(
+            f"tasks has shape {tasks.shape}; num_train={info.num_train} and "
+            f"num_test={info.num_test} need ({info.num_tasks}, K)"
+        )
+    columns(info)
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file; name a folder for the dataset")
+    path.mkdir(parents=True, exist_ok=True)
+    if (path / INFO_FILE).exists():
+        _check_same(path, info, tasks)
+        return
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, tasks, allow_pickle=False)
+    replace_durably(path / TASKS_FILE, buffer.getvalue())
+    write_json(path / INFO_FILE, info.to_json())
+
+
+def shard_is_complete(path: str | Path, info: DatasetInfo, index: int) -> bool:
+    """Whether every step of shard `index` is committed and its files are there."""
+    shard = shard_path(path, index)
+    meta = ShardMeta.load(shard)
+    if meta is None or meta.committed_steps != info.num_steps:
+        return False
+    return all((shard / f"{name}.npy").is_file() for name in columns(info))
+
+
+class ShardWriter:
+    """Appends blocks of steps to every history of one shard; a context manager.
+
+    A shard has one writer at a time. Its data is flushed before meta.json is replaced, so
+    meta.json never claims a step that is not on disk.
+
+    A shard that is begun again starts from step 0. Its meta.json is first set to zero committed
+    steps under a new attempt number, and only then are the columns replaced, by new files. So a
+    reader that has the old files open keeps reading the old, valid steps; a reader that opens
+    meanwhile finds the attempt unchanged (old files, old meta.json) or changed (and looks again).
+
+    Args:
+        path: The dataset, made by `create_dataset`.
+        info: Of the dataset.
+        index: Of the shard.
+        task_ids: Rows of tasks.npy, one per history of the shard.
+        seeds: Of the learners, one per history of the shard.
+
+    Raises:
+        UserError: If `task_ids` or `seeds` do not fit, or the disk cannot hold the shard.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        info: DatasetInfo,
+        index: int,
+        *,
+        task_ids: Sequence[int] | np.ndarray,
+        seeds: Sequence[int] | np.ndarray,
+    ) -> None:
+        self.info = info
+        self.shard = shard_path(path, index)
+        self.num_histories = len(shard_range(info, index))
+        self.committed_steps = 0
+        self._task_ids = [int(task) for task in task_ids]
+        self._seeds = [int(seed) for seed in seeds]
+        self._columns = columns(info)
+        self._maps: dict[str, np.memmap[Any, Any]] = {}
+        self._attempt = 1
+        self._check_histories(index)
+
+    def __enter__(self) -> Self:
+        self.shard.mkdir(parents=True, exist_ok=True)
+        earlier = ShardMeta.load(self.shard)
+        self._attempt = 1 if earlier is None else earlier.attempt + 1
+        self.committed_steps = 0
+        self._commit()
+        for name, column in self._columns.items():
+            self._maps[name] = self._create(name, column)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._maps.clear()
+
+    def append(self, block: "Transition") -> None:
+        """Write a block behind the committed steps and commit it.
+
+        Args:
+            block: Fields (N, steps, ...), `N` being the histories of the shard. `action_probs`
+                is ignored where the dataset has none.
+
+        Raises:
+            UserError: If shapes do not fit or values leave their space; nothing is written.
+        """
+        assert self._maps, "append is called inside the writer's `with`"
+        fields = [_to_numpy(field) for field in block[: len(self._columns)]]
+        num_steps = fields[1].shape[1] if fields[1].ndim == 2 else -1
+        first, stop = self.committed_steps, self.committed_steps + num_steps
+        if stop > self.info.num_steps:
+            raise UserError(
+                f"block of {num_steps} steps at step {first} exceeds "
+                f"num_steps={self.info.num_steps} of {self.shard}"
+            )
+        for (name, column), values in zip(self._columns.items(), fields, strict=True):
+            expected = (self.num_histories, num_steps, *column.shape)
+            if values.shape != expected:
+                raise UserError(f"{name} of a block has shape {values.shape}, not {expected}")
+            _check_values(name, column, values, self.info)
+        for name, values in zip(self._columns, fields, strict=True):
+            self._maps[name][:, first:stop] = values
+        for memmap in self._maps.values():
+            memmap.flush()
+        self.committed_steps = stop
+        self._commit()
+
+    def _check_histories(self, index: int) -> None:
+        for name, values in (("task_ids", self._task_ids), ("seeds", self._seeds)):
+            if len(values) != self.num_histories:
+                raise UserError(
+                    f"{name} has {len(values)} entries; shard {index} holds "
+                    f"{self.num_histories} histories"
+                )
+        wrong = [task for task in self._task_ids if not 0 <= task < self.info.num_tasks]
+        if wrong:
+            raise UserError(f"task_ids holds {wrong[0]}; tasks are 0 to {self.info.num_tasks - 1}")
+
+    def _commit(self) -> None:
+        meta = ShardMeta(self._task_ids, self._seeds, self.committed_steps, self._attempt)
+        write_json(self.shard / META_FILE, meta.to_json())
+
+    def _create(self, name: str, column: Column) -> "np.memmap[Any, Any]":
+        """A new file of full size under a temporary name, then renamed over the old one."""
+        file, sibling = self.shard / f"{name}.npy", self.shard / f"{name}.npy.tmp"
+        shape = (self.num_histories, self.info.num_steps, *column.shape)
+        memmap = np.lib.format.open_memmap(sibling, mode="w+", dtype=column.dtype, shape=shape)
+        try:
+            _reserve(sibling)
+        except OSError as error:
+            sibling.unlink()
+            raise UserError(
+                f"{file}: cannot reserve {memmap.nbytes:,} bytes ({error.strerror}); free disk "
+                "space, or lower num_histories or num_steps"
+            ) from error
+        sibling.replace(file)
+        return memmap
+
+
+def _reserve(file: Path) -> None:
+    """Claim the blocks now: on a full disk, writing through a map would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        with file.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+
+
+def _to_numpy(field: Any) -> np.ndarray:
+    """A tensor on any device, or an array, as an array."""
+    return np.asarray(field.detach().cpu() if hasattr(field, "detach") else field)
+
+
+def _check_values(name: str, column: Column, values: np.ndarray, info: DatasetInfo) -> None:
+    """Refuse values that the column's dtype would wrap, or that no reader would accept."""
+    if values.size == 0:
+        return
+    if column.dtype.kind in "ui":
+        limit = np.iinfo(column.dtype)
+        low, high = int(limit.min), int(limit.max)
+        if name == "actions":
+            high = info.num_actions - 1
+        if values.min() < low or values.max() > high:
+            raise UserError(
+                f"{name} of a block lie in [{values.min()}, {values.max()}], "
+                f"outside [{low}, {high}]"
+            )
+    elif column.dtype.kind == "f" and not np.isfinite(values).all():
+        raise UserError(f"{name} of a block hold values that are not finite")
+
+
+def _check_same(path: Path, info: DatasetInfo, tasks: np.ndarray) -> None:
+    """Versions may differ: finishing a dataset after an upgrade is no new dataset."""
+    file = path / INFO_FILE
+    stored = DatasetInfo.from_json(read_json(file), file=file).to_json()
+    for name, value in info.to_json().items():
+        if name != "versions" and stored[name] != as_json(value):
+            raise UserError(
+                f"{file}: field {name!r} is {stored[name]!r}, not {value!r}; choose another "
+                "folder, or delete this one to replace the dataset"
+            )
+    if not np.array_equal(np.load(path / TASKS_FILE, allow_pickle=False), tasks):
+        raise UserError(f"{path / TASKS_FILE}: holds other tasks; choose another folder")

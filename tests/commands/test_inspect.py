@@ -1,0 +1,123 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from fastad.commands.inspect import InspectConfig, run_inspect, sparkline
+from fastad.errors import UserError
+
+LEVELS = "▁▂▃▄▅▆▇█"
+
+
+@pytest.fixture
+def show(capsys, monkeypatch):
+    """What `fastad inspect` prints on a wide terminal."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(path, **changes):
+        run_inspect(InspectConfig(path, **changes))
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_a_dataset_is_described(tmp_path, make_dataset, show):
+    make_dataset(tmp_path, source_knows="the movement rules, not the reward", action_noise=0.25)
+    text = show(tmp_path)
+    for phrase in (
+        "dark-room(size=9)",
+        "MultiDiscrete([9, 9])",
+        "Discrete(5)",
+        "explore()",
+        "source knows: the movement rules, not the reward",
+        "0.25 of actions are random",
+        "4 train, 2 test",
+        "6; 4 of train tasks",
+        "12 per history; episodes of exactly 4",
+        "2 of 2 complete",
+        "KiB",
+        "mean of all 6 histories",
+        # Mean return of episode e is 4 * 2500 + 16 e + 6.
+        "1e+04 ▁▅█ 1e+04",
+        "first to last of 3 episodes",
+    ):
+        assert phrase in text, phrase
+
+
+def test_an_ordinary_source_claims_no_knowledge(tmp_path, make_dataset, show):
+    make_dataset(tmp_path)
+    assert "source knows" not in show(tmp_path)
+
+
+def test_an_unfinished_dataset_says_what_is_there(tmp_path, make_dataset, show):
+    make_dataset(tmp_path, num_shards=3, committed=[12, 3, 0])
+    text = show(tmp_path)
+    assert "1 of 3 complete" in text
+    assert "6 planned, 4 available" in text
+    assert "12 per history planned, 3 committed in all available" in text
+
+
+def test_a_dataset_without_a_complete_episode_shows_no_curve(tmp_path, make_dataset, show):
+    make_dataset(tmp_path, committed=[3, 3])
+    text = show(tmp_path)
+    assert "no history holds a complete episode yet" in text
+    assert "return per episode" not in text
+
+
+def test_tokens_are_printed_on_request(tmp_path, make_dataset, show):
+    make_dataset(tmp_path)
+    text = show(tmp_path, tokens=True, history=4, steps=2)
+    assert "history 4, task 4" in text
+    lines = [line for line in text.splitlines() if line.startswith("<")]
+    assert lines == [
+        "<ep>0</ep><obs>4,0</obs><act>4</act><rew>4000</rew>",
+        "<obs>4,1</obs><act>0</act><rew>4001</rew>",
+    ]
+
+
+def test_json_holds_every_printed_figure(tmp_path, make_dataset, show):
+    make_dataset(tmp_path / "data")
+    show(tmp_path / "data", json=tmp_path / "out" / "figures.json")
+    figures = json.loads((tmp_path / "out" / "figures.json").read_text())
+    assert figures["source_returns"] == [10_006, 10_022, 10_038]
+    assert figures["num_histories_train"] == 4
+    assert figures["complete"] is True
+    files = [file for file in (tmp_path / "data").rglob("*") if file.is_file()]
+    assert figures["bytes"] == sum(file.stat().st_size for file in files)
+
+
+@pytest.mark.parametrize("history", [-1, 6])
+def test_a_history_that_does_not_exist_is_named(tmp_path, make_dataset, history):
+    make_dataset(tmp_path)
+    with pytest.raises(UserError, match=rf"history={history} must lie in \[0, 6\)"):
+        run_inspect(InspectConfig(tmp_path, history=history))
+
+
+def test_a_folder_that_is_neither_dataset_nor_run_says_so(tmp_path):
+    with pytest.raises(UserError, match=r"neither a dataset .* nor a run"):
+        run_inspect(InspectConfig(tmp_path))
+    with pytest.raises(UserError, match="does not exist"):
+        run_inspect(InspectConfig(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize(
+    ("values", "width", "curve"),
+    [
+        ([0, 7], 60, "▁█"),
+        ([0, 1, 2, 3, 4, 5, 6, 7], 60, LEVELS),
+        ([0, 0, 7, 7], 2, "▁█"),
+        ([3, 3, 3], 60, "▁▁▁"),
+    ],
+)
+def test_a_curve_runs_from_its_lowest_to_its_highest_value(values, width, curve):
+    assert sparkline(values, width=width, levels=LEVELS) == curve
+
+
+def test_the_command_is_declared_without_heavy_imports():
+    code = (
+        "import sys, fastad.commands.inspect\n"
+        "print([m for m in ('torch', 'numpy', 'rich', 'matplotlib') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

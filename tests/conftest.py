@@ -1,0 +1,112 @@
+"""A dataset fabricated step by step, so that every number says where it comes from."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from fastad.histories.schema import DatasetInfo, shard_range
+from fastad.histories.writer import ShardWriter, create_dataset
+from fastad.interact import Transition
+
+NUM_ACTIONS = 5
+
+
+def build_info(**changes: Any) -> DatasetInfo:
+    """Six histories of twelve steps, three episodes of four, in two shards."""
+    values: dict[str, Any] = {
+        "env": "dark-room",
+        "env_kwargs": {"size": 9},
+        "observation_space": spaces.MultiDiscrete([9, 9]),
+        "action_space": spaces.Discrete(NUM_ACTIONS),
+        "source": "explore",
+        "source_kwargs": {},
+        "source_knows": "",
+        "action_noise": 0.0,
+        "num_train": 4,
+        "num_test": 2,
+        "holdout": "random",
+        "seed": 0,
+        "num_histories": 6,
+        "num_steps": 12,
+        "num_shards": 2,
+        "episode_length": 4,
+        "fixed_length": True,
+        "versions": {"fastad": "0"},
+    }
+    return DatasetInfo(**(values | changes))
+
+
+def build_block(
+    info: DatasetInfo, histories: range, steps: range, episode_lengths: list[int] | None
+) -> Transition:
+    """History h at step t: observation (h % 9, t % 9), action (h + t) % 5, reward 1000 h + t."""
+    history, step = np.array(histories)[:, None], np.array(steps)[None, :]
+    if episode_lengths is None:
+        ends = (step + 1) % info.episode_length == 0
+    else:
+        ends = np.isin(step + 1, np.cumsum(episode_lengths))
+    ends = np.broadcast_to(ends, (len(histories), len(steps)))
+    action = (history + step) % NUM_ACTIONS
+    probs = np.where(np.arange(NUM_ACTIONS) == action[..., None], 0.6, 0.1)
+    observation = np.stack(np.broadcast_arrays(history % 9, step % 9), axis=-1)
+    return Transition(
+        torch.from_numpy(observation),
+        torch.from_numpy(action),
+        torch.from_numpy((1000.0 * history + step).astype(np.float32)),
+        torch.zeros(ends.shape, dtype=torch.bool),
+        torch.from_numpy(ends.copy()),
+        torch.from_numpy(probs.astype(np.float32)),
+    )
+
+
+def build_dataset(
+    path: Path,
+    *,
+    episode_lengths: list[int] | None = None,
+    committed: list[int] | None = None,
+    task_ids: list[int] | None = None,
+    **changes: Any,
+) -> DatasetInfo:
+    """Write the fabricated dataset: history h is of task `task_ids[h]`, by default h.
+
+    Args:
+        path: Where.
+        episode_lengths: Of every history, where episodes vary in length.
+        committed: Steps per shard; all of them by default.
+        task_ids: One per history.
+        **changes: To the fields of the info.
+    """
+    if episode_lengths is not None:
+        changes = {"fixed_length": False, "episode_length": max(episode_lengths)} | changes
+    info = build_info(**changes)
+    tasks = np.arange(2 * info.num_tasks).reshape(-1, 2)
+    create_dataset(path, info, tasks)
+    for index in range(info.num_shards):
+        histories = shard_range(info, index)
+        ids = [h % info.num_tasks if task_ids is None else task_ids[h] for h in histories]
+        stop = info.num_steps if committed is None else committed[index]
+        with ShardWriter(path, info, index, task_ids=ids, seeds=list(histories)) as writer:
+            for first in range(0, stop, 5):
+                steps = range(first, min(first + 5, stop))
+                writer.append(build_block(info, histories, steps, episode_lengths))
+    return info
+
+
+@pytest.fixture(scope="session")
+def make_dataset() -> Callable[..., DatasetInfo]:
+    return build_dataset
+
+
+@pytest.fixture(scope="session")
+def make_info() -> Callable[..., DatasetInfo]:
+    return build_info
+
+
+@pytest.fixture(scope="session")
+def make_block() -> Callable[..., Transition]:
+    return build_block

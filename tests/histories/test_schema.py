@@ -1,0 +1,93 @@
+import json
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from fastad.errors import UserError
+from fastad.histories.schema import SCHEMA_VERSION, DatasetInfo, columns, shard_range
+
+
+def test_info_survives_json(make_info):
+    info = make_info(observation_space=spaces.Box(-np.inf, 1.0, (3,), np.float32))
+    assert DatasetInfo.from_json(json.loads(json.dumps(info.to_json()))) == info
+
+
+def test_an_unknown_field_names_the_nearest(make_info):
+    with pytest.raises(UserError, match=r"some.json: unknown field 'num_step'; did you mean"):
+        DatasetInfo.from_json({**make_info().to_json(), "num_step": 3}, file="some.json")
+
+
+def test_a_missing_field_is_named(make_info):
+    values = make_info().to_json()
+    del values["holdout"]
+    with pytest.raises(UserError, match=r"some.json: field 'holdout' is missing"):
+        DatasetInfo.from_json(values, file="some.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("num_steps", "12"), ("num_steps", True), ("env", 3), ("env_kwargs", [])]
+)
+def test_a_mistyped_field_is_named(make_info, name, value):
+    with pytest.raises(UserError, match=rf"some.json: field '{name}' is"):
+        DatasetInfo.from_json({**make_info().to_json(), name: value}, file="some.json")
+
+
+def test_a_newer_version_asks_for_an_upgrade(make_info):
+    values = {**make_info().to_json(), "schema_version": SCHEMA_VERSION + 1}
+    with pytest.raises(UserError, match=r"schema_version=2 is newer .* upgrade fastad"):
+        DatasetInfo.from_json(values)
+
+
+@pytest.mark.parametrize(
+    ("space", "dtype", "shape"),
+    [
+        (spaces.Discrete(256), "uint8", ()),
+        (spaces.Discrete(257), "uint16", ()),
+        (spaces.Discrete(70_000), "uint32", ()),
+        (spaces.Discrete(3, start=-1), "int16", ()),
+        (spaces.MultiDiscrete([9, 17]), "uint8", (2,)),
+        (spaces.Box(0, 255, (72, 96, 3), np.uint8), "uint8", (72, 96, 3)),
+        (spaces.Box(-1, 1, (4,), np.float64), "float64", (4,)),
+    ],
+)
+def test_observations_are_stored_in_the_smallest_dtype(make_info, space, dtype, shape):
+    column = columns(make_info(observation_space=space))["observations"]
+    assert column.dtype == np.dtype(dtype)
+    assert column.shape == shape
+
+
+def test_the_other_columns_have_fixed_dtypes(make_info):
+    found = {name: (str(c.dtype), c.shape) for name, c in columns(make_info()).items()}
+    assert found == {
+        "observations": ("uint8", (2,)),
+        "actions": ("uint8", ()),
+        "rewards": ("float32", ()),
+        "terminations": ("bool", ()),
+        "truncations": ("bool", ()),
+        "action_probs": ("float16", (5,)),
+    }
+    assert "action_probs" not in columns(make_info(has_action_probs=False))
+
+
+def test_shards_split_histories_evenly_and_in_order(make_info):
+    info = make_info(num_histories=10, num_shards=3)
+    assert [shard_range(info, i) for i in range(3)] == [range(3), range(3, 6), range(6, 10)]
+    with pytest.raises(UserError, match="index=3"):
+        shard_range(info, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_steps": 0}, "num_steps=0 must be at least 1"),
+        ({"num_train": -1}, "num_train=-1"),
+        ({"num_train": 0, "num_test": 0}, "leave no task"),
+        ({"num_shards": 7}, "num_shards=7 exceeds num_histories=6"),
+        ({"action_space": spaces.Discrete(3, start=1)}, "starts at 0"),
+        ({"action_space": spaces.Box(0, 1, (2,))}, "action_space="),
+    ],
+)
+def test_impossible_datasets_are_refused(make_info, changes, message):
+    with pytest.raises(UserError, match=message):
+        make_info(**changes)

@@ -1,0 +1,198 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from fastad.errors import UserError
+from fastad.histories import reader
+from fastad.histories.reader import HistoryDataset
+from fastad.histories.writer import ShardWriter, create_dataset, shard_is_complete
+
+
+def open_writer(path, info, **changes):
+    arguments = {"task_ids": [0, 1, 2], "seeds": [7, 8, 9]} | changes
+    return ShardWriter(path, info, 0, **arguments)
+
+
+@pytest.fixture
+def begun(tmp_path, make_info):
+    info = make_info()
+    create_dataset(tmp_path, info, np.arange(12).reshape(6, 2))
+    return tmp_path, info
+
+
+def test_blocks_come_back_as_they_were_written(begun, make_block):
+    path, info = begun
+    with open_writer(path, info) as writer:
+        for steps in (range(0, 5), range(5, 10), range(10, 12)):
+            writer.append(make_block(info, range(3), steps, None))
+    dataset = HistoryDataset(path)
+    assert dataset.seeds == [7, 8, 9]
+    expected = make_block(info, range(3), range(12), None)
+    for history in range(3):
+        stored = list(dataset.read(history, 0, 12).values())
+        for name, field, values in zip(expected._fields, expected, stored, strict=True):
+            tolerance = 5e-4 if name == "action_probs" else 0.0
+            np.testing.assert_allclose(values, field[history].numpy(), atol=tolerance)
+
+
+def test_creating_the_same_dataset_again_changes_nothing(begun, make_info):
+    path, _ = begun
+    before = (path / "dataset.json").read_bytes()
+    create_dataset(path, make_info(versions={"fastad": "1"}), np.arange(12).reshape(6, 2))
+    assert (path / "dataset.json").read_bytes() == before
+
+
+def test_another_dataset_in_the_folder_is_refused(begun, make_info):
+    path, info = begun
+    with pytest.raises(UserError, match=r"dataset.json: field 'num_steps' is 12, not 13"):
+        create_dataset(path, make_info(num_steps=13), np.arange(12).reshape(6, 2))
+    with pytest.raises(UserError, match=r"tasks.npy: holds other tasks"):
+        create_dataset(path, info, np.ones((6, 2)))
+
+
+def test_tasks_must_match_the_split(tmp_path, make_info):
+    with pytest.raises(UserError, match=r"tasks has shape \(5, 2\)"):
+        create_dataset(tmp_path, make_info(), np.zeros((5, 2)))
+
+
+def test_a_shard_is_complete_once_every_step_is_committed(begun, make_block):
+    path, info = begun
+    assert not shard_is_complete(path, info, 0)
+    with open_writer(path, info) as writer:
+        writer.append(make_block(info, range(3), range(11), None))
+        assert not shard_is_complete(path, info, 0)
+        writer.append(make_block(info, range(3), range(11, 12), None))
+    assert shard_is_complete(path, info, 0)
+    (path / "shard-00000" / "rewards.npy").unlink()
+    assert not shard_is_complete(path, info, 0)
+
+
+def test_an_exception_leaves_the_committed_steps(begun, make_block):
+    path, info = begun
+
+    def fail_after_five_steps():
+        with open_writer(path, info) as writer:
+            writer.append(make_block(info, range(3), range(5), None))
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        fail_after_five_steps()
+    dataset = HistoryDataset(path)
+    assert dataset.num_steps == 5
+    assert dataset.read(2, 0, 5)["rewards"].tolist() == [2000, 2001, 2002, 2003, 2004]
+
+
+def test_a_reader_keeps_its_steps_when_the_shard_is_begun_again(begun, make_block):
+    path, info = begun
+    with open_writer(path, info) as writer:
+        writer.append(make_block(info, range(3), range(5), None))
+    earlier = HistoryDataset(path)
+    with open_writer(path, info) as writer:
+        with pytest.raises(UserError, match="no step is committed yet"):
+            HistoryDataset(path)
+        writer.append(make_block(info, range(3), range(2), None))
+        assert HistoryDataset(path).num_steps == 2
+    assert earlier.read(1, 0, 5)["rewards"].tolist() == [1000, 1001, 1002, 1003, 1004]
+
+
+def test_a_reader_looks_again_when_the_shard_is_begun_again_meanwhile(
+    begun, make_block, monkeypatch
+):
+    path, info = begun
+    with open_writer(path, info) as writer:
+        writer.append(make_block(info, range(3), range(5), None))
+    real = reader._open_column
+    restarted = []
+
+    def restart_then_open(*arguments):
+        if not restarted:
+            restarted.append(True)
+            with open_writer(path, info) as writer:
+                writer.append(make_block(info, range(3), range(1), None))
+        return real(*arguments)
+
+    monkeypatch.setattr(reader, "_open_column", restart_then_open)
+    dataset = HistoryDataset(path)
+    assert dataset.num_steps == 1
+    assert dataset.read(1, 0, 1)["rewards"].tolist() == [1000]
+
+
+def test_meta_counts_attempts(begun, make_block):
+    path, info = begun
+    for attempt in (1, 2, 3):
+        with open_writer(path, info) as writer:
+            writer.append(make_block(info, range(3), range(4), None))
+        meta = json.loads((path / "shard-00000" / "meta.json").read_text())
+        assert (meta["attempt"], meta["committed_steps"]) == (attempt, 4)
+
+
+@pytest.mark.parametrize(
+    ("field", "change", "message"),
+    [
+        ("action", lambda x: x + 1, r"actions of a block lie in \[1, 5\], outside \[0, 4\]"),
+        ("observation", lambda x: x - 9, r"observations of a block lie in \[-9"),
+        ("reward", lambda x: x / 0, "rewards of a block hold values that are not finite"),
+        ("reward", lambda x: x[:2], r"rewards of a block has shape \(2, 4\), not \(3, 4\)"),
+    ],
+)
+def test_a_wrong_block_is_refused_and_nothing_is_written(begun, make_block, field, change, message):
+    path, info = begun
+    block = make_block(info, range(3), range(4), None)
+    with open_writer(path, info) as writer:
+        with pytest.raises(UserError, match=message):
+            writer.append(block._replace(**{field: change(getattr(block, field))}))
+        assert writer.committed_steps == 0
+        writer.append(block)
+    assert HistoryDataset(path).num_steps == 4
+
+
+def test_a_block_beyond_the_last_step_is_refused(begun, make_block):
+    path, info = begun
+    with open_writer(path, info) as writer:
+        writer.append(make_block(info, range(3), range(10), None))
+        with pytest.raises(UserError, match="block of 3 steps at step 10 exceeds num_steps=12"):
+            writer.append(make_block(info, range(3), range(3), None))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task_ids": [0, 1]}, "task_ids has 2 entries; shard 0 holds 3 histories"),
+        ({"seeds": [1]}, "seeds has 1 entries"),
+        ({"task_ids": [0, 1, 6]}, "task_ids holds 6; tasks are 0 to 5"),
+    ],
+)
+def test_wrong_histories_are_refused(begun, changes, message):
+    path, info = begun
+    with pytest.raises(UserError, match=message):
+        open_writer(path, info, **changes)
+
+
+def test_a_disk_too_small_is_an_error_and_not_a_bus_error(begun, monkeypatch):
+    path, info = begun
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(UserError, match=r"observations.npy: cannot reserve 72 bytes \(No space"):
+        open_writer(path, info).__enter__()
+
+
+def test_images_and_histories_without_policies_are_stored(tmp_path, make_info):
+    info = make_info(
+        observation_space=spaces.Box(0, 255, (4, 6, 3), np.uint8), has_action_probs=False
+    )
+    create_dataset(tmp_path, info, np.arange(12).reshape(6, 2))
+    images = torch.randint(256, (3, 4, 4, 6, 3), generator=torch.Generator().manual_seed(0))
+    ends = torch.tensor([False, False, False, True]).expand(3, 4)
+    zeros = torch.zeros(3, 4)
+    with open_writer(tmp_path, info) as writer:
+        writer.append((images, zeros.long(), zeros, ends & False, ends, None))
+    steps = HistoryDataset(tmp_path).read(1, 0, 4)
+    assert steps["observations"].dtype == np.uint8
+    np.testing.assert_array_equal(steps["observations"], images[1].numpy())
+    assert "action_probs" not in steps
