@@ -1,11 +1,15 @@
 """The command line: which command, which config, and what its errors look like."""
 
+import contextlib
+import io
+import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import Field, dataclass, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, get_type_hints
 
 from fastad import __version__
 from fastad.errors import UserError, unknown
@@ -52,6 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"fastad: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Whoever read our output, `head` perhaps, has seen enough.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return 0
     except KeyboardInterrupt:
         print("fastad: interrupted; what was committed is kept, continue with --resume",
               file=sys.stderr)  # fmt: skip
@@ -75,23 +83,84 @@ def _main(arguments: list[str]) -> int:
 
 
 def parse(name: str, arguments: list[str]) -> Any:
-    """Build a command's config from a preset or file, if any, and the flags that override it."""
+    """Build a command's config from a preset or file, if any, and the flags that override it.
+
+    Raises:
+        UserError: For flags or values that are not possible.
+        SystemExit: After printing the help.
+    """
     import tyro
 
     command = COMMANDS[name]
     kind = getattr(import_module(f"fastad.commands.{name}"), command.config)
     arguments, source = _take_config(arguments)
-    default = kind() if source is None else _load(name, kind, source)
+    default = {} if source is None else {"default": _load(name, kind, source)}
     if arguments and command.positional and not arguments[0].startswith("-"):
         arguments = [f"--{command.positional}", *arguments]
+    _check_flags(name, kind, arguments)
+    _unwrap_help(kind)
     bare = f" [{command.positional.upper()}]" if command.positional else ""
-    return tyro.cli(
-        kind,
-        prog=f"fastad {name}{bare}",
-        args=arguments,
-        default=default,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands),
-    )
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                kind,
+                prog=f"fastad {name}{bare}",
+                args=arguments,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands),
+                **default,
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UserError(f"{_first_line(complaint.getvalue())}; see fastad {name} --help") from None
+
+
+def _settings(kind: Any) -> Iterator[Field[Any]]:
+    """Every setting of a command, those of nested dataclasses included."""
+    hints = get_type_hints(kind)
+    for field in fields(kind):
+        if is_dataclass(hints[field.name]):
+            yield from _settings(hints[field.name])
+        else:
+            yield field
+
+
+def _check_flags(name: str, kind: Any, arguments: list[str]) -> None:
+    """Refuse flags that do not exist, with the nearest that does."""
+    flags = {"--help", "--config"}
+    for setting in _settings(kind):
+        flag = setting.name.replace("_", "-")
+        flags |= {f"--{flag}", f"--no-{flag}"} if setting.type == "bool" else {f"--{flag}"}
+    for argument in arguments:
+        flag = argument.partition("=")[0].replace("_", "-")
+        if flag.startswith("--") and flag not in flags:
+            raise unknown(f"option of fastad {name}:", flag, flags)
+
+
+def _unwrap_help(kind: Any) -> None:
+    """Give tyro each field's docstring without the source's line breaks, which it would keep."""
+    import docstring_parser
+
+    hints = get_type_hints(kind)
+    texts = {p.arg_name: p.description for p in docstring_parser.parse_from_object(kind).params}
+    for field in fields(kind):
+        text = " ".join((texts.get(field.name) or "").split())
+        field.metadata = MappingProxyType({**field.metadata, "help": text})
+        if is_dataclass(hints[field.name]):
+            _unwrap_help(hints[field.name])
+
+
+def _first_line(complaint: str) -> str:
+    """The message in the box that tyro draws."""
+    lines = (line.strip(" │") for line in complaint.splitlines())
+    message: list[str] = []
+    for line in lines:
+        if line.startswith("───") and message:
+            break
+        if line and line[0] not in "╭╰─":
+            message.append(line)
+    return " ".join(message)
 
 
 def _take_config(arguments: list[str]) -> tuple[list[str], str | None]:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+FEW = 12
+
 
 class UserError(ValueError):
     """Something the user asked for cannot be done; the message names field, value and fix."""
@@ -17,6 +19,9 @@ def unknown(field: str, value: object, choices: Iterable[str]) -> UserError:
         choices: Every valid name.
     """
     names = sorted(choices)
-    near = get_close_matches(str(value), names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return UserError(f"unknown {field} {str(value)!r}; {hint}choose one of: {', '.join(names)}")
+    near = get_close_matches(str(value), names, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]!r}?" if near else ""
+    # A long list would bury the likely answer.
+    if not near or len(names) <= FEW:
+        hint = f"{hint} choose one of: {', '.join(names)}".strip()
+    return UserError(f"unknown {field} {str(value)!r}; {hint}")

@@ -13,6 +13,7 @@ from fastad.errors import UserError
 from fastad.histories.schema import INFO_FILE, TASKS_FILE
 
 CONFIG, METRICS, MADE_BY = "config.yaml", "metrics.jsonl", "made_by.json"
+DATASET = "dataset"  # folder with the description of the dataset, without its histories
 
 
 class RunFolder:
@@ -70,14 +71,14 @@ class RunFolder:
     def forget_metrics_after(self, step: int) -> None:
         """Drop records beyond `step`, which a resumed run will write again."""
         file = self.path / METRICS
-        if file.exists():
-            kept = [line for line in file.read_text().splitlines() if _step_of(line) <= step]
-            file.write_text("".join(line + "\n" for line in kept))
+        kept = [record for record in read_metrics(file) if record["step"] <= step]
+        file.write_text("".join(json.dumps(record) + "\n" for record in kept))
 
     def keep_dataset_description(self, data: Path) -> None:
         """Copy what rollouts need to know of the dataset: its description and its tasks."""
+        (self.path / DATASET).mkdir(exist_ok=True)
         for name in (INFO_FILE, TASKS_FILE):
-            shutil.copyfile(data / name, self.path / name)
+            shutil.copyfile(data / name, self.path / DATASET / name)
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl."""
@@ -128,8 +129,13 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # torn by a kill
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """Records of metrics.jsonl in order, up to a last line that a kill tore."""
+    records: list[dict[str, Any]] = []
+    if file.exists():
+        for line in file.read_text().splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+    return records

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from fastad.evaluate.held_out import TaskSet
     from fastad.histories.schema import DatasetInfo
     from fastad.histories.writer import ShardWriter
-    from fastad.model.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -110,8 +109,9 @@ def load_task_set(config: RolloutConfig) -> tuple[DatasetInfo, TaskSet]:
     from fastad.errors import UserError
     from fastad.evaluate.held_out import TaskSet
     from fastad.histories.reader import load_description
+    from fastad.tracking import DATASET
 
-    info, tasks = load_description(run_folder(config.run))
+    info, tasks = load_description(run_folder(config.run) / DATASET)
     chosen = tasks[info.num_train :] if config.split == "test" else tasks[: info.num_train]
     if config.tasks is not None and not 1 <= config.tasks <= len(chosen):
         raise UserError(

@@ -1,0 +1,125 @@
+"""`fastad demo`: all of Algorithm Distillation, end to end, in minutes."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastad.commands.rollout import RolloutConfig
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Collect learning histories, train on them, and watch frozen weights learn unseen tasks.
+
+    Presets: dark-room (about a minute), bandit, key-to-door. A demo that was interrupted goes on
+    where it stopped; one that is finished shows its result again.
+    """
+
+    preset: str = "dark-room"
+    """Which experiment."""
+    seed: int = 0
+    """Of the tasks, the histories, the weights and the rollouts."""
+    out: Path | None = None
+    """Folder for data, run and picture (default: runs/demo-PRESET-seedSEED)."""
+    json: Path | None = None
+    """Also write every figure here."""
+    overwrite: bool = False
+    """Delete what an earlier demo left in `out` and start anew."""
+    threads: int | None = None
+    """CPU threads (default: all cores)."""
+
+
+def run_demo(config: DemoConfig) -> dict[str, Any]:
+    """Run the demo; returns every figure by name."""
+    from fastad.commands.collect import run_collect
+    from fastad.commands.rollout import run_rollout
+    from fastad.commands.train import run_train
+    from fastad.presets import preset
+
+    chosen = preset(config.preset)
+    out = config.out or Path("runs") / f"demo-{config.preset}-seed{config.seed}"
+    data, run = out / "data", out / "run"
+    again = {"resume": not config.overwrite, "overwrite": config.overwrite}
+    began = time.perf_counter()
+    print(f"{chosen.summary}\n")
+    run_collect(replace(chosen.collect, out=data, seed=config.seed, **again))
+    settings = replace(chosen.train.settings, seed=config.seed)
+    train_seconds = run_train(
+        replace(
+            chosen.train, data=data, out=run, settings=settings, threads=config.threads, **again
+        )
+    )
+    rollout = replace(
+        chosen.rollout, run=run, seed=config.seed + 1, plot=out / "returns.png",
+        threads=config.threads,
+    )  # fmt: skip
+    print(f"\ntrained in {train_seconds:.0f} s; the weights are frozen from here on\n")
+    figures = run_rollout(rollout)
+    figures |= {"train_seconds": train_seconds, "seed": config.seed} | compare_cache(rollout)
+    figures["wall_seconds"] = time.perf_counter() - began
+    _print_cache(figures)
+    print(
+        f"\nnext:\n  fastad rollout {run} --control no-reward      the reward hidden: no learning\n"
+        f"  fastad rollout {run} --control wiped-context  forgetting at every episode: none\n"
+        f"  fastad inspect {data} --tokens              one learning history, step by step\n"
+        f"  fastad train {data} --out runs/mine --num-layers 4 --positions rope"
+    )
+    if config.json is not None:
+        config.json.parent.mkdir(parents=True, exist_ok=True)
+        config.json.write_text(json.dumps(figures, indent=2))
+    return figures
+
+
+def compare_cache(config: RolloutConfig) -> dict[str, Any]:
+    """The same rollout with and without the KV cache: speed, actions and logits.
+
+    One rollout per task on at most 16 tasks, through as many steps as the histories have, at most
+    200: recomputing is slow.
+    """
+    import torch
+
+    from fastad.commands.rollout import load_task_set
+    from fastad.device import choose_device
+    from fastad.evaluate.held_out import TaskSet, try_model
+    from fastad.rollout import cache_error
+    from fastad.train.checkpoint import load_model
+
+    model = load_model(config.run).to(choose_device(config.device, config.threads))
+    info, all_tasks = load_task_set(config)
+    tasks = TaskSet(info, all_tasks.tasks[:16], 1, config.seed)
+    episodes = max(1, min(info.num_steps, 200) // info.episode_length)
+    returns, figures = {}, {}
+    for name, kv_cache in (("cached", True), ("uncached", False)):
+        actions: list[torch.Tensor] = []
+        trial = try_model(
+            model, tasks, num_episodes=episodes, kv_cache=kv_cache,
+            on_block=lambda block, kept=actions: kept.append(block.action),  # type: ignore[misc]
+        )  # fmt: skip
+        returns[name] = torch.cat(actions, dim=1)
+        figures[f"steps_per_second_{name}"] = trial.result.steps_per_second
+    generator = tasks.generator(next(model.parameters()).device)
+    difference = cache_error(
+        model, tasks.make_env(generator), num_steps=episodes * info.episode_length,
+        generator=generator,
+    )  # fmt: skip
+    return figures | {
+        "max_logit_difference": difference,
+        "same_actions": bool(torch.equal(returns["cached"], returns["uncached"])),
+        "cache_comparison": {"environments": len(tasks.rows), "episodes": episodes},
+    }
+
+
+def _print_cache(figures: dict[str, Any]) -> None:
+    cached, uncached = figures["steps_per_second_cached"], figures["steps_per_second_uncached"]
+    compared = figures["cache_comparison"]
+    print(
+        f"KV cache, {compared['environments']} environments, {compared['episodes']} episodes: "
+        f"{cached:,.0f} steps/s with it, {uncached:,.0f} without ({cached / uncached:.0f}x); "
+        f"{'the same' if figures['same_actions'] else 'DIFFERENT'} actions, logits differ by "
+        f"{figures['max_logit_difference']:.1e} of the largest"
+    )

@@ -1,0 +1,86 @@
+"""`fastad doctor`: what this machine can use, each with one tiny check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """Show devices, versions and attention backends, and check that each one works."""
+
+
+def run_doctor(config: DoctorConfig) -> None:
+    """Print one line per thing; nothing is changed."""
+    import importlib.util
+    from importlib.metadata import version
+
+    import torch
+    from fastad_kernels import IMPLEMENTATIONS
+
+    from fastad.tracking import describe_machine
+
+    for name, value in describe_machine().items():
+        print(f"{name:<28} {value}")
+    for library in ("gymnasium", "safetensors", "tyro"):
+        print(f"{library:<28} {version(library)}")
+    found = importlib.util.find_spec("triton") is not None
+    print(f"{'triton':<28} {version('triton') if found else 'not installed'}")
+    devices = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    for name in devices:
+        device = torch.device(name)
+        label = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+        print(f"{'device ' + name:<28} {label}")
+        for implementation in IMPLEMENTATIONS:
+            _report(
+                f"  attention {implementation}", lambda i=implementation, d=device: _attention(i, d)
+            )
+        _report("  rollout, cached = computed", lambda d=device: _cache(d))
+
+
+def _report(label: str, check: Callable[[], str]) -> None:
+    try:
+        outcome = f"ok, {check()}"
+    except (RuntimeError, ValueError, AssertionError) as error:
+        outcome = f"FAILS: {str(error).splitlines()[0]}"
+    print(f"{label:<28} {outcome}")
+
+
+def _attention(implementation: str, device: torch.device) -> str:
+    """Banded attention against the reference in float64."""
+    import torch
+    from fastad_kernels import attention
+
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 200, 4, 16, generator=generator) for _ in range(3))
+    expected = attention(q.double(), k.double(), v.double(), window=50, impl="reference")
+    q, k, v = (x.to(device) for x in (q, k, v))
+    out = attention(q, k, v, window=50, impl=implementation)  # type: ignore[arg-type]
+    error = (out.cpu().double() - expected).abs().max().item()
+    assert error < 1e-4, f"error {error:.1e} against the reference"
+    return f"error {error:.1e} against the reference in float64"
+
+
+def _cache(device: torch.device) -> str:
+    """Cached against recomputed logits of a small model, through three windows."""
+    import torch
+
+    from fastad.envs.registry import make_env
+    from fastad.model.config import ModelConfig
+    from fastad.model.transformer import Transformer
+    from fastad.rollout import cache_error
+
+    torch.manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
+    goals = torch.tensor([[1, 2], [7, 3]], device=device)
+    env = make_env("dark-room", goals, generator=generator)
+    config = ModelConfig(context=30, positions="rope")
+    model = Transformer(config, env.observation_space, env.action_space, env.episode_length)
+    error = cache_error(model.to(device), env, num_steps=100, generator=generator)
+    assert error < 1e-4, f"logits differ by {error:.1e}"
+    return f"logits differ by {error:.1e} of the largest"

@@ -1,0 +1,165 @@
+"""Settings that work, by name: what `--config NAME` and `fastad demo NAME` use."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fastad.commands.collect import CollectConfig
+from fastad.commands.rollout import RolloutConfig
+from fastad.commands.train import TrainConfig
+from fastad.errors import UserError, unknown
+from fastad.model.config import ModelConfig
+from fastad.train.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One experiment from collection to rollout."""
+
+    summary: str
+    collect: CollectConfig
+    train: TrainConfig
+    rollout: RolloutConfig
+
+
+def _preset(
+    name: str,
+    summary: str,
+    *,
+    collect: CollectConfig,
+    model: ModelConfig,
+    settings: TrainSettings,
+    rollout: RolloutConfig | None = None,
+) -> Preset:
+    """Fill in the paths that the three commands share."""
+    data, run = Path("data") / name, Path("runs") / name
+    return Preset(
+        summary,
+        replace(collect, out=data),
+        TrainConfig(data=data, out=run, model=model, settings=settings),
+        replace(rollout or RolloutConfig(), run=run),
+    )
+
+
+_DARK_ROOM = CollectConfig(
+    env="dark-room",
+    source="frontier",
+    num_histories=3840,
+    num_episodes=10,
+    num_train_tasks=64,
+    num_test_tasks=16,
+    action_noise=0.05,
+)
+
+PRESETS = {
+    "dark-room": _preset(
+        "dark-room",
+        "Dark Room: find an invisible goal, then go straight to it",
+        collect=_DARK_ROOM,
+        model=ModelConfig(context=200),
+        settings=TrainSettings(updates=1000),
+    ),
+    "key-to-door": _preset(
+        "key-to-door",
+        "Dark Key-to-Door: find an invisible key, then an invisible door",
+        collect=CollectConfig(
+            env="dark-key-to-door",
+            source="frontier",
+            num_histories=4096,
+            num_episodes=8,
+            num_train_tasks=None,
+            num_test_tasks=64,
+            action_noise=0.05,
+        ),
+        model=ModelConfig(context=400),
+        settings=TrainSettings(updates=2000, batch_size=8),
+    ),
+    "bandit": _preset(
+        "bandit",
+        "Gaussian bandit, 5 arms: explore, then pull the best arm",
+        collect=CollectConfig(
+            env="gaussian-bandit",
+            env_options=("num_arms=5",),
+            source="ucb1",
+            num_histories=4096,
+            num_episodes=200,
+            num_train_tasks=4096,
+            num_test_tasks=512,
+        ),
+        model=ModelConfig(context=200, positions="rope", episode_step=False),
+        settings=TrainSettings(updates=800, batch_size=48),
+    ),
+    "dark-room-ucbvi": _preset(
+        "dark-room-ucbvi",
+        "Dark Room from a tabula-rasa source, optimistic value iteration",
+        collect=replace(
+            _DARK_ROOM, source="ucbvi", num_histories=3840, num_episodes=20, action_noise=0.0
+        ),
+        model=ModelConfig(context=400),
+        settings=TrainSettings(updates=11000, batch_size=8, eval_every=1000),
+    ),
+    "paper-dark": _preset(
+        "paper-dark",
+        "Laskin et al. 2022: the paper's transformer and optimiser on Dark Room",
+        collect=replace(
+            _DARK_ROOM,
+            source="actor-critic",
+            num_histories=2048,
+            num_episodes=160,
+            action_noise=0.0,
+        ),
+        model=ModelConfig(
+            num_layers=4,
+            width=64,
+            num_heads=4,
+            mlp_width=2048,
+            context=240,
+            positions="learned",
+            layout="interleaved",
+            episode_step=False,
+            norm="post",
+            dropout=0.1,
+            attention_dropout=0.5,
+            token_mask=0.3,
+        ),
+        settings=TrainSettings(
+            updates=50_000,
+            batch_size=128,
+            window=80,
+            start="anywhere",
+            target="sampled",
+            optimizer="adamw",
+            learning_rate=3e-4,
+            final_learning_rate=2e-6 / 3e-4,
+            decay="cosine",
+            adam_betas=(0.9, 0.99),
+            warmup_updates=1000,
+            eval_every=2000,
+            checkpoint_every=1000,
+        ),
+        rollout=RolloutConfig(episodes=4),
+    ),
+}
+
+
+def preset(name: str) -> Preset:
+    """The preset called `name`.
+
+    Raises:
+        UserError: If there is none; the message proposes the nearest name.
+    """
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return PRESETS[name]
+
+
+def preset_for(name: str, command: str) -> Any:
+    """The config that a preset has for one command.
+
+    Raises:
+        UserError: If the preset does not exist, or has none for this command.
+    """
+    chosen = preset(name)
+    if command not in ("collect", "train", "rollout"):
+        raise UserError(f"config={name}: presets configure collect, train and rollout only")
+    return getattr(chosen, command)

@@ -1,0 +1,149 @@
+"""The rule that sets the model: a cached rollout gives the logits of the full forward pass."""
+
+import itertools
+
+import pytest
+import torch
+from gymnasium import spaces
+
+from fastad.model.cache import ModelCache
+from fastad.model.config import ModelConfig
+from fastad.model.transformer import Transformer
+from fastad.steps import Steps
+
+LAYOUTS, SCHEMES = ("fused", "interleaved"), ("none", "rope", "alibi")
+LAYOUT_AND_SCHEME = list(itertools.product(LAYOUTS, SCHEMES))
+EPISODE = 5
+TOLERANCE = 1e-5  # relative to the largest logit, in float32
+
+
+def make_model(**changes):
+    torch.manual_seed(0)
+    config = ModelConfig(**({"context": 12, "num_layers": 3, "width": 32} | changes))
+    space = spaces.MultiDiscrete([9, 9])
+    model = Transformer(config, space, spaces.Discrete(5), EPISODE, reward_shift=0.3).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(3.0)  # as sharp as a trained model: errors would show
+    return model
+
+
+def make_steps(batch, length, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    action = torch.randint(5, (batch, length), generator=generator)
+    action[:, 0] = 5
+    step = (torch.arange(length) % EPISODE).expand(batch, length)
+    return Steps(
+        torch.randint(9, (batch, length, 2), generator=generator),
+        action,
+        torch.randint(2, (batch, length), generator=generator).float(),
+        step == 0,
+        step,
+    )
+
+
+def part(steps, first, last, rows=slice(None)):
+    return Steps(*(field[rows, first:last] for field in steps))
+
+
+def poison(cache, rows=slice(None)):
+    for ring in cache:
+        ring.keys[rows] = float("nan")
+        ring.values[rows] = float("nan")
+
+
+def assert_close(actual, expected):
+    assert (actual - expected).abs().max() <= TOLERANCE * expected.abs().max()
+
+
+@pytest.mark.parametrize("impl", ["sdpa", "reference"])
+@pytest.mark.parametrize(("layout", "positions"), LAYOUT_AND_SCHEME)
+@torch.no_grad()
+def test_cached_logits_equal_recomputed_after_three_windows(layout, positions, impl):
+    model = make_model(layout=layout, positions=positions, num_kv_heads=2)
+    length = 4 * 12  # steps: four windows fused, twelve interleaved
+    steps = make_steps(3, length)
+    model.attention = "reference"
+    expected = model(steps)
+    model.attention = impl
+    cache = ModelCache(model.config, 3)
+    poison(cache)
+    cached = torch.cat([model(part(steps, t, t + 1), cache) for t in range(length)], dim=1)
+    assert_close(cached, expected)
+    assert_close(model(steps), expected)
+
+
+@pytest.mark.parametrize(("layout", "positions"), LAYOUT_AND_SCHEME)
+@torch.no_grad()
+def test_environments_re_tasked_at_different_times_keep_exact_contexts(layout, positions):
+    model = make_model(layout=layout, positions=positions)
+    length, starts = 50, [0, 17, 31]
+    steps = make_steps(3, length)
+    cache = ModelCache(model.config, 3)
+    poison(cache)
+    cached = []
+    for t in range(length):
+        for row, start in enumerate(starts):
+            if t == start > 0:
+                cache.forget(torch.arange(3) == row)
+                poison(cache, [row])
+        rows = [
+            part(steps, t - s if t >= s else t, (t - s if t >= s else t) + 1, slice(row, row + 1))
+            for row, s in enumerate(starts)
+        ]
+        cached.append(model(Steps(*map(torch.cat, zip(*rows, strict=True))), cache))
+    logits = torch.cat(cached, dim=1)
+    for row, start in enumerate(starts):
+        expected = model(part(steps, 0, length - start, slice(row, row + 1)))
+        assert_close(logits[row : row + 1, start:], expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@torch.no_grad()
+def test_the_receptive_field_is_all_that_matters_and_no_less(layout):
+    model = make_model(layout=layout, context=6, num_layers=2, episode_step=False)
+    per_step = model.config.tokens_per_step
+    field = -(-model.config.receptive_field // per_step)  # in steps
+    steps = make_steps(2, 40)
+    last = model(steps)[:, -1]
+    # Steps farther back than the field change nothing; the last token inside it does.
+    changed = Steps(steps.observation.clone(), *steps[1:])
+    changed.observation[:, : 40 - field] = 0
+    assert_close(model(changed)[:, -1], last)
+    changed.observation[:, : 40 - field + 1] = 8 - changed.observation[:, : 40 - field + 1]
+    assert (model(changed)[:, -1] - last).abs().max() > 0
+
+
+@torch.no_grad()
+def test_predictions_never_see_the_future():
+    model = make_model(layout="interleaved", positions="rope")
+    steps = make_steps(2, 30)
+    before = model(steps)[:, :20]
+    changed = Steps(*(field.clone() for field in steps))
+    changed.observation[:, 20:] = 0
+    changed.previous_reward[:, 20:] = 7.0
+    changed.previous_action[:, 20:] = 0
+    assert torch.equal(model(changed)[:, :20], before)
+
+
+@torch.no_grad()
+def test_the_interleaved_layout_predicts_from_the_observation_token():
+    # A public defect: reading the action token's output, which precedes the observation.
+    model = make_model(layout="interleaved", context=3, num_layers=1)
+    steps = make_steps(1, 4)
+    changed = Steps(steps.observation.clone(), *steps[1:])
+    changed.observation[:, -1] = 8 - changed.observation[:, -1]
+    assert (model(changed)[:, -1] - model(steps)[:, -1]).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_learned_positions_refuse_to_slide():
+    model = make_model(positions="learned")
+    steps = make_steps(1, 13)
+    cache = ModelCache(model.config, 1)
+    cached = torch.cat([model(part(steps, t, t + 1), cache) for t in range(12)], dim=1)
+    assert_close(cached, model(part(steps, 0, 12)))
+    for call in (lambda: model(steps), lambda: model(part(steps, 12, 13), cache)):
+        with pytest.raises(ValueError, match=r"learned has context=12 places and cannot slide"):
+            call()

@@ -1,0 +1,172 @@
+"""The rollout engine: one loop, the cache as an option, contexts per environment."""
+
+import pytest
+import torch
+
+from fastad.envs.registry import make_env
+from fastad.errors import UserError
+from fastad.interact import Transition, interact
+from fastad.model.config import ModelConfig
+from fastad.model.transformer import Transformer
+from fastad.rollout import InContextAgent, cache_error, rollout
+
+GOALS = torch.tensor([[0, 0], [2, 1], [1, 2], [2, 2]])
+
+
+def make_room(seed=0, goals=GOALS, **kwargs):
+    generator = torch.Generator().manual_seed(seed)
+    options = {"size": 3, "episode_length": 4} | kwargs
+    return make_env("dark-room", goals, generator=generator, **options), generator
+
+
+def make_model(env, **changes):
+    torch.manual_seed(0)
+    config = ModelConfig(**({"context": 10, "width": 16, "num_heads": 2} | changes))
+    model = Transformer(config, env.observation_space, env.action_space, env.episode_length)
+    with torch.no_grad():
+        model.head.weight.mul_(8.0)  # decided enough that a wrong logit shows in the actions
+    return model.eval()
+
+
+def play(model, *, num_episodes, seed=0, **options):
+    env, generator = make_room(seed)
+    blocks = []
+    result = rollout(
+        model, env, num_episodes=num_episodes, generator=generator, on_block=blocks.append,
+        **options,
+    )  # fmt: skip
+    return result, torch.cat([block.action for block in blocks], dim=1)
+
+
+@pytest.mark.parametrize("layout", ["fused", "interleaved"])
+@pytest.mark.parametrize("positions", ["none", "rope", "alibi"])
+def test_the_same_seed_gives_the_same_actions_with_and_without_the_cache(layout, positions):
+    model = make_model(make_room()[0], layout=layout, positions=positions)
+    cached, uncached = (play(model, num_episodes=12, kv_cache=kv)[1] for kv in (True, False))
+    assert torch.equal(cached, uncached)
+
+
+def test_sampled_actions_are_identical_over_2000_steps():
+    model = make_model(make_room()[0], context=8, positions="rope")
+    cached, uncached = (play(model, num_episodes=500, kv_cache=kv)[1] for kv in (True, False))
+    assert cached.shape == (4, 2000)
+    assert torch.equal(cached, uncached)
+
+
+def test_cached_logits_stay_those_of_the_full_pass_for_many_windows():
+    env, generator = make_room()
+    model = make_model(env, num_layers=3, positions="rope")
+    assert cache_error(model, env, num_steps=200, generator=generator) < 1e-5
+
+
+def test_returns_are_the_rewards_summed_per_task_and_episode():
+    model = make_model(make_room()[0])
+    env, generator = make_room()
+    rewards = []
+    result = rollout(
+        model, env, num_episodes=3, generator=generator,
+        on_block=lambda block: rewards.append(block.reward),
+    )  # fmt: skip
+    assert result.returns.shape == (4, 3)
+    per_episode = torch.cat(rewards, dim=1).view(4, 3, 4).sum(dim=2)
+    assert torch.equal(result.returns, per_episode)
+    assert result.num_steps == 48
+
+
+def test_greedy_takes_the_most_probable_action():
+    model = make_model(make_room()[0])
+    env, generator = make_room()
+    agent = InContextAgent(model, 4, generator=generator, greedy=True)
+    for block in interact(env, agent, num_steps=8, block_steps=1, generator=generator):
+        assert torch.equal(block.action[:, 0], block.action_probs[:, 0].argmax(dim=1))
+
+
+def test_sampling_follows_the_distribution():
+    model = make_model(make_room()[0])
+    agent = InContextAgent(model, 1, generator=torch.Generator().manual_seed(0))
+    probs = torch.tensor([0.0, 0.5, 0.3, 0.2, 0.0])
+    drawn = agent._sample(probs.expand(20_000, 5)).bincount(minlength=5) / 20_000
+    assert drawn[0] == drawn[4] == 0
+    assert (drawn - probs).abs().max() < 0.015
+
+
+@pytest.mark.parametrize("kv_cache", [True, False])
+def test_re_tasking_one_environment_clears_its_context_only(kv_cache):
+    model = make_model(make_room()[0], positions="rope")
+    mask = torch.tensor([False, True, False, False])
+
+    def logits_after(forget):
+        env, generator = make_room()
+        agent = InContextAgent(model, 4, generator=generator, kv_cache=kv_cache)
+        observation, seen = env.reset(), []
+        for step in range(14):
+            if step == 6 and forget:
+                observation = env.set_tasks(GOALS.flip(0), mask)
+                agent.forget(mask)
+            action, _ = agent.act(observation)
+            seen.append(agent.latest[1])
+            action = torch.full_like(action, 2)  # the same path whatever the model thinks
+            observation, reward, terminated, truncated = env.step(action)
+            transition = (observation, action, reward, terminated, truncated, None)
+            agent.observe(Transition(*transition), env.final_observation)
+        return torch.stack(seen, dim=1)
+
+    plain, retasked = logits_after(False), logits_after(True)
+    others = ~mask
+    torch.testing.assert_close(retasked[others], plain[others], rtol=1e-5, atol=1e-5)
+    # The re-tasked one starts as every environment started: at the centre, with no past.
+    torch.testing.assert_close(retasked[mask, 6], plain[mask, 0], rtol=1e-5, atol=1e-5)
+    assert (retasked[mask, 7] - plain[mask, 7]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kv_cache", [True, False])
+def test_a_wiped_context_makes_every_episode_the_first(kv_cache):
+    model = make_model(make_room()[0])
+    env, generator = make_room()
+    agent = InContextAgent(
+        model, 4, generator=generator, kv_cache=kv_cache, control="wiped-context", greedy=True
+    )
+    blocks = list(interact(env, agent, num_steps=12, block_steps=4, generator=generator))
+    for block in blocks[1:]:
+        torch.testing.assert_close(block.action_probs, blocks[0].action_probs)
+
+
+def test_no_reward_shows_the_model_zeros_while_the_return_is_real():
+    model = make_model(make_room()[0])
+    env, generator = make_room(goals=torch.tensor([[1, 0]] * 4))
+    agent = InContextAgent(model, 4, generator=generator, control="no-reward")
+    rewards, shown = 0.0, []
+    for block in interact(env, agent, num_steps=40, block_steps=1, generator=generator):
+        rewards += block.reward.sum().item()
+        shown.append(agent.latest[0].previous_reward)
+    assert rewards > 0
+    assert torch.cat(shown).abs().max() == 0
+
+
+def test_variable_length_episodes_are_counted_one_by_one():
+    generator = torch.Generator().manual_seed(0)
+    env = make_env(
+        "dark-room-hard", torch.tensor([[1, 0], [2, 2]]), generator=generator, size=3,
+        episode_length=5, terminate_on_goal=True,
+    )  # fmt: skip
+    result = rollout(make_model(env), env, num_episodes=6, generator=generator)
+    assert result.returns.shape == (2, 6)
+    assert set(result.returns.flatten().tolist()) <= {0.0, 1.0}
+
+
+def test_zero_episodes_and_foreign_spaces_are_refused():
+    env, generator = make_room()
+    model = make_model(env)
+    with pytest.raises(UserError, match="num_episodes=0 must be at least 1"):
+        rollout(model, env, num_episodes=0, generator=generator)
+    other, generator = make_room(goals=GOALS[:1], size=5)
+    with pytest.raises(UserError, match=r"observation_space: the model was trained for"):
+        rollout(model, other, num_episodes=1, generator=generator)
+
+
+def test_learned_positions_refuse_a_rollout_that_would_slide():
+    env, generator = make_room()
+    model = make_model(env, positions="learned", context=8)
+    rollout(model, env, num_episodes=2, generator=generator)
+    with pytest.raises(UserError, match="cannot slide, but 12 tokens"):
+        rollout(model, env, num_episodes=3, generator=generator)
