@@ -57,7 +57,7 @@ PRESETS = {
         "Dark Room: find an invisible goal, then go straight to it",
         collect=_DARK_ROOM,
         model=ModelConfig(context=200),
-        settings=TrainSettings(updates=1000),
+        settings=TrainSettings(updates=1300),
     ),
     "key-to-door": _preset(
         "key-to-door",
@@ -72,7 +72,7 @@ PRESETS = {
             action_noise=0.05,
         ),
         model=ModelConfig(context=400),
-        settings=TrainSettings(updates=2000, batch_size=8),
+        settings=TrainSettings(updates=2500, batch_size=8),
     ),
     "bandit": _preset(
         "bandit",
@@ -86,8 +86,8 @@ PRESETS = {
             num_train_tasks=4096,
             num_test_tasks=512,
         ),
-        model=ModelConfig(context=200, positions="rope", episode_step=False),
-        settings=TrainSettings(updates=800, batch_size=48),
+        model=ModelConfig(context=200, episode_step=False),
+        settings=TrainSettings(updates=1200, batch_size=24),
     ),
     "dark-room-ucbvi": _preset(
         "dark-room-ucbvi",

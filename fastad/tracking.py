@@ -1,5 +1,6 @@
 """The run folder: what was run, what made it, and how it went."""
 
+import hashlib
 import json
 import os
 import platform
@@ -75,10 +76,27 @@ class RunFolder:
         file.write_text("".join(json.dumps(record) + "\n" for record in kept))
 
     def keep_dataset_description(self, data: Path) -> None:
-        """Copy what rollouts need to know of the dataset: its description and its tasks."""
-        (self.path / DATASET).mkdir(exist_ok=True)
+        """Copy what rollouts need to know of the dataset: its description and its tasks.
+
+        Raises:
+            UserError: If the run was begun on another dataset.
+        """
+        kept = self.path / DATASET
+        if kept.exists():
+            then, now = (_description(folder) for folder in (kept, data))
+            changed = differences(then, now)
+            if changed:
+                raise UserError(
+                    f"data={data} is not the dataset that the run {self.path} was begun on "
+                    f"({'; '.join(changed)}); give that one, or start anew with --overwrite"
+                )
+            return
+        part = kept.with_name(DATASET + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
         for name in (INFO_FILE, TASKS_FILE):
-            shutil.copyfile(data / name, self.path / DATASET / name)
+            shutil.copyfile(data / name, part / name)
+        part.rename(kept)
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl."""
@@ -127,6 +145,14 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    """What makes a dataset what it is, its tasks by their digest."""
+    description: dict[str, Any] = json.loads((folder / INFO_FILE).read_text())
+    del description["versions"]
+    description["tasks"] = hashlib.sha256((folder / TASKS_FILE).read_bytes()).hexdigest()[:12]
+    return description
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:

@@ -44,16 +44,19 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     chosen = preset(config.preset)
     out = config.out or Path("runs") / f"demo-{config.preset}-seed{config.seed}"
     data, run = out / "data", out / "run"
-    again = {"resume": not config.overwrite, "overwrite": config.overwrite}
     began = time.perf_counter()
     print(f"{chosen.summary}\n")
-    run_collect(replace(chosen.collect, out=data, seed=config.seed, **again))
+    resume, overwrite = not config.overwrite, config.overwrite
+    run_collect(
+        replace(chosen.collect, out=data, seed=config.seed, resume=resume, overwrite=overwrite)
+    )
     settings = replace(chosen.train.settings, seed=config.seed)
     train_seconds = run_train(
         replace(
-            chosen.train, data=data, out=run, settings=settings, threads=config.threads, **again
+            chosen.train, data=data, out=run, settings=settings, threads=config.threads,
+            resume=resume, overwrite=overwrite,
         )
-    )
+    )  # fmt: skip
     rollout = replace(
         chosen.rollout, run=run, seed=config.seed + 1, plot=out / "returns.png",
         threads=config.threads,
@@ -78,8 +81,7 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
 def compare_cache(config: RolloutConfig) -> dict[str, Any]:
     """The same rollout with and without the KV cache: speed, actions and logits.
 
-    One rollout per task on at most 16 tasks, through as many steps as the histories have, at most
-    200: recomputing is slow.
+    64 environments, through as many steps as the histories have, at most 200: recomputing is slow.
     """
     import torch
 
@@ -91,7 +93,8 @@ def compare_cache(config: RolloutConfig) -> dict[str, Any]:
 
     model = load_model(config.run).to(choose_device(config.device, config.threads))
     info, all_tasks = load_task_set(config)
-    tasks = TaskSet(info, all_tasks.tasks[:16], 1, config.seed)
+    chosen = all_tasks.tasks[:64]
+    tasks = TaskSet(info, chosen, max(1, 64 // len(chosen)), config.seed)
     episodes = max(1, min(info.num_steps, 200) // info.episode_length)
     returns, figures = {}, {}
     for name, kv_cache in (("cached", True), ("uncached", False)):

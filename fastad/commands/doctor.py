@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,10 +38,8 @@ def run_doctor(config: DoctorConfig) -> None:
         label = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
         print(f"{'device ' + name:<28} {label}")
         for implementation in IMPLEMENTATIONS:
-            _report(
-                f"  attention {implementation}", lambda i=implementation, d=device: _attention(i, d)
-            )
-        _report("  rollout, cached = computed", lambda d=device: _cache(d))
+            _report(f"  attention {implementation}", partial(_attention, implementation, device))
+        _report("  rollout, cached = computed", partial(_cache, device))
 
 
 def _report(label: str, check: Callable[[], str]) -> None:

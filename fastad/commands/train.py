@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from fastad.histories.reader import HistoryDataset
     from fastad.model.transformer import Transformer
 
+# Metrics that the progress bar has room for; all of them go to metrics.jsonl.
+SHOWN = ("loss", "steps_per_second", "eval_first", "eval_last", "eval_regret")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -92,11 +95,13 @@ def run_train(config: TrainConfig) -> float:
         f"{settings.batch_size} x {sampler.num_steps} steps on {device}"
         + (f", continuing after update {done}" if done else "")
     )
-    with progress(settings.updates, "updates", "train", completed=done) as bar:
+    # One line per step of the log, where there is no terminal.
+    with progress(settings.updates, "updates", "train", completed=done, interval=0.0) as bar:
 
         def log(step: int, metrics: dict[str, Any]) -> None:
             run.log(step, metrics)
-            bar.update(step, **{k: v for k, v in metrics.items() if k != "train_seconds"})
+            shown = {k: v for k, v in metrics.items() if k in SHOWN}
+            bar.update(step, **shown)
 
         return train(model, sampler, settings, run=config.out, log=log, evaluate=evaluate)
 

@@ -1,5 +1,6 @@
 """Rollouts on the tasks of a dataset, beside what its source, chance and an optimum return."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -8,14 +9,16 @@ import torch
 from torch import Tensor
 
 from fastad.collect import run_source
+from fastad.envs.bandits import Bandit
 from fastad.envs.base import BatchedEnv
-from fastad.envs.registry import make_env
+from fastad.envs.registry import env_class, make_env
 from fastad.errors import UserError
 from fastad.evaluate.metrics import bandit_regret, bootstrap_interval
 from fastad.histories.schema import DatasetInfo
-from fastad.interact import Transition
+from fastad.interact import Transition, episode_returns
 from fastad.model.transformer import Transformer
 from fastad.rollout import RolloutResult, rollout
+from fastad.sources.registry import SOURCES
 
 
 @dataclass(frozen=True)
@@ -63,21 +66,38 @@ class TaskSet:
         """Mean over tasks."""
         return self.make_env(self.generator("cpu")).optimal_return().mean().item()
 
-    def source_returns(self, source: str | None = None) -> Tensor:
-        """Mean return per episode of the dataset's source, or of another, on these tasks."""
+    def baseline(self, source: str | None = None) -> "Trial | None":
+        """The dataset's source, or another, learning these tasks from scratch.
+
+        None where the histories came from something that cannot be run again here, such as the
+        rollouts of a model.
+        """
         own = source is None
-        episodes = self.info.num_steps // self.info.episode_length
-        returns = run_source(
+        name = self.info.source if source is None else source
+        if name not in SOURCES:
+            return None
+        num_episodes = self.info.num_steps // self.info.episode_length
+        began = time.perf_counter()
+        run = run_source(
             self.info.env,
             self.rows,
             env_kwargs=self.info.env_kwargs,
-            source=self.info.source if source is None else source,
+            source=name,
             source_kwargs=self.info.source_kwargs if own else {},
-            num_episodes=episodes,
+            num_episodes=num_episodes,
             action_noise=self.info.action_noise if own else 0.0,
             seed=self.seed,
         )
-        return returns.mean(dim=0)
+        seconds = time.perf_counter() - began
+        returns = episode_returns(run.reward, run.terminated | run.truncated, num_episodes)
+        result = RolloutResult(returns, seconds, run.reward.numel())
+        return Trial(result, self.groups, self.regret(run.action))
+
+    def regret(self, actions: Tensor) -> Tensor | None:
+        """Pseudo-regret (N,) of the arms chosen, (N, T), where the tasks are bandits."""
+        if not issubclass(env_class(self.info.env), Bandit):
+            return None
+        return bandit_regret(self.rows, actions.cpu()).sum(dim=1)
 
 
 @dataclass(frozen=True)
@@ -120,7 +140,4 @@ def try_model(
     result = rollout(
         model, env, num_episodes=num_episodes, generator=generator, on_block=watch, **options
     )
-    regret = None
-    if tasks.info.env.endswith("bandit"):
-        regret = bandit_regret(env.tasks, torch.cat(actions, dim=1)).sum(dim=1).cpu()
-    return Trial(result, tasks.groups, regret)
+    return Trial(result, tasks.groups, tasks.regret(torch.cat(actions, dim=1)))

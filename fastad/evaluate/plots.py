@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,9 +37,10 @@ def plot_returns(
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     episodes = np.arange(1, len(returns) + 1)
-    style = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 11}
+    style: dict[Any, Any] = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 11}
     with plt.rc_context(style):
         figure, axes = plt.subplots(figsize=(8, 4.8), dpi=150, layout="constrained")
         for name, level in levels.items():
@@ -61,14 +63,15 @@ def plot_returns(
         axes.fill_between(episodes, interval[0], interval[1], color=AD_COLOUR, alpha=0.18, lw=0)
         axes.plot(
             episodes, returns, color=AD_COLOUR, linewidth=2.4, marker=marker, markersize=5,
-            label="algorithm distillation, frozen weights (95 % interval)", zorder=3,
+            label="algorithm distillation, 95 % interval", zorder=3,
         )  # fmt: skip
         axes.set_xlabel("episode in context")
         axes.set_ylabel("return per episode")
         axes.set_xlim(1 - 0.02 * len(returns), len(returns) * 1.02)
         axes.yaxis.grid(True, color=GRID, zorder=0)
         axes.set_axisbelow(True)
-        axes.legend(frameon=False, loc="lower right", fontsize=9.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.legend(frameon=False, loc="outside lower center", ncols=2, fontsize=9.5)
         figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
         axes.set_title(subtitle, loc="left", fontsize=9.5, color=LEVEL_COLOUR)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -157,7 +157,7 @@ class ShardMeta:
 
     def to_json(self) -> dict[str, Any]:
         """The content of meta.json."""
-        return {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+        return {"schema_version": SCHEMA_VERSION, **vars(self)}
 
     @classmethod
     def load(cls, shard: Path) -> "ShardMeta | None":

@@ -143,7 +143,7 @@ class _Training:
         with self._autocast():
             logits = self.forward(batch.steps)
         loss = imitation_loss(logits, batch, settings.target)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         limit = settings.clip if settings.clip > 0 else float("inf")
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         for optimizer in self.optimizers:

@@ -1,0 +1,45 @@
+# make demo and make test need Python 3.11 or newer and make, nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test slow lint types check install clean
+.DEFAULT_GOAL := help
+
+help:  ## show what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+demo: .venv/installed  ## collect, train and watch in-context learning, in minutes
+	$(BIN)/fastad demo dark-room
+
+test: .venv/dev  ## run the tests
+	$(BIN)/python -m pytest -n auto --dist loadscope -q
+
+slow: .venv/dev  ## run the long experiments (about an hour)
+	$(BIN)/python -m pytest -q -m slow
+
+lint: .venv/dev  ## ruff, mypy, the one-way rule and the layout
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tests/check_layout.py
+
+check: lint test  ## everything that CI runs
+
+install: .venv/installed  ## create .venv with fastad in it
+
+# constraints.txt pins versions known to work together, a CPU build of torch where there is no
+# GPU; pyproject.toml keeps the honest ranges.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fastad needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/dev: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:  ## remove .venv and caches, never data or runs
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,155 @@
+"""How far a long command is.
+
+A bar on a terminal; elsewhere one line of key=value pairs every few seconds, so that a log stays
+short and can be searched.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+
+@contextmanager
+def progress(
+    total: int, unit: str, label: str, *, completed: int = 0, interval: float = 5.0
+) -> Iterator[Progress]:
+    """Show the progress of a block of work on standard output.
+
+    Args:
+        total: Units of work in all.
+        unit: What is counted, in the plural: "steps".
+        label: The command.
+        completed: Units done in an earlier run; they do not count towards the rate.
+        interval: Seconds between lines at least, where standard output is no terminal.
+
+    Yields:
+        The progress; tell it of every bit of work.
+    """
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        lines = Lines(total, unit, label, completed, interval)
+        try:
+            yield lines
+        finally:
+            lines.write()
+        return
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    with RichProgress(*columns, console=console) as display:
+        yield Bar(total, unit, label, completed, display)
+
+
+class Progress:
+    """Counts units of work; subclasses show the count.
+
+    Args:
+        total: Units of work in all.
+        unit: What is counted.
+        label: The command.
+        completed: Units done in an earlier run.
+    """
+
+    def __init__(self, total: int, unit: str, label: str, completed: int) -> None:
+        self.total = total
+        self.unit = unit
+        self.label = label
+        self.completed = completed
+        self.fields: dict[str, Any] = {}
+        self._completed_before = completed
+        self._began = time.monotonic()
+
+    @property
+    def rate(self) -> float:
+        """Units per second since this run began."""
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        return (self.completed - self._completed_before) / seconds
+
+    def advance(self, count: int, **fields: Any) -> None:
+        """Note `count` further units, and what else is to be shown from now on."""
+        self.update(self.completed + count, **fields)
+
+    def update(self, completed: int, **fields: Any) -> None:
+        """Note that `completed` units are done in all, and what else is to be shown from now on."""
+        self.completed = completed
+        self.fields |= fields
+        self.show()
+
+    def show(self) -> None:
+        """Show the state of things, if it is time to."""
+
+
+class Lines(Progress):
+    """Prints a line every `interval` seconds, and a last one from `write`."""
+
+    def __init__(self, total: int, unit: str, label: str, completed: int, interval: float) -> None:
+        super().__init__(total, unit, label, completed)
+        self._interval = interval
+        self._written_at = self._began
+        self._news = True
+
+    def show(self) -> None:
+        """Print a line, unless the last one is recent."""
+        self._news = True
+        if time.monotonic() - self._written_at >= self._interval:
+            self.write()
+
+    def write(self) -> None:
+        """Print a line, unless the last one said it all."""
+        if not self._news:
+            return
+        self._written_at = time.monotonic()
+        self._news = False
+        pairs = {
+            self.unit: self.completed,
+            "total": self.total,
+            f"{self.unit}_per_second": _short(self.rate),
+            **self.fields,
+        }
+        text = " ".join(f"{key}={_short(value)}" for key, value in pairs.items())
+        print(f"{self.label} {text}", flush=True)
+        self.fields = {}
+
+
+class Bar(Progress):
+    """A bar with rate and time left."""
+
+    def __init__(
+        self, total: int, unit: str, label: str, completed: int, display: RichProgress
+    ) -> None:
+        super().__init__(total, unit, label, completed)
+        self._display = display
+        self._task = display.add_task(label, total=total, completed=completed, rate="", text="")
+
+    def show(self) -> None:
+        """Move the bar."""
+        text = "  ".join(f"{key} {_short(value)}" for key, value in self.fields.items())
+        rate = (
+            f"{self.rate:,.0f} {self.unit}/s"
+            if self.rate >= 10
+            else f"{self.rate:.2g} {self.unit}/s"
+        )
+        self._display.update(self._task, completed=self.completed, rate=rate, text=text)
+
+
+def _short(value: object) -> str:
+    """Floats to four digits, but never in scientific notation for large ones."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"

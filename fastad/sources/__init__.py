@@ -1,0 +1,1 @@
+"""What generates learning histories: RL algorithms that learn each task from scratch."""

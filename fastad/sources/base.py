@@ -1,0 +1,115 @@
+"""What every source is: N independent learners, advanced together as batched tensors."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fastad.envs.base import BatchedEnv
+from fastad.errors import UserError
+from fastad.interact import Transition
+
+
+class Source(ABC):
+    """`N` learners, one per environment, that share nothing but the code.
+
+    A source is an `Agent` (fastad.interact): `act` returns the exact distribution that the
+    action was drawn from. Subclasses take their own options as keyword-only arguments.
+
+    Args:
+        env: Tells the number of learners, actions and states, the episode length and, to
+            sources that say so in `knows`, the rules.
+        num_episodes: The length of the histories, for schedules.
+        generator: The only source of randomness, on the environment's device.
+
+    Raises:
+        UserError: If the environment does not suit the source or an option is out of range.
+    """
+
+    name: ClassVar[str]
+    # What the source is told beyond what it experiences; shown wherever its results are shown.
+    knows: ClassVar[str] = ""
+
+    def __init__(self, env: BatchedEnv, *, num_episodes: int, generator: torch.Generator) -> None:
+        if num_episodes < 1:
+            raise UserError(f"num_episodes={num_episodes} must be at least 1")
+        self.num_learners = env.num_envs
+        self.num_actions = env.num_actions
+        self.num_episodes = num_episodes
+        self.generator = generator
+        self.device = env.device
+
+    @classmethod
+    @abstractmethod
+    def fits(cls, env: BatchedEnv) -> bool:
+        """Whether the source can learn tasks of this environment."""
+
+    @abstractmethod
+    def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw actions (N,) int64 and return them with their distribution, (N, A) float32."""
+
+    @abstractmethod
+    def observe(self, transition: Transition, final_observation: Tensor) -> None:
+        """Learn from one step of every environment."""
+
+    def draw(self, probs: Tensor) -> Tensor:
+        """Draw one action per learner by inverting the cumulative distribution.
+
+        Actions of probability 0 are never drawn.
+
+        Args:
+            probs: (N, A), rows sum to 1.
+
+        Returns:
+            (N,) int64.
+        """
+        uniform = torch.rand((len(probs), 1), generator=self.generator, device=probs.device)
+        cumulative = probs.cumsum(dim=1)
+        # Scaling by the row's own total keeps rounding from drawing past the last action.
+        return (cumulative <= uniform * cumulative[:, -1:]).sum(dim=1)
+
+
+def uniform_over(chosen: Tensor) -> Tensor:
+    """The uniform distribution over the true entries of each row, (N, A) float32.
+
+    Args:
+        chosen: (N, A) bool with at least one true entry in each row.
+    """
+    weights = chosen.float()
+    return weights.div_(weights.sum(dim=1, keepdim=True))
+
+
+def soft_exp(values: Tensor) -> Tensor:
+    """In-place exp of values <= 0, none smaller than exp(-80).
+
+    Numbers below float32's normal range are slow to make, here some 20 times; torch.softmax, which
+    makes them, is slow on short rows besides.
+    """
+    return values.clamp_(min=-80.0).exp_()
+
+
+def number(field: str, value: object, *, low: float, high: float = float("inf")) -> float:
+    """Check a numeric option of a source.
+
+    Returns:
+        The value as a float within [low, high].
+
+    Raises:
+        UserError: If it is no number or out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        limits = f"at least {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
+        raise UserError(f"{field}={value!r} must be a number {limits}")
+    return float(value)
+
+
+def whole_number(field: str, value: object, *, low: int) -> int:
+    """Check an integer option of a source.
+
+    Raises:
+        UserError: If it is no integer or below `low`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise UserError(f"{field}={value!r} must be a whole number, at least {low}")
+    return value

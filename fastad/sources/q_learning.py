@@ -1,0 +1,98 @@
+"""Q-learning (Watkins 1989) in tables, with optimism and replay of the episode just ended."""
+
+import torch
+from torch import Tensor
+
+from fastad.envs.base import BatchedEnv
+from fastad.sources.base import number, soft_exp, uniform_over, whole_number
+from fastad.sources.tabular import EpisodeMemory, Experience, TabularSource
+
+
+class QLearning(TabularSource):
+    """Tabular Q-learning: Q(s, a) += learning_rate * (r + gamma * max Q(s', .) - Q(s, a)).
+
+    Truncation by the time limit bootstraps, termination does not.
+
+    Args:
+        env: A grid world.
+        num_episodes: Length of the histories.
+        generator: Draws the actions.
+        learning_rate: In (0, 1]; 1 is right for deterministic rules.
+        gamma: Discount per step, in [0, 1].
+        initial_value: Of every Q(s, a); above what the rewards are worth, it drives
+            exploration.
+        temperature: The policy is softmax(Q / temperature); 0 is greedy, ties uniform.
+        epsilon: Probability mass spread uniformly over the actions, on top.
+        replay_sweeps: How often the episode just ended is replayed, last step first. 0 is plain
+            online Q-learning.
+    """
+
+    name = "q-learning"
+
+    def __init__(
+        self,
+        env: BatchedEnv,
+        *,
+        num_episodes: int,
+        generator: torch.Generator,
+        learning_rate: float = 1.0,
+        gamma: float = 0.9,
+        initial_value: float = 0.3,
+        temperature: float = 0.02,
+        epsilon: float = 0.0,
+        replay_sweeps: int = 3,
+    ) -> None:
+        super().__init__(env, num_episodes=num_episodes, generator=generator)
+        self.learning_rate = number("learning_rate", learning_rate, low=1e-6, high=1.0)
+        self.gamma = number("gamma", gamma, low=0.0, high=1.0)
+        self.temperature = number("temperature", temperature, low=0.0)
+        self.epsilon = number("epsilon", epsilon, low=0.0, high=1.0)
+        self.replay_sweeps = whole_number("replay_sweeps", replay_sweeps, low=0)
+        initial_value = number("initial_value", initial_value, low=float("-inf"))
+        shape = (self.num_learners * self.num_states, self.num_actions)
+        self.q = torch.full(shape, initial_value, device=self.device)
+        examples = (self.learners, self.q[: self.num_learners, 0])
+        # Entry of the table, next state; reward, discount.
+        self._memory = EpisodeMemory(self.episode_length, examples * 2)
+
+    def policy(self, cell: Tensor) -> Tensor:
+        """Softmax or greedy over the table's rows, mixed with `epsilon` uniform."""
+        q = self.q.index_select(0, self.state)
+        best = q.amax(dim=1, keepdim=True)
+        if self.temperature > 0:
+            weights = soft_exp(q.sub_(best).div_(self.temperature))
+            probs = weights.div_(weights.sum(dim=1, keepdim=True))
+        else:
+            probs = uniform_over(q == best)
+        if self.epsilon > 0:
+            probs = probs.mul_(1 - self.epsilon).add_(self.epsilon / self.num_actions)
+        return probs
+
+    def learn(self, experience: Experience) -> None:
+        """Update online; where an episode ended, replay it."""
+        entry = experience.state * self.num_actions + experience.action
+        discount = (~experience.terminated).float().mul_(self.gamma)
+        self._update(entry, experience.reward, experience.next_state, discount)
+        if self.replay_sweeps == 0:
+            return
+        self._memory.write(
+            self.episode_step,
+            self.learners,
+            entry,
+            experience.reward,
+            experience.next_state,
+            discount,
+        )
+        ended = experience.ended.nonzero()[:, 0]
+        if len(ended) > 0:
+            last_step = self.episode_step.index_select(0, ended)
+            for _ in range(self.replay_sweeps):
+                for _, step in self._memory.backwards(ended, last_step):
+                    self._update(*step)
+
+    def _update(self, entry: Tensor, reward: Tensor, next_state: Tensor, discount: Tensor) -> None:
+        """One backup at `entry`, a position in the flattened table; all (n,)."""
+        best = self.q.index_select(0, next_state).amax(dim=1)
+        target = best.mul_(discount).add_(reward)
+        table = self.q.view(-1)
+        table.index_copy_(0, entry, table.index_select(0, entry).lerp_(target, self.learning_rate))

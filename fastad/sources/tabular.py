@@ -1,0 +1,143 @@
+"""Learners with tables of (learner, state, action), and what they have in common."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastad.envs.base import BatchedEnv
+from fastad.envs.grid import GridEnv
+from fastad.interact import Transition
+from fastad.sources.base import Source
+
+
+class Experience(NamedTuple):
+    """One step of every learner in table coordinates.
+
+    A state is a row of the learners' stacked tables: learner * num_states + phase * num_cells +
+    cell. The phase is the number of rewards collected in the episode, which the MDPs of this
+    project need beside the observation (`BatchedEnv.num_phases`).
+    """
+
+    state: Tensor  # (N,) int64
+    action: Tensor  # (N,) int64, as executed
+    reward: Tensor  # (N,) float32
+    next_state: Tensor  # (N,) int64, where the step really ended, before any auto-reset
+    terminated: Tensor  # (N,) bool
+    ended: Tensor  # (N,) bool, terminated or truncated
+
+
+class TabularSource(Source):
+    """Keeps each learner's state; subclasses add `policy` and `learn`.
+
+    Learners may be at different steps of their episodes, which may differ in length.
+    """
+
+    def __init__(self, env: BatchedEnv, *, num_episodes: int, generator: torch.Generator) -> None:
+        super().__init__(env, num_episodes=num_episodes, generator=generator)
+        assert isinstance(env, GridEnv), "make_source checks that the source fits"
+        self.num_cells = env.num_states
+        self.num_phases = env.num_phases
+        self.num_states = self.num_cells * self.num_phases
+        self.episode_length = env.episode_length
+        self.learners = torch.arange(self.num_learners, device=self.device)
+        self.first_state = self.learners * self.num_states  # (N,)
+        self.phase = torch.zeros_like(self.learners)  # (N,)
+        self.episode_step = torch.zeros_like(self.learners)  # (N,) since the episode began
+        self.state = self.first_state  # (N,)
+        self._to_cell = env.state
+
+    @classmethod
+    def fits(cls, env: BatchedEnv) -> bool:
+        """Grid worlds, whose cell and phase together are the state."""
+        return isinstance(env, GridEnv)
+
+    @abstractmethod
+    def policy(self, cell: Tensor) -> Tensor:
+        """Action distributions (N, A) in `self.state`, whose cells are given, (N,)."""
+
+    @abstractmethod
+    def learn(self, experience: Experience) -> None:
+        """Learn from one step; `self.phase` and `self.episode_step` are still those before it."""
+
+    def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw actions from the policy in the current states."""
+        cell = self._to_cell(observation)
+        self.state = self._state(cell, self.phase)
+        probs = self.policy(cell)
+        return self.draw(probs), probs
+
+    def observe(self, transition: Transition, final_observation: Tensor) -> None:
+        """Translate the step to table coordinates, learn from it and move on."""
+        ended = transition.terminated | transition.truncated
+        phase = self.phase
+        if self.num_phases > 1:
+            phase = (phase + (transition.reward != 0)).clamp_(max=self.num_phases - 1)
+        next_state = self._state(self._to_cell(final_observation), phase)
+        self.learn(
+            Experience(
+                self.state,
+                transition.action,
+                transition.reward,
+                next_state,
+                transition.terminated,
+                ended,
+            )
+        )
+        if self.num_phases > 1:
+            self.phase = phase.masked_fill_(ended, 0)
+        self.episode_step = (self.episode_step + 1).masked_fill_(ended, 0)
+
+    def _state(self, cell: Tensor, phase: Tensor) -> Tensor:
+        if self.num_phases == 1:
+            return self.first_state + cell
+        return self.first_state + phase * self.num_cells + cell
+
+
+class EpisodeMemory:
+    """The current episode of every learner, to learn from once it is over.
+
+    Args:
+        episode_length: No episode is longer.
+        examples: One (N, ...) tensor per quantity remembered; gives shapes, dtypes and device.
+    """
+
+    def __init__(self, episode_length: int, examples: tuple[Tensor, ...]) -> None:
+        self._num_learners = len(examples[0])
+        self._device = examples[0].device
+        self._buffers = [
+            example.new_zeros((episode_length, *example.shape)) for example in examples
+        ]
+
+    def write(self, episode_step: Tensor, learners: Tensor, *values: Tensor) -> None:
+        """Remember `values`, (N, ...) each, as the steps `episode_step` (N,) of the episodes."""
+        position = episode_step * self._num_learners + learners
+        for buffer, value in zip(self._buffers, values, strict=True):
+            buffer.flatten(0, 1).index_copy_(0, position, value)
+
+    def backwards(
+        self, learners: Tensor, last_step: Tensor
+    ) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Replay the episodes of some learners, last step first.
+
+        Learners with shorter episodes join when the replay reaches their last step.
+
+        Args:
+            learners: (n,) int64, ascending.
+            last_step: (n,) int64, the episode step at which their episodes ended.
+
+        Yields:
+            Which of the learners have this step, as positions in `learners`, (m,) int64; and
+            the remembered values at this step, (m, ...) each.
+        """
+        everyone = torch.arange(len(learners), device=self._device)
+        shortest, longest = (int(step) for step in last_step.aminmax())
+        for step in range(longest, -1, -1):
+            present = everyone if step <= shortest else everyone[last_step >= step]
+            if len(present) == self._num_learners:
+                yield present, [buffer[step] for buffer in self._buffers]
+            else:
+                rows = learners[present]
+                yield present, [buffer[step].index_select(0, rows) for buffer in self._buffers]
