@@ -201,9 +201,9 @@ def rollout(
         ended.append(block.terminated | block.truncated)
         if on_block is not None:
             on_block(block)
-    seconds = time.perf_counter() - began
-    returns = episode_returns(torch.cat(rewards, 1), torch.cat(ended, 1), num_episodes)
-    return RolloutResult(returns.cpu(), seconds, num_steps * env.num_envs)
+    returns = episode_returns(torch.cat(rewards, 1), torch.cat(ended, 1), num_episodes).cpu()
+    seconds = time.perf_counter() - began  # after the device has answered
+    return RolloutResult(returns, seconds, num_steps * env.num_envs)
 
 
 def check_spaces(model: Transformer, env: BatchedEnv) -> None:

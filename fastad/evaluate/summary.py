@@ -22,6 +22,7 @@ def figures_of(trial: Trial, tasks: TaskSet, *, kv_cache: bool) -> dict[str, Any
         "env": info.env,
         "source": info.source,
         "source_knows": info.source_knows,
+        "source_action_noise": info.action_noise,
         "returns": mean.tolist(),
         "interval": trial.interval.tolist(),
         "source_returns": source.mean.tolist() if source else [],
@@ -70,6 +71,8 @@ def print_table(figures: dict[str, Any], tasks: TaskSet) -> None:
     print(f"random {_number(figures['random_return'])}, optimal {optimal:.2f}")
     if figures["source_knows"]:
         print(f"the source {figures['source']} knows {figures['source_knows']}")
+    if figures["source_action_noise"]:
+        print(f"the source acts with {figures['source_action_noise']:.0%} random actions")
     if "regret" in figures:
         print(
             f"regret over {len(returns)} pulls: {figures['regret']:.2f}, "
@@ -86,7 +89,6 @@ def save_picture(path: Path, figures: dict[str, Any], tasks: TaskSet) -> None:
     levels = {"optimal": figures["optimal_return"]}
     if figures["random_return"] is not None:
         levels["random"] = figures["random_return"]
-    knows = figures["source_knows"]
     plot_returns(
         path,
         returns=np.asarray(figures["returns"]),
@@ -95,7 +97,7 @@ def save_picture(path: Path, figures: dict[str, Any], tasks: TaskSet) -> None:
         levels=levels,
         title=f"In-context reinforcement learning on {figures['env']}",
         subtitle=describe(figures, tasks),
-        source_label=f"source: {figures['source']}" + (f" (knows {knows})" if knows else ""),
+        source_label=_source_label(figures),
     )
 
 
@@ -111,6 +113,16 @@ def shown_episodes(count: int) -> list[int]:
     """Episodes 1, 2, 5, 10 and so on up to the last, counted from 1."""
     marks = [factor * 10**power for power in range(7) for factor in (1, 2, 5)]
     return [mark for mark in marks if mark < count] + [count]
+
+
+def _source_label(figures: dict[str, Any]) -> str:
+    """The source, with what sets it apart from a learner that knows nothing."""
+    remarks = []
+    if figures["source_knows"]:
+        remarks.append(f"knows {figures['source_knows']}")
+    if figures["source_action_noise"]:
+        remarks.append(f"{figures['source_action_noise']:.0%} random actions")
+    return f"source: {figures['source']}" + (f" ({'; '.join(remarks)})" if remarks else "")
 
 
 def _number(value: float | None) -> str:

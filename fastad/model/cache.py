@@ -11,8 +11,10 @@ class ModelCache(list[RingCache]):
     """Rings of all layers, which always hold the same positions.
 
     Args:
-        config: Of the model; the capacity is the context plus what one step may overwrite.
+        config: Of the model.
         batch_size: `N`, environments.
+        prompt_steps: Steps appended at once, at most; the capacity is the context plus the tokens
+            of so many steps, less one.
         dtype: Of the storage.
         device: Of the storage.
     """
@@ -22,10 +24,11 @@ class ModelCache(list[RingCache]):
         config: ModelConfig,
         batch_size: int,
         *,
+        prompt_steps: int = 1,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        capacity = config.context + config.tokens_per_step - 1
+        capacity = config.context + prompt_steps * config.tokens_per_step - 1
         super().__init__(
             RingCache(
                 batch_size, capacity, config.kv_heads, config.head_dim, dtype=dtype, device=device

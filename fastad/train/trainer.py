@@ -95,6 +95,7 @@ class _Training:
         self.optimizers = make_optimizers(model, settings)
         self.forward = torch.compile(model) if settings.compile else model
         self.step, self.seconds = 0, 0.0
+        self.clock = time.perf_counter()  # up to where `seconds` has been counted
         self.losses: list[Tensor] = []
         checkpoints = list_checkpoints(run)
         if checkpoints:
@@ -104,6 +105,7 @@ class _Training:
     def fit(self) -> float:
         settings = self.settings
         logged_step, logged_seconds = self.step, self.seconds
+        self.clock = time.perf_counter()
         with self._checkpoint_on_interrupt():
             while self.step < settings.updates:
                 with deferred_interrupt():
@@ -132,7 +134,6 @@ class _Training:
 
     def _update(self) -> Tensor:
         """One gradient update; returns the gradient's norm before clipping."""
-        began = time.perf_counter()
         settings = self.settings
         batch = self.sampler.batch(self.step).to(self.device)
         if not self.model.training:
@@ -151,7 +152,6 @@ class _Training:
             optimizer.zero_grad(set_to_none=True)
         self.losses.append(loss.detach())
         self.step += 1
-        self.seconds += time.perf_counter() - began
         return norm
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -160,13 +160,20 @@ class _Training:
         return nullcontext()
 
     def _finite_mean_loss(self) -> float:
-        """Mean loss since the last call; one question to the device for all of them."""
+        """Mean loss since the last call; one question to the device for all of them.
+
+        Waiting for the answer also makes the time that the updates took known.
+        """
         if not self.losses:
             return float("nan")
         losses = torch.stack(self.losses)
         self.losses = []
         finite = losses.isfinite()
-        if not finite.all():
+        all_finite = bool(finite.all())
+        now = time.perf_counter()
+        self.seconds += now - self.clock
+        self.clock = now
+        if not all_finite:
             first = int((~finite).nonzero()[0])
             bad_step = self.step - len(losses) + first
             kept = list_checkpoints(self.run)
@@ -178,15 +185,17 @@ class _Training:
         return losses.mean().item()
 
     def _checkpoint(self) -> None:
-        if self.losses:
-            self._finite_mean_loss()
+        self._finite_mean_loss()
         save_checkpoint(
             self.run, self.step, self.model, self.optimizers, train_seconds=self.seconds
         )
+        self.clock = time.perf_counter()
 
     def _evaluate(self, evaluate: Evaluation) -> None:
+        self._finite_mean_loss()
         self.model.eval()
         self.log(self.step, evaluate(self.model))
+        self.clock = time.perf_counter()
 
     @contextmanager
     def _checkpoint_on_interrupt(self) -> Iterator[None]:

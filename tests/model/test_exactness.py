@@ -99,6 +99,19 @@ def test_environments_re_tasked_at_different_times_keep_exact_contexts(layout, p
         assert_close(logits[row : row + 1, start:], expected)
 
 
+@pytest.mark.parametrize(("layout", "positions"), LAYOUT_AND_SCHEME)
+@pytest.mark.parametrize("prompt", [0, 1, 11, 12, 13])
+@torch.no_grad()
+def test_a_prompt_may_be_appended_at_once(layout, positions, prompt):
+    model = make_model(layout=layout, positions=positions)
+    steps = make_steps(2, prompt + 30)
+    cache = ModelCache(model.config, 2, prompt_steps=max(prompt, 1))
+    poison(cache)
+    pieces = [(0, prompt)] * (prompt > 0) + [(t, t + 1) for t in range(prompt, prompt + 30)]
+    cached = torch.cat([model(part(steps, first, last), cache) for first, last in pieces], dim=1)
+    assert_close(cached, model(steps))
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @torch.no_grad()
 def test_the_receptive_field_is_all_that_matters_and_no_less(layout):

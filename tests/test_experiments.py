@@ -1,0 +1,74 @@
+"""The claims of the README, as experiments: `make slow`. Seeds are none that anything was tuned on.
+
+Presets were tuned on seeds 0 and 100.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fastad.commands.collect import run_collect
+from fastad.commands.demo import DemoConfig, run_demo
+from fastad.commands.rollout import run_rollout
+from fastad.commands.train import run_train
+from fastad.presets import preset
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+@pytest.fixture(scope="module")
+def dark_rooms(tmp_path_factory):
+    """Figures of five training seeds, and where the runs are."""
+    folder = tmp_path_factory.mktemp("dark-room")
+    return {
+        seed: (run_demo(DemoConfig("dark-room", seed=seed, out=folder / str(seed))), folder)
+        for seed in (1, 2, 3, 4, 5)
+    }
+
+
+def run_experiment(out: Path, name: str, *, seed: int, **collect):
+    """Collect, train and roll out a preset with other histories; returns the figures."""
+    chosen = preset(name)
+    data, run = out / "data", out / "run"
+    run_collect(replace(chosen.collect, out=data, seed=seed, **collect))
+    settings = replace(chosen.train.settings, seed=seed)
+    run_train(replace(chosen.train, data=data, out=run, settings=settings))
+    return run_rollout(replace(chosen.rollout, run=run, seed=seed + 10))
+
+
+def test_dark_room_reaches_97_percent_of_the_optimum_on_unseen_goals(dark_rooms):
+    shares = [figures["share_of_optimum"] for figures, _ in dark_rooms.values()]
+    assert sum(shares) / 5 >= 0.97
+    assert min(shares) >= 0.94
+    for figures, _ in dark_rooms.values():
+        assert figures["num_tasks"] * figures["rollouts_per_task"] >= 96
+        assert figures["interval"][1][0] + 5 < figures["interval"][0][-1]
+        assert figures["same_actions"]
+        assert figures["max_logit_difference"] < 1e-5
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_without_rewards_in_the_context_nothing_is_learned(dark_rooms, seed):
+    figures, folder = dark_rooms[seed]
+    config = replace(preset("dark-room").rollout, run=folder / str(seed) / "run", seed=seed + 10)
+    blind = run_rollout(replace(config, control="no-reward"))
+    assert max(blind["returns"]) < 0.15 * figures["returns"][-1]
+    wiped = run_rollout(replace(config, control="wiped-context"))
+    first, last = wiped["returns"][0], sum(wiped["returns"][-3:]) / 3
+    assert last < first + 1.0
+
+
+@pytest.mark.parametrize("holdout", ["task", "cell"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_key_to_door_reaches_1_85_of_2_on_unseen_pairs_and_cells(tmp_path, holdout, seed):
+    figures = run_experiment(tmp_path, "key-to-door", seed=seed, holdout=holdout)
+    assert figures["returns"][-1] >= 1.85
+
+
+@pytest.mark.parametrize("num_arms", [5, 10])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_bandit_regret_is_within_5_percent_of_the_sources(tmp_path, num_arms, seed):
+    figures = run_experiment(tmp_path, "bandit", seed=seed, env_options=(f"num_arms={num_arms}",))
+    assert figures["num_tasks"] == 512
+    assert figures["regret"] <= 1.05 * figures["source_regret"]
