@@ -49,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0, 2 after an error that the user can put right, 130 after Ctrl-C.
+        0, 2 after an error that the user can put right, 130 after Ctrl-C, 141 if nobody reads the
+        output any more.
     """
     try:
         return _main(list(sys.argv[1:] if arguments is None else arguments))
@@ -59,10 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read our output, `head` perhaps, has seen enough.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-        return 0
+        return 141
     except KeyboardInterrupt:
-        print("fastad: interrupted; what was committed is kept, continue with --resume",
-              file=sys.stderr)  # fmt: skip
+        print("fastad: interrupted; what was finished is kept", file=sys.stderr)
         return 130
 
 
@@ -131,7 +131,9 @@ def _check_flags(name: str, kind: Any, arguments: list[str]) -> None:
     flags = {"--help", "--config"}
     for setting in _settings(kind):
         flag = setting.name.replace("_", "-")
-        flags |= {f"--{flag}", f"--no-{flag}"} if setting.type == "bool" else {f"--{flag}"}
+        flags |= {f"--{flag}"}
+        if setting.type in ("bool", bool):
+            flags |= {f"--no-{flag}"}
     for argument in arguments:
         flag = argument.partition("=")[0].replace("_", "-")
         if flag.startswith("--") and flag not in flags:
@@ -179,7 +181,7 @@ def _load(name: str, kind: type[Any], source: str) -> Any:
     from fastad.config import load_config
     from fastad.presets import preset_for
 
-    if Path(source).suffix in (".yaml", ".yml") or Path(source).exists():
+    if Path(source).suffix in (".yaml", ".yml") or len(Path(source).parts) > 1:
         return load_config(Path(source), name, kind)
     return preset_for(source, name)
 

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def save_config(path: Path, command: str, config: Any) -> None:
-    """Write a command's dataclass as YAML that `--config` reads back."""
+def dump_config(command: str, plain: dict[str, Any]) -> str:
+    """A command's settings, as `to_plain` gives them, as YAML that `--config` reads back."""
     import yaml
 
-    content = {"command": command, **to_plain(config)}
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    text: str = yaml.safe_dump({"command": command, **plain}, sort_keys=False)
+    return text
 
 
 def load_config(path: Path, command: str, kind: type[T]) -> T:

@@ -79,7 +79,7 @@ class InContextAgent:
         self.previous_action = transition.action
         if self.control != "no-reward":
             self.previous_reward = transition.reward
-        self.episode_step = torch.where(ended, 0, self.episode_step + 1)
+        self.episode_step = (self.episode_step + 1).masked_fill(ended, 0)
         if self.control == "wiped-context":
             self.forget(ended)
 
@@ -115,11 +115,9 @@ class StepBuffer:
 
     def append_and_recompute(self, steps: Steps) -> Tensor:
         """Add the newest step (N, 1) and return its logits (N, A)."""
-        self.steps = [*self.steps, steps][-self.capacity :]
         self.lengths = (self.lengths + 1).clamp(max=self.capacity)
-        total = len(self.steps)
-        if self.model.config.positions == "learned":
-            self.model.check_length(total * self.model.config.tokens_per_step)
+        total = int(self.lengths.max())
+        self.steps = [*self.steps, steps][-total:]
         logits = steps.previous_reward.new_empty((len(self.lengths), self.model.num_actions))
         whole = Steps(*(torch.cat(field, dim=1) for field in zip(*self.steps, strict=True)))
         # Environments with equally long contexts are recomputed together.

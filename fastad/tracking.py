@@ -9,11 +9,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from fastad.config import differences, save_config, to_plain
+from fastad.config import differences, dump_config, to_plain
 from fastad.errors import UserError
+from fastad.histories.files import replace_durably, write_json
 from fastad.histories.schema import INFO_FILE, TASKS_FILE
 
 CONFIG, METRICS, MADE_BY = "config.yaml", "metrics.jsonl", "made_by.json"
+CHECKPOINTS = "checkpoints"
 DATASET = "dataset"  # folder with the description of the dataset, without its histories
 
 
@@ -22,34 +24,39 @@ class RunFolder:
 
     Args:
         path: Created if need be.
-        config: The command's dataclass; its `resume`, `overwrite` and `out` are not settings.
+        config: The command's dataclass; what of it may change on resume, see `settings_of`.
         resume: Continue what is there, if anything.
-        overwrite: Delete what is there.
+        overwrite: Delete the run that is there.
 
     Raises:
-        UserError: If the folder exists and neither was asked for, if it is no run folder, or if
-            settings changed since the run began.
+        UserError: If the folder holds a run and neither was asked for, if it holds anything else,
+            or if settings changed since the run began. Nothing has been written or deleted then.
     """
 
     def __init__(self, path: Path, config: Any, *, resume: bool, overwrite: bool) -> None:
         self.path = path
+        if resume and overwrite:
+            raise UserError("--resume and --overwrite contradict each other; choose one")
         if path.exists():
             self._take_over(config, resume, overwrite)
         path.mkdir(parents=True, exist_ok=True)
         if not (path / CONFIG).exists():
-            (path / MADE_BY).write_text(json.dumps(describe_machine(), indent=2))
-            part = path / (CONFIG + ".part")
-            save_config(part, "train", config)
-            os.replace(part, path / CONFIG)
+            write_json(path / MADE_BY, describe_machine())
+            plain = {k: v for k, v in to_plain(config).items() if k not in ("resume", "overwrite")}
+            replace_durably(path / CONFIG, dump_config("train", plain).encode())
 
     def _take_over(self, config: Any, resume: bool, overwrite: bool) -> None:
         if not self.path.is_dir():
             raise UserError(f"out={self.path} is a file; choose a folder")
-        is_run = (self.path / CONFIG).is_file()
-        if not is_run and any(self.path.iterdir()) and not (self.path / MADE_BY).exists():
-            raise UserError(f"out={self.path} exists and is not a run folder; choose another")
+        strangers = sorted(f.name for f in self.path.iterdir() if not _is_ours(f.name))
+        is_run = (self.path / CONFIG).is_file() and read_config(self.path).get("command") == "train"
+        if strangers and (overwrite or not is_run):
+            raise UserError(
+                f"out={self.path} holds more than a run ({', '.join(strangers[:3])}); move that "
+                "elsewhere or choose another folder"
+            )
         if overwrite:
-            shutil.rmtree(self.path)
+            self._delete()
         elif is_run and not resume:
             raise UserError(
                 f"out={self.path} holds a run; continue it with --resume, or replace it with "
@@ -57,23 +64,40 @@ class RunFolder:
             )
         elif is_run:
             self._check_unchanged(config)
+        elif (self.path / CHECKPOINTS).exists():
+            raise UserError(
+                f"out={self.path} holds checkpoints without their {CONFIG}; replace them with "
+                "--overwrite or choose another folder"
+            )
+
+    def _delete(self) -> None:
+        """Delete the run, its config last: a kill leaves it recognisable, never half a run."""
+        for name in (CHECKPOINTS, DATASET):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for file in sorted(self.path.iterdir(), key=lambda file: file.name == CONFIG):
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
 
     def _check_unchanged(self, config: Any) -> None:
-        import yaml
-
-        then = yaml.safe_load((self.path / CONFIG).read_text())
-        changed = differences(settings_of(then), settings_of(to_plain(config)))
+        then, now = read_config(self.path), to_plain(config)
+        changed = differences(settings_of(then), settings_of(now))
         if changed:
             raise UserError(
                 f"--resume with changed settings ({'; '.join(changed)}); put them back, or start "
                 "anew with --overwrite"
             )
+        for field in ("device", "threads", "attention"):
+            if then.get(field) != now[field]:
+                print(
+                    f"resumed with {field}: {then.get(field)} -> {now[field]}; results may differ "
+                    "by rounding from those of an unbroken run"
+                )
 
     def forget_metrics_after(self, step: int) -> None:
         """Drop records beyond `step`, which a resumed run will write again."""
         file = self.path / METRICS
         kept = [record for record in read_metrics(file) if record["step"] <= step]
-        file.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        text = "".join(json.dumps(record) + "\n" for record in kept)
+        replace_durably(file, text.encode())
 
     def keep_dataset_description(self, data: Path) -> None:
         """Copy what rollouts need to know of the dataset: its description and its tasks.
@@ -104,9 +128,41 @@ class RunFolder:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
 
 
+def read_config(run: Path) -> dict[str, Any]:
+    """The config that a run was begun with, as plain values.
+
+    Raises:
+        UserError: If there is none.
+    """
+    import yaml
+
+    file = run / CONFIG
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{file} is missing or damaged; is {run} a run folder?") from error
+    return content if isinstance(content, dict) else {}
+
+
 def settings_of(config: dict[str, Any]) -> dict[str, Any]:
-    """What must not change between a run and its continuation."""
-    return {k: v for k, v in config.items() if k not in ("command", "out", "resume", "overwrite")}
+    """What must not change between a run and its continuation.
+
+    Where things lie, how they are logged and what computes them may; the dataset is compared by
+    its content.
+    """
+    free = ("command", "data", "out", "resume", "overwrite", "device", "threads", "attention")
+    kept = {k: v for k, v in config.items() if k not in free and not k.startswith("eval_")}
+    logging = ("log_every", "eval_every", "checkpoint_every")
+    settings = {k: v for k, v in config.get("settings", {}).items() if k not in logging}
+    return kept | {"settings": settings}
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a file of this name may lie in a run folder, a torn temporary one included."""
+    ours = (CONFIG, METRICS, MADE_BY, DATASET, CHECKPOINTS)
+    is_temporary = name.startswith(tuple(f"{own}." for own in ours))
+    is_picture = name.startswith("rollout") and name.endswith(".png")
+    return name in ours or is_temporary or is_picture
 
 
 def describe_machine() -> dict[str, Any]:
@@ -135,7 +191,7 @@ def _commit() -> str | None:
     here = Path(__file__)
     # An installed copy may lie inside somebody else's repository, whose commit says nothing.
     tracked = _git(here.parent, "ls-files", "--error-unmatch", here.name)
-    return _git(here.parent, "rev-parse", "--short", "HEAD") if tracked else None
+    return _git(here.parent, "describe", "--always", "--dirty") if tracked else None
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

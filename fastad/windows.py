@@ -253,13 +253,14 @@ class WindowSampler:
         history = int(self.histories[np.argmin(np.where(fits, np.inf, lengths))])
         available = _steps_from(self.dataset.episode_bounds(history), self.stride)
         longest = int(available[0] if self.start == "history" else available.max())
-        remedy = f"use num_steps={longest} or less"
+        remedy = f"use a window of {longest} steps or less"
         if self.stride > 1:
             remedy += ", or a lower every_kth_episode"
         if not self.dataset.complete:
             remedy += ", or finish the dataset with `fastad collect`"
         raise UserError(
-            f"num_steps={self.num_steps} is longer than history {history} of {self.dataset.path}: "
+            f"window of num_steps={self.num_steps} is longer than history {history} of "
+            f"{self.dataset.path}: "
             f"{self.dataset.lengths[history]} steps, of which every_kth_episode={self.stride} "
             f"leaves {longest}; {remedy}"
         )

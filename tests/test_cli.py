@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from fastad.cli import COMMANDS, main
 
@@ -26,6 +27,13 @@ def world(tmp_path_factory):
     assert main(["collect", data, *COLLECT]) == 0
     assert main(["train", data, "--out", run, *MODEL, "--eval-every", "3"]) == 0
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _same_threads_afterwards():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 def fails(capsys, *arguments):
@@ -228,6 +236,68 @@ def test_a_folder_with_other_things_in_it_is_never_overwritten(world, tmp_path, 
     assert (tmp_path / "thesis.tex").read_text() == "precious"
 
 
+def test_a_foreign_config_file_does_not_make_a_folder_a_run(world, tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("")
+    (tmp_path / "src").mkdir()
+    for flag in ("--overwrite", "--resume"):
+        complaint = fails(capsys, "train", world / "data", "--out", tmp_path, flag)
+        assert "holds more than a run (src)" in complaint
+    assert (tmp_path / "src").exists()
+
+
+def test_resume_and_overwrite_together_delete_nothing(world, capsys):
+    before = snapshot(world)
+    for command in (["collect", world / "data", *COLLECT],
+                    ["train", world / "data", "--out", world / "run", *MODEL]):  # fmt: skip
+        complaint = fails(capsys, *command, "--resume", "--overwrite")
+        assert "contradict each other; choose one" in complaint
+    assert snapshot(world) == before
+
+
+def test_checkpoints_without_their_config_are_never_continued(world, tmp_path, capsys):
+    # What a kill in the middle of a deletion must never turn into: new settings, old weights.
+    run = shutil.copytree(world / "run", tmp_path / "run")
+    (run / "config.yaml").unlink()
+    complaint = fails(capsys, "train", world / "data", "--out", run, *MODEL)
+    assert "holds checkpoints without their config.yaml" in complaint
+    assert main(["train", str(world / "data"), "--out", str(run), *MODEL, "--overwrite"]) == 0
+
+
+def test_an_unfinished_dataset_is_refused_until_it_is_finished(world, tmp_path, capsys):
+    data = shutil.copytree(world / "data", tmp_path / "data")
+    meta = data / "shard-00000" / "meta.json"
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"committed_steps": 12}))
+    complaint = fails(capsys, "train", data, "--out", tmp_path / "run", *MODEL)
+    assert "finish it with `fastad collect ... --resume`" in complaint
+
+
+def test_where_things_lie_and_what_computes_them_may_change_on_resume(world, tmp_path, capsys):
+    run = shutil.copytree(world / "run", tmp_path / "run")
+    data = shutil.copytree(world / "data", tmp_path / "moved")
+    train = ["train", str(data), "--out", str(run), *MODEL, "--threads", "1", "--log-every", "2"]
+    assert main([*train, "--resume"]) == 0
+    assert "resumed with threads: None -> 1" in capsys.readouterr().out
+
+
+def test_nested_switches_can_be_turned_off(world, tmp_path, capsys):
+    train = ["train", str(world / "data"), "--out", str(tmp_path / "run"), *MODEL]
+    assert main([*train, "--no-episode-step", "--no-compile"]) == 0
+    (description,) = (tmp_path / "run").glob("checkpoints/*/model.json")
+    assert json.loads(description.read_text())["config"]["episode_step"] is False
+
+
+def test_a_folder_named_like_a_preset_does_not_hide_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bandit").mkdir()
+    assert "dataset data/bandit does not exist" in fails(capsys, "train", "--config", "bandit")
+
+
+def test_a_checkpoint_may_be_named_from_within_its_folder(world, monkeypatch, tmp_path):
+    monkeypatch.chdir(world / "run" / "checkpoints")
+    (name,) = (p.name for p in Path().iterdir())
+    assert main(["rollout", name, "--plot", str(tmp_path / "p.png"), "--episodes", "1"]) == 0
+
+
 def test_an_empty_test_split_and_zero_episodes_are_refused(world, tmp_path, capsys):
     data, run = tmp_path / "data", tmp_path / "run"
     no_test = [*ROOM, "--num-histories", "24", "--num-episodes", "5", "--num-test-tasks", "0"]
@@ -261,7 +331,9 @@ def start(*arguments):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+# The same number of threads in every process: sums are rounded in another order otherwise.
 TRAIN = [*MODEL, "--checkpoint-every", "10", "--updates", "400", "--dropout", "0.1"]
+TRAIN += ["--threads", "1"]
 
 
 @pytest.mark.parametrize("signal_name", ["SIGKILL", "SIGINT"])

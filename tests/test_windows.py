@@ -215,10 +215,13 @@ def test_a_dataset_without_train_histories_is_refused(tmp_path, make_dataset):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_steps": 13}, r"num_steps=13 is longer than history 0 .* use num_steps=12 or less$"),
+        (
+            {"num_steps": 13},
+            r"num_steps=13 is longer than history 0 .* use a window of 12 steps or less$",
+        ),
         (
             {"num_steps": 9, "every_kth_episode": 2},
-            "12 steps, of which every_kth_episode=2 leaves 8; use num_steps=8 or less, or a lower",
+            "12 steps, of which every_kth_episode=2 leaves 8; use a window of 8 steps or less, or a lower",
         ),
         ({"num_steps": 0}, "num_steps=0 must be at least 1"),
         ({"batch_size": 0}, "batch_size=0"),

@@ -117,10 +117,19 @@ def parse_options(field: str, pairs: Sequence[str]) -> dict[str, Any]:
         if key in options:
             raise UserError(f"{field}: {key!r} is given twice; keep one")
         try:
-            options[key] = yaml.safe_load(text)
+            value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise UserError(f"{field}: the value of {pair!r} cannot be read; try quotes") from error
+        options[key] = _as_number(value)
     return options
+
+
+def _as_number(value: Any) -> Any:
+    """YAML 1.1 takes 1e-1 for text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def print_summary(out: Path) -> None:

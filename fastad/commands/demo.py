@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 class DemoConfig:
     """Collect learning histories, train on them, and watch frozen weights learn unseen tasks.
 
-    Presets: dark-room (about a minute), bandit, key-to-door. A demo that was interrupted goes on
-    where it stopped; one that is finished shows its result again.
+    Presets of minutes: dark-room (one), bandit, key-to-door; of hours: dark-room-ucbvi,
+    paper-dark. A demo that was interrupted goes on where it stopped; one that is finished shows
+    its result again.
     """
 
     preset: str = "dark-room"
@@ -39,9 +40,11 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     from fastad.commands.collect import run_collect
     from fastad.commands.rollout import run_rollout
     from fastad.commands.train import run_train
+    from fastad.device import choose_device
     from fastad.presets import preset
 
     chosen = preset(config.preset)
+    choose_device("auto", config.threads)
     out = config.out or Path("runs") / f"demo-{config.preset}-seed{config.seed}"
     data, run = out / "data", out / "run"
     began = time.perf_counter()
@@ -95,7 +98,10 @@ def compare_cache(config: RolloutConfig) -> dict[str, Any]:
     info, all_tasks = load_task_set(config)
     chosen = all_tasks.tasks[:64]
     tasks = TaskSet(info, chosen, max(1, 64 // len(chosen)), config.seed)
-    episodes = max(1, min(info.num_steps, 200) // info.episode_length)
+    steps = min(info.num_steps, 200)
+    if model.config.positions == "learned":
+        steps = min(steps, model.config.context // model.config.tokens_per_step)
+    episodes = max(1, steps // info.episode_length)
     returns, figures = {}, {}
     for name, kv_cache in (("cached", True), ("uncached", False)):
         actions: list[torch.Tensor] = []

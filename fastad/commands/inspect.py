@@ -113,10 +113,8 @@ def inspect_run(config: InspectConfig) -> None:
 
 def summarize_run(path: Path) -> dict[str, Any]:
     """Everything that `inspect` shows of a run, as plain JSON values."""
-    import yaml
-
     from fastad.histories.reader import load_description
-    from fastad.tracking import DATASET, MADE_BY, METRICS, read_metrics
+    from fastad.tracking import DATASET, MADE_BY, METRICS, read_config, read_metrics
     from fastad.train.checkpoint import list_checkpoints
 
     info, tasks = load_description(path / DATASET)
@@ -124,7 +122,7 @@ def summarize_run(path: Path) -> dict[str, Any]:
     losses = [record for record in records if "loss" in record]
     return {
         "path": str(path),
-        "config": yaml.safe_load((path / "config.yaml").read_text()),
+        "config": read_config(path),
         "made_by": json.loads((path / MADE_BY).read_text()),
         "env": _call(info.env, info.env_kwargs),
         "source": _call(info.source, info.source_kwargs),

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fastad.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -30,7 +32,7 @@ class RolloutConfig:
     """Keep keys and values in a ring (--kv-cache), or recompute everything that can influence a
     prediction at every step (--no-kv-cache). Same actions, very different speed."""
     episodes: int | None = None
-    """Episodes per task (default: as many as the histories it was trained on)."""
+    """Episodes per task (default: as many as a training window showed)."""
     split: Literal["test", "train"] = "test"
     """Tasks held out from training, or those trained on."""
     tasks: int | None = None
@@ -41,13 +43,14 @@ class RolloutConfig:
     """Take the most probable action instead of sampling; freezes undertrained models."""
     control: Literal["none", "no-reward", "wiped-context"] = "none"
     """no-reward: the model is shown rewards of 0. wiped-context: it forgets at every episode.
-    Learning in context must vanish in both."""
+    Learning in context must vanish in both, unless the episode's end gives the reward away."""
     attention: Literal["auto", "sdpa", "reference"] = "auto"
     """Attention implementation. A named one never falls back."""
     seed: int = 0
     """Of the environments and the actions."""
     plot: Path | None = None
-    """Where to write the picture (default: rollout.png in the run folder)."""
+    """Where to write the picture (default: rollout.png in the run folder, or
+    rollout-CONTROL.png)."""
     json: Path | None = None
     """Also write every figure here."""
     save_histories: Path | None = None
@@ -67,18 +70,25 @@ def run_rollout(config: RolloutConfig) -> dict[str, Any]:
     from fastad.train.checkpoint import load_model
 
     device = choose_device(config.device, config.threads)
+    if config.save_histories is not None and config.save_histories.exists():
+        raise UserError(
+            f"save_histories={config.save_histories} exists; choose a folder that does not"
+        )
     model = load_model(config.run).to(device)
     model.attention = config.attention
     info, tasks = load_task_set(config)
-    episodes = info.num_steps // info.episode_length if config.episodes is None else config.episodes
+    episodes = episodes_per_window(config.run, info) if config.episodes is None else config.episodes
+    steps = episodes * info.episode_length * len(tasks.rows)
     with ExitStack() as stack:
-        writer = _history_writer(stack, config, info, tasks, episodes) if episodes > 0 else None
-        steps = episodes * info.episode_length * len(tasks.rows)
         bar = stack.enter_context(progress(steps, "steps", "rollout"))
+        writer = None
 
         def on_block(block: Any) -> None:
+            nonlocal writer
             bar.advance(block.reward.numel())
-            if writer is not None:
+            if config.save_histories is not None:
+                # Begun with the first block: a rollout that cannot start leaves no dataset.
+                writer = writer or _history_writer(stack, config, info, tasks, episodes)
                 writer.append(block)
 
         trial = try_model(
@@ -88,7 +98,8 @@ def run_rollout(config: RolloutConfig) -> dict[str, Any]:
     figures = figures_of(trial, tasks, kv_cache=config.kv_cache)
     figures |= {"control": config.control, "split": config.split, "run": str(config.run)}
     print_table(figures, tasks)
-    picture = config.plot or run_folder(config.run) / "rollout.png"
+    suffix = "" if config.control == "none" else f"-{config.control}"
+    picture = config.plot or run_folder(config.run) / f"rollout{suffix}.png"
     save_picture(picture, figures, tasks)
     print(f"picture: {picture}")
     if config.json is not None:
@@ -99,14 +110,23 @@ def run_rollout(config: RolloutConfig) -> dict[str, Any]:
 
 def run_folder(path: Path) -> Path:
     """The run folder of a run folder, or of one of its checkpoints."""
+    path = path.resolve()
     return path.parent.parent if path.parent.name == "checkpoints" else path
+
+
+def episodes_per_window(run: Path, info: DatasetInfo) -> int:
+    """Episodes that the training windows of a run showed."""
+    from fastad.tracking import read_config
+
+    settings = read_config(run_folder(run))["settings"]
+    num_steps = settings["window"] or info.num_steps // settings["every_kth_episode"]
+    return max(1, int(num_steps) // info.episode_length)
 
 
 def load_task_set(config: RolloutConfig) -> tuple[DatasetInfo, TaskSet]:
     """The tasks that a rollout shall try, from the description kept in the run folder."""
     import torch
 
-    from fastad.errors import UserError
     from fastad.evaluate.held_out import TaskSet
     from fastad.histories.reader import load_description
     from fastad.tracking import DATASET
@@ -126,34 +146,41 @@ def load_task_set(config: RolloutConfig) -> tuple[DatasetInfo, TaskSet]:
 
 def _history_writer(
     stack: ExitStack, config: RolloutConfig, info: DatasetInfo, tasks: TaskSet, episodes: int
-) -> ShardWriter | None:
-    """Open a dataset for the rollouts, in the same store as the sources'."""
+) -> ShardWriter:
+    """Open a dataset for the rollouts, in the same store as the sources'.
+
+    The tasks rolled out become its train tasks, those of the other split its test tasks.
+    """
     from dataclasses import replace
 
-    from fastad.errors import UserError
-    from fastad.histories.writer import ShardWriter, create_dataset
+    import numpy as np
 
-    path = config.save_histories
-    if path is None:
-        return None
-    if path.exists():
-        raise UserError(f"save_histories={path} exists; choose a folder that does not")
+    from fastad.histories.reader import load_description
+    from fastad.histories.writer import ShardWriter, create_dataset
+    from fastad.tracking import DATASET, describe_machine
+
+    assert config.save_histories is not None
+    _, all_tasks = load_description(run_folder(config.run) / DATASET)
+    train, test = all_tasks[: info.num_train], all_tasks[info.num_train :]
+    others = train if config.split == "test" else test
+    knows = f"distilled from {info.source}, which knows {info.source_knows}"
     rollouts = replace(
         info,
         source="algorithm-distillation",
         source_kwargs={"run": str(config.run), "greedy": config.greedy, "control": config.control},
-        source_knows="",
+        source_knows=knows if info.source_knows else "",
         action_noise=0.0,
         num_train=len(tasks.tasks),
-        num_test=0,
+        num_test=len(others),
         seed=config.seed,
         num_histories=len(tasks.rows),
         num_steps=episodes * info.episode_length,
         num_shards=1,
+        versions=describe_machine(),
     )
-    create_dataset(path, rollouts, tasks.tasks.numpy())
+    create_dataset(config.save_histories, rollouts, np.concatenate([tasks.tasks.numpy(), others]))
     groups: Tensor = tasks.groups
     seeds = [config.seed] * len(groups)
     return stack.enter_context(
-        ShardWriter(path, rollouts, 0, task_ids=groups.tolist(), seeds=seeds)
+        ShardWriter(config.save_histories, rollouts, 0, task_ids=groups.tolist(), seeds=seeds)
     )

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fastad.errors import UserError
 from fastad.model.config import ModelConfig
 from fastad.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from fastad.histories.reader import HistoryDataset
     from fastad.model.transformer import Transformer
+    from fastad.windows import WindowSampler
 
 # Metrics that the progress bar has room for; all of them go to metrics.jsonl.
 SHOWN = ("loss", "steps_per_second", "eval_first", "eval_last", "eval_regret")
@@ -23,8 +25,8 @@ class TrainConfig:
     """Train a transformer on learning histories.
 
     Writes a run folder: config.yaml, metrics.jsonl, checkpoints, and what made it. Continue a
-    stopped or killed run with the same command and --resume: it ends with the same weights, bit
-    for bit.
+    stopped or killed run with the same command and --resume: on a CPU it ends with the same
+    weights, bit for bit.
     """
 
     data: Path = Path("data/dark-room")
@@ -36,9 +38,10 @@ class TrainConfig:
     settings: TrainSettings = field(default_factory=TrainSettings)
     """The training."""
     eval_episodes: int | None = None
-    """Episodes of each rollout on held-out tasks (default: as many as a window shows)."""
+    """Episodes of each rollout on held-out tasks, with eval_every (default: as many as a window
+    shows)."""
     eval_tasks: int = 32
-    """Held-out tasks used during training, at most."""
+    """Held-out tasks that are rolled out during training, at most, with eval_every."""
     attention: Literal["auto", "sdpa", "reference"] = "auto"
     """Attention implementation. A named one never falls back."""
     device: str = "auto"
@@ -50,13 +53,19 @@ class TrainConfig:
     overwrite: bool = False
     """Delete the run in `out` and start anew."""
 
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.eval_tasks < 1:
+            raise UserError(f"eval_tasks={self.eval_tasks} must be at least 1")
+        if self.eval_episodes is not None and self.eval_episodes < 1:
+            raise UserError(f"eval_episodes={self.eval_episodes} must be at least 1")
+
 
 def run_train(config: TrainConfig) -> float:
     """Train; returns the seconds spent on updates, evaluation excluded."""
     import torch
 
     from fastad.device import choose_device
-    from fastad.errors import UserError
     from fastad.histories.reader import HistoryDataset
     from fastad.progress import progress
     from fastad.tracking import RunFolder
@@ -71,6 +80,11 @@ def run_train(config: TrainConfig) -> float:
         raise UserError(
             f"target=policy needs action_probs, which {config.data} lacks; use --target sampled"
         )
+    if not dataset.complete:
+        raise UserError(
+            f"data={config.data} holds {dataset.num_histories} whole histories of the planned "
+            f"{dataset.info.num_histories}; finish it with `fastad collect ... --resume`"
+        )
     sampler = WindowSampler(
         dataset,
         num_steps=settings.window or dataset.num_steps // settings.every_kth_episode,
@@ -83,7 +97,7 @@ def run_train(config: TrainConfig) -> float:
     model = build_model(config.model, dataset, sampler).to(device)
     model.attention = config.attention
     model.check_length(sampler.num_steps * config.model.tokens_per_step)
-    evaluate = _evaluation(config, dataset, sampler) if settings.eval_every else None
+    evaluate = _evaluation(config, dataset, sampler, model) if settings.eval_every else None
     run = RunFolder(config.out, config, resume=config.resume, overwrite=config.overwrite)
     run.keep_dataset_description(config.data)
     checkpoints = list_checkpoints(config.out)
@@ -106,7 +120,9 @@ def run_train(config: TrainConfig) -> float:
         return train(model, sampler, settings, run=config.out, log=log, evaluate=evaluate)
 
 
-def build_model(config: ModelConfig, dataset: HistoryDataset, sampler: Any) -> Transformer:
+def build_model(
+    config: ModelConfig, dataset: HistoryDataset, sampler: WindowSampler
+) -> Transformer:
     """A fresh model for the spaces of `dataset`, with rewards at the size of one."""
     from gymnasium import spaces
 
@@ -120,12 +136,12 @@ def build_model(config: ModelConfig, dataset: HistoryDataset, sampler: Any) -> T
         info.action_space,
         info.episode_length,
         reward_shift=sampler.reward_mean,
-        reward_scale=max(sampler.reward_std, 1e-6),
+        reward_scale=sampler.reward_std,
     )
 
 
 def _evaluation(
-    config: TrainConfig, dataset: HistoryDataset, sampler: Any
+    config: TrainConfig, dataset: HistoryDataset, sampler: WindowSampler, model: Transformer
 ) -> Callable[[Transformer], dict[str, Any]]:
     """Roll out on held-out tasks: the learning curve over training."""
     import torch
@@ -135,7 +151,9 @@ def _evaluation(
     test = torch.from_numpy(dataset.test_tasks)[: config.eval_tasks]
     repeats = max(1, config.eval_tasks // max(len(test), 1))
     tasks = TaskSet(dataset.info, test, repeats, seed=config.settings.seed + 1)
-    episodes = config.eval_episodes or sampler.num_steps // dataset.info.episode_length
+    episodes = config.eval_episodes or max(1, sampler.num_steps // dataset.info.episode_length)
+    steps = episodes * dataset.info.episode_length
+    model.check_length(steps * model.config.tokens_per_step)
 
     def evaluate(model: Transformer) -> dict[str, Any]:
         trial = try_model(model, tasks, num_episodes=episodes)

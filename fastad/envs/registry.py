@@ -10,7 +10,7 @@ from fastad.envs.bandits import AdversarialBandit, BernoulliBandit, GaussianBand
 from fastad.envs.base import BatchedEnv
 from fastad.envs.dark_room import DarkRoom, DarkRoomHard, DarkRoomPermuted
 from fastad.envs.key_to_door import DarkKeyToDoor
-from fastad.errors import unknown
+from fastad.errors import UserError, unknown
 
 ENVS: dict[str, type[BatchedEnv]] = {
     env.name: env
@@ -24,6 +24,9 @@ ENVS: dict[str, type[BatchedEnv]] = {
         DarkKeyToDoor,
     )
 }
+
+
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
 
 def env_class(name: str) -> type[BatchedEnv]:
@@ -51,12 +54,17 @@ def check_options(name: str, options: dict[str, Any]) -> None:
     """Refuse keyword arguments that the environment called `name` does not have.
 
     Raises:
-        UserError: Naming the nearest valid one.
+        UserError: Naming the nearest valid one, or the type that the value must have.
     """
     valid = env_options(name)
-    for option in options:
+    for option, value in options.items():
         if option not in valid:
             raise unknown(f"option of {name}", option, valid)
+        kind = type(valid[option])
+        allowed = (int, float) if kind is float else (kind,)
+        # bool is a subclass of int, but true is no size.
+        if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
+            raise UserError(f"{option}={value!r} of {name} must be {_KINDS[kind]}")
 
 
 def make_env(name: str, tasks: Tensor, *, generator: torch.Generator, **kwargs: Any) -> BatchedEnv:

@@ -80,7 +80,9 @@ def _sample(
 ) -> TaskSplit:
     """Draw the tasks of a family that cannot be enumerated, each split from its own stream."""
     if num_train is None:
-        raise UserError(f"num_train is not given; {env} has infinitely many tasks, so say how many")
+        raise UserError(
+            f"num_train is not given; {env} has infinitely many tasks: set num_train_tasks"
+        )
     if holdout == "cell":
         raise UserError(f"holdout='cell' is not possible: {env} has no cells; use holdout='task'")
 

@@ -41,8 +41,9 @@ class ModelCache(list[RingCache]):
         return self[0].new_positions(num_new)
 
     def longest(self) -> int:
-        """Tokens of the longest context since its last reset; asks the device."""
-        return int(self[0].lengths.max())
+        """Tokens of the longest context since its last reset."""
+        lockstep = self[0].lockstep
+        return int(self[0].lengths.max()) if lockstep is None else lockstep
 
     def forget(self, mask: Tensor | None = None) -> None:
         """Clear the context of the environments in `mask`, (N,) bool; of all if None."""

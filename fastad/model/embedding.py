@@ -19,7 +19,7 @@ def observation_encoder(space: spaces.Space[Any], width: int) -> nn.Module:
         UserError: If no encoder reads this space.
     """
     if isinstance(space, spaces.Discrete):
-        return CoordinateEncoder(np.asarray([space.n]), width)
+        return CoordinateEncoder(np.asarray([space.n]), width, first=int(space.start))
     if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
         return CoordinateEncoder(space.nvec, width)
     if isinstance(space, spaces.Box) and len(space.shape) == 1:
@@ -37,10 +37,10 @@ class CoordinateEncoder(nn.Module):
 
     offsets: Tensor
 
-    def __init__(self, sizes: np.ndarray, width: int) -> None:
+    def __init__(self, sizes: np.ndarray, width: int, *, first: int = 0) -> None:
         super().__init__()
         self.table = nn.Embedding(int(sizes.sum()), width)
-        offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]) - first
         self.register_buffer("offsets", torch.as_tensor(offsets), persistent=False)
 
     def forward(self, observation: Tensor) -> Tensor:

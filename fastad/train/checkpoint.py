@@ -13,9 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from fastad.errors import UserError
+from fastad.histories.files import sync_folder
 from fastad.model.config import ModelConfig
 from fastad.model.transformer import Transformer
 from fastad.spaces import space_from_json, space_to_json
+from fastad.tracking import CHECKPOINTS
 
 FORMAT_VERSION = 1
 MODEL, DESCRIPTION = "model.safetensors", "model.json"
@@ -43,7 +45,8 @@ def save_checkpoint(
     """
     final = _folder(run) / f"step-{step:08d}"
     part = final.with_name(final.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
+    for torn in _folder(run).glob("*.part"):
+        shutil.rmtree(torn)
     part.mkdir(parents=True)
     save_file({name: t.contiguous() for name, t in model.state_dict().items()}, part / MODEL)
     save_file(_optimizer_tensors(optimizers), part / OPTIMIZER)
@@ -54,6 +57,7 @@ def save_checkpoint(
             os.fsync(handle.fileno())
     shutil.rmtree(final, ignore_errors=True)
     part.rename(final)
+    sync_folder(final.parent)
     for old in list_checkpoints(run)[:-keep]:
         shutil.rmtree(old)
     return final
@@ -132,7 +136,7 @@ def load_training_state(
 
 
 def _folder(run: Path) -> Path:
-    return run / "checkpoints"
+    return run / CHECKPOINTS
 
 
 def _describe(model: Transformer) -> dict[str, Any]:

@@ -15,8 +15,8 @@ class TrainSettings:
     batch_size: int = 12
     """Windows per update. Many small updates are at least as good as few large ones."""
     window: int | None = None
-    """Environment steps per training sequence (default: the whole history). May exceed the
-    context: attention is banded."""
+    """Environment steps per training sequence (default: the whole history, or its length divided
+    by every_kth_episode). May exceed the context: attention is banded."""
     start: Literal["history", "anywhere"] = "history"
     """Where windows begin: at step 0 of the history, which shows learning from scratch, or at a
     random episode."""
@@ -36,7 +36,7 @@ class TrainSettings:
     adam_betas: tuple[float, float] = (0.9, 0.99)
     """AdamW's moment decay rates."""
     warmup_updates: int = 30
-    """Updates over which the learning rate climbs from 0."""
+    """Updates over which the learning rate climbs from 0; a run that is no longer only climbs."""
     decay: Literal["linear", "cosine", "constant"] = "linear"
     """How the learning rate falls after the warm-up."""
     final_learning_rate: float = 0.03
@@ -66,6 +66,8 @@ class TrainSettings:
             self._require(field, getattr(self, field) > 0, "above 0")
         self._require("window", self.window is None or self.window >= 1, "at least 1")
         self._require("final_learning_rate", 0 <= self.final_learning_rate <= 1, "in [0, 1]")
+        self._require("adam_betas", all(0 <= beta < 1 for beta in self.adam_betas), "in [0, 1)")
+        self._require("seed", 0 <= self.seed < 2**40, "between 0 and 2^40")
 
     def _require(self, field: str, holds: bool, rule: str) -> None:
         if not holds:

@@ -40,8 +40,9 @@ def train(
 ) -> float:
     """Fit `model` to the windows of `sampler`, from the newest checkpoint of `run` if any.
 
-    A run that was killed and started again ends with the same weights, bit for bit, as one that
-    was not: windows and dropout depend on (seed, update) alone.
+    On a CPU, with the same number of threads, a run that was killed and started again ends with
+    the same weights, bit for bit, as one that was not: windows and dropout depend on
+    (seed, update) alone. On GPUs some of PyTorch's kernels add in no fixed order.
 
     Args:
         model: On the device to train on; mutated.
@@ -55,7 +56,7 @@ def train(
         Seconds spent on updates, evaluation excluded, over all sessions.
 
     Raises:
-        UserError: If the loss is not finite; the last good checkpoint stays.
+        UserError: If a loss or gradient is not finite; the last good checkpoint stays.
     """
     return _Training(model, sampler, settings, run, log, evaluate).fit()
 
@@ -96,7 +97,9 @@ class _Training:
         self.forward = torch.compile(model) if settings.compile else model
         self.step, self.seconds = 0, 0.0
         self.clock = time.perf_counter()  # up to where `seconds` has been counted
-        self.losses: list[Tensor] = []
+        self.losses: list[Tensor] = []  # since the last line of the log
+        self.norms: list[Tensor] = []
+        self.is_whole = True  # no update is half done
         checkpoints = list_checkpoints(run)
         if checkpoints:
             progress = load_training_state(checkpoints[-1], model, self.optimizers)
@@ -112,7 +115,8 @@ class _Training:
                     norm = self._update()
                 last = self.step == settings.updates
                 if last or self.step % settings.log_every == 0:
-                    loss = self._finite_mean_loss()
+                    loss = self._check_finite()
+                    self.losses, self.norms = [], []
                     windows = (self.step - logged_step) * settings.batch_size
                     rate = windows * self.sampler.num_steps / (self.seconds - logged_seconds)
                     self.log(
@@ -126,10 +130,11 @@ class _Training:
                         },
                     )
                     logged_step, logged_seconds = self.step, self.seconds
-                if last or _due(self.step, settings.checkpoint_every):
-                    self._checkpoint()
+                # Before the checkpoint: a kill in between repeats the evaluation.
                 if self.evaluate and (last or _due(self.step, settings.eval_every)):
                     self._evaluate(self.evaluate)
+                if last or _due(self.step, settings.checkpoint_every):
+                    self._checkpoint()
         return self.seconds
 
     def _update(self) -> Tensor:
@@ -147,11 +152,14 @@ class _Training:
         loss.backward()
         limit = settings.clip if settings.clip > 0 else float("inf")
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        self.is_whole = False
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.losses.append(loss.detach())
+        self.norms.append(norm)
         self.step += 1
+        self.is_whole = True
         return norm
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -159,51 +167,54 @@ class _Training:
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
 
-    def _finite_mean_loss(self) -> float:
-        """Mean loss since the last call; one question to the device for all of them.
+    def _check_finite(self) -> float:
+        """Mean loss since the last line of the log; one question to the device for all of them.
 
         Waiting for the answer also makes the time that the updates took known.
+
+        Raises:
+            UserError: If a loss or a gradient was not finite: the weights are lost.
         """
         if not self.losses:
             return float("nan")
-        losses = torch.stack(self.losses)
-        self.losses = []
-        finite = losses.isfinite()
+        losses, norms = torch.stack(self.losses), torch.stack(self.norms)
+        finite = losses.isfinite() & norms.isfinite()
         all_finite = bool(finite.all())
         now = time.perf_counter()
         self.seconds += now - self.clock
         self.clock = now
         if not all_finite:
             first = int((~finite).nonzero()[0])
-            bad_step = self.step - len(losses) + first
             kept = list_checkpoints(self.run)
             raise UserError(
-                f"loss={losses[first].item()} at update {bad_step}: training stopped; "
+                f"loss={losses[first].item()}, gradient_norm={norms[first].item()} at update "
+                f"{self.step - len(losses) + first}: training stopped; "
                 + (f"last good checkpoint: {kept[-1]}; " if kept else "no checkpoint yet; ")
-                + "lower --learning-rate or --muon-learning-rate, or look at the data"
+                + "lower learning_rate or muon_learning_rate and train into a new --out"
             )
         return losses.mean().item()
 
     def _checkpoint(self) -> None:
-        self._finite_mean_loss()
+        self._check_finite()
         save_checkpoint(
             self.run, self.step, self.model, self.optimizers, train_seconds=self.seconds
         )
         self.clock = time.perf_counter()
 
     def _evaluate(self, evaluate: Evaluation) -> None:
-        self._finite_mean_loss()
+        self._check_finite()
         self.model.eval()
         self.log(self.step, evaluate(self.model))
         self.clock = time.perf_counter()
 
     @contextmanager
     def _checkpoint_on_interrupt(self) -> Iterator[None]:
-        """On Ctrl-C keep everything up to the last whole update."""
+        """On Ctrl-C, or when nobody reads the output any more, keep every whole update."""
         try:
             yield
-        except KeyboardInterrupt:
-            self._checkpoint()
+        except (KeyboardInterrupt, BrokenPipeError):
+            if self.is_whole:
+                self._checkpoint()
             raise
 
 

@@ -53,6 +53,11 @@ class RingCache:
 
     def reset(self, mask: Tensor | None = None) -> None:
         """Forget the context of the environments in `mask`, (B,) bool; of all if None."""
+        if mask is not None and mask.device.type == "cpu":
+            # Asking costs nothing here, and lockstep is worth keeping.
+            if not mask.any():
+                return
+            mask = None if mask.all() else mask
         if mask is None:
             self.lengths.zero_()
             self.lockstep = 0

@@ -136,8 +136,9 @@ def decode_attention(
     bias = None
     if cache.lockstep is None or alibi_slopes is not None or num_new > 1 or written > window:
         bias, blank = _ring_bias(cache, written, num_new, window, alibi_slopes, q)
-        if cache.lockstep is None:
-            # Unwritten memory may hold NaN, which neither 0 * NaN nor NaN - inf hides.
+        if cache.lockstep is None and (blank.device.type != "cpu" or blank.any()):
+            # Unwritten memory may hold NaN, which neither 0 * NaN nor NaN - inf hides. On a CPU,
+            # where asking is free, full rings are spared the copy.
             blank = blank[:, :, None, None]
             keys, values = keys.masked_fill(blank, 0.0), values.masked_fill(blank, 0.0)
     q, keys, values = (x.transpose(1, 2) for x in (q, *_share_heads(q, keys, values)))

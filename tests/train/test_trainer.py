@@ -110,11 +110,57 @@ def test_a_nan_loss_stops_names_the_update_and_keeps_the_last_good_checkpoint(
         return loss * float("nan") if len(calls) == 8 else loss
 
     monkeypatch.setattr(trainer, "imitation_loss", diverging)
-    with pytest.raises(UserError, match=r"loss=nan at update 7: training stopped; last good"):
+    with pytest.raises(UserError, match=r"loss=nan, .* at update 7: training stopped; last good"):
         run_training(tiny_training, tmp_path, checkpoint_every=4)
     (kept,) = list_checkpoints(tmp_path)
     assert kept.name == "step-00000004"
     assert all(p.isfinite().all() for p in load_model(kept).parameters())
+
+
+def test_a_gradient_that_is_not_finite_stops_before_its_weights_are_kept(
+    tiny_training, tmp_path, monkeypatch
+):
+    calls = []
+
+    def clip(parameters, limit):
+        calls.append(None)
+        norm = torch.tensor(1.0)
+        if len(calls) == 3:
+            for parameter in parameters:
+                parameter.grad.fill_(float("nan"))
+            norm = norm * float("nan")
+        return norm
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
+    with pytest.raises(UserError, match=r"gradient_norm=nan at update 2"):
+        run_training(tiny_training, tmp_path, checkpoint_every=2, log_every=12)
+    (kept,) = list_checkpoints(tmp_path)
+    assert kept.name == "step-00000002"
+
+
+def test_checkpoints_and_evaluations_do_not_change_the_logged_loss(tiny_training, tmp_path):
+    logs = []
+    for name, options in (("a", {}), ("b", {"checkpoint_every": 5, "eval_every": 4})):
+        losses = {}
+        run_training(
+            tiny_training, tmp_path / name, log_every=6, evaluate=lambda model: {},
+            log=lambda step, m, kept=losses: kept.update({step: m["loss"]} if "loss" in m else {}),
+            **options,
+        )  # fmt: skip
+        logs.append(losses)
+    assert logs[0] == logs[1]
+
+
+def test_an_interrupt_within_an_update_leaves_no_torn_checkpoint(
+    tiny_training, tmp_path, monkeypatch
+):
+    def torn(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", torn)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(tiny_training, tmp_path)
+    assert list_checkpoints(tmp_path) == []
 
 
 def test_ctrl_c_keeps_everything_up_to_the_last_whole_update(tiny_training, tmp_path):
