@@ -221,7 +221,7 @@ def test_a_dataset_without_train_histories_is_refused(tmp_path, make_dataset):
         ),
         (
             {"num_steps": 9, "every_kth_episode": 2},
-            "12 steps, of which every_kth_episode=2 leaves 8; use a window of 8 steps or less, or a lower",
+            "every_kth_episode=2 leaves 8; use a window of 8 steps or less, or a lower",
         ),
         ({"num_steps": 0}, "num_steps=0 must be at least 1"),
         ({"batch_size": 0}, "batch_size=0"),
