@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,7 +71,8 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     figures["wall_seconds"] = time.perf_counter() - began
     _print_cache(figures)
     print(
-        f"\nnext:\n  fastad rollout {run} --control no-reward      the reward hidden: no learning\n"
+        f"\nnext{'' if shutil.which('fastad') else ' (after: source .venv/bin/activate)'}:\n"
+        f"  fastad rollout {run} --control no-reward      the reward hidden: no learning\n"
         f"  fastad rollout {run} --control wiped-context  forgetting at every episode: none\n"
         f"  fastad inspect {data} --tokens              one learning history, step by step\n"
         f"  fastad train {data} --out runs/mine --num-layers 4 --positions rope"

@@ -163,7 +163,7 @@ def _history_writer(
     _, all_tasks = load_description(run_folder(config.run) / DATASET)
     train, test = all_tasks[: info.num_train], all_tasks[info.num_train :]
     others = train if config.split == "test" else test
-    knows = f"distilled from {info.source}, which knows {info.source_knows}"
+    knows = f"what {info.source} taught it, which knows {info.source_knows}"
     rollouts = replace(
         info,
         source="algorithm-distillation",

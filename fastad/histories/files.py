@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from fastad.errors import UserError
 
+LOCK_PATIENCE = 5.0  # seconds
 REBUILD = "restore the file from a backup, or delete the dataset and run `fastad collect` again"
 
 
@@ -57,6 +59,36 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def lock_folder(folder: Path) -> int | None:
+    """Become the only writer of a folder until the descriptor is closed or the process ends.
+
+    Returns:
+        A file descriptor to close, or None where the platform has no such locks.
+
+    Raises:
+        UserError: If another process is writing there.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    deadline = time.monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except OSError as error:
+            # The workers of a killed collection need a moment to notice.
+            if time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
+            os.close(descriptor)
+            raise UserError(
+                f"{folder} is being written by another process; wait for it or stop it first"
+            ) from error
 
 
 def _dump(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from fastad.errors import UserError
-from fastad.histories.files import as_json, read_json, replace_durably, write_json
+from fastad.histories.files import as_json, lock_folder, read_json, replace_durably, write_json
 from fastad.histories.schema import (
     INFO_FILE,
     META_FILE,
@@ -72,8 +72,8 @@ def shard_is_complete(path: str | Path, info: DatasetInfo, index: int) -> bool:
 class ShardWriter:
     """Appends blocks of steps to every history of one shard; a context manager.
 
-    A shard has one writer at a time. Its data is flushed before meta.json is replaced, so
-    meta.json never claims a step that is not on disk.
+    A shard has one writer at a time, by a lock on its folder. Its data is flushed before
+    meta.json is replaced, so meta.json never claims a step that is not on disk.
 
     A shard that is begun again starts from step 0. Its meta.json is first set to zero committed
     steps under a new attempt number, and only then are the columns replaced, by new files. So a
@@ -88,7 +88,8 @@ class ShardWriter:
         seeds: Of the learners, one per history of the shard.
 
     Raises:
-        UserError: If `task_ids` or `seeds` do not fit, or the disk cannot hold the shard.
+        UserError: If `task_ids` or `seeds` do not fit, another process writes the shard, or the
+            disk cannot hold it.
     """
 
     def __init__(
@@ -108,17 +109,18 @@ class ShardWriter:
         self._seeds = [int(seed) for seed in seeds]
         self._columns = columns(info)
         self._maps: dict[str, np.memmap[Any, Any]] = {}
+        self._lock: int | None = None
         self._attempt = 1
         self._check_histories(index)
 
     def __enter__(self) -> Self:
         self.shard.mkdir(parents=True, exist_ok=True)
-        earlier = ShardMeta.load(self.shard)
-        self._attempt = 1 if earlier is None else earlier.attempt + 1
-        self.committed_steps = 0
-        self._commit()
-        for name, column in self._columns.items():
-            self._maps[name] = self._create(name, column)
+        self._lock = lock_folder(self.shard)
+        try:
+            self._begin()
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def __exit__(
@@ -127,7 +129,7 @@ class ShardWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._maps.clear()
+        self._close()
 
     def append(self, block: "Transition") -> None:
         """Write a block behind the committed steps and commit it.
@@ -159,6 +161,21 @@ class ShardWriter:
             memmap.flush()
         self.committed_steps = stop
         self._commit()
+
+    def _begin(self) -> None:
+        """Start the shard anew, under a new attempt number."""
+        earlier = ShardMeta.load(self.shard)
+        self._attempt = 1 if earlier is None else earlier.attempt + 1
+        self.committed_steps = 0
+        self._commit()
+        for name, column in self._columns.items():
+            self._maps[name] = self._create(name, column)
+
+    def _close(self) -> None:
+        self._maps.clear()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _check_histories(self, index: int) -> None:
         for name, values in (("task_ids", self._task_ids), ("seeds", self._seeds)):

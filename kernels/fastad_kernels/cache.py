@@ -74,7 +74,8 @@ class RingCache:
             before_wrap = min(num_new, self.capacity - start)
             for ring, new in ((self.keys, k), (self.values, v)):
                 ring[:, start : start + before_wrap] = new[:, :before_wrap]
-                ring[:, : num_new - before_wrap] = new[:, before_wrap:]
+                if before_wrap < num_new:
+                    ring[:, : num_new - before_wrap] = new[:, before_wrap:]
             self.lockstep += num_new
         else:
             rows = torch.arange(k.shape[0], device=k.device)[:, None]

@@ -38,6 +38,18 @@ def test_blocks_come_back_as_they_were_written(begun, make_block):
             np.testing.assert_allclose(values, field[history].numpy(), atol=tolerance)
 
 
+def test_a_shard_has_one_writer_at_a_time(begun, make_block, monkeypatch):
+    monkeypatch.setattr("fastad.histories.files.LOCK_PATIENCE", 0.1)
+    path, info = begun
+    with open_writer(path, info) as writer:
+        with pytest.raises(UserError, match="is being written by another process"):
+            open_writer(path, info).__enter__()
+        writer.append(make_block(info, range(3), range(12), None))
+    assert shard_is_complete(path, info, 0)
+    with open_writer(path, info) as again:
+        assert again.committed_steps == 0
+
+
 def test_creating_the_same_dataset_again_changes_nothing(begun, make_info):
     path, _ = begun
     before = (path / "dataset.json").read_bytes()
