@@ -87,6 +87,24 @@ def interact(
             steps = []
 
 
+def draw_actions(probs: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw one action per row by inverting the cumulative distribution.
+
+    Actions of probability 0 are never drawn.
+
+    Args:
+        probs: (N, A), rows sum to 1.
+        generator: On the device of `probs`.
+
+    Returns:
+        (N,) int64.
+    """
+    uniform = torch.rand((len(probs), 1), generator=generator, device=probs.device)
+    cumulative = probs.cumsum(dim=1)
+    # Scaling by the row's own total keeps rounding from drawing past the last action.
+    return (cumulative <= uniform * cumulative[:, -1:]).sum(dim=1)
+
+
 def episode_returns(reward: Tensor, ended: Tensor, num_episodes: int) -> Tensor:
     """Sum rewards over each environment's first episodes.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastad.envs.base import BatchedEnv
 from fastad.errors import UserError
-from fastad.interact import Transition, episode_returns, interact
+from fastad.interact import Transition, draw_actions, episode_returns, interact
 from fastad.model.cache import ModelCache
 from fastad.model.transformer import Transformer
 from fastad.steps import Steps
@@ -70,7 +70,7 @@ class InContextAgent:
             logits = self.memory.append_and_recompute(steps)
         self.latest = steps, logits
         probs = logits.softmax(dim=-1)
-        action = probs.argmax(dim=-1) if self.greedy else self._sample(probs)
+        action = probs.argmax(dim=-1) if self.greedy else draw_actions(probs, self.generator)
         return action, probs
 
     def observe(self, transition: Transition, final_observation: Tensor) -> None:
@@ -89,15 +89,6 @@ class InContextAgent:
         self.previous_action = self.previous_action.masked_fill(mask, self.model.num_actions)
         self.previous_reward = self.previous_reward.masked_fill(mask, 0.0)
         self.episode_step = self.episode_step.masked_fill(mask, 0)
-
-    def _sample(self, probs: Tensor) -> Tensor:
-        """Draw one action per row by inverting the cumulative distribution."""
-        cumulative = probs.double().cumsum(dim=-1)
-        draw = torch.rand(
-            (probs.shape[0], 1), generator=self.generator, device=probs.device, dtype=torch.float64
-        )
-        # The last entry may fall short of 1 by rounding.
-        return (draw * cumulative[:, -1:] >= cumulative).sum(dim=-1).clamp_(max=probs.shape[1] - 1)
 
 
 class StepBuffer:

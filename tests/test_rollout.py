@@ -81,15 +81,6 @@ def test_greedy_takes_the_most_probable_action():
         assert torch.equal(block.action[:, 0], block.action_probs[:, 0].argmax(dim=1))
 
 
-def test_sampling_follows_the_distribution():
-    model = make_model(make_room()[0])
-    agent = InContextAgent(model, 1, generator=torch.Generator().manual_seed(0))
-    probs = torch.tensor([0.0, 0.5, 0.3, 0.2, 0.0])
-    drawn = agent._sample(probs.expand(20_000, 5)).bincount(minlength=5) / 20_000
-    assert drawn[0] == drawn[4] == 0
-    assert (drawn - probs).abs().max() < 0.015
-
-
 @pytest.mark.parametrize("kv_cache", [True, False])
 def test_re_tasking_one_environment_clears_its_context_only(kv_cache):
     model = make_model(make_room()[0], positions="rope")

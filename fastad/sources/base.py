@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fastad.envs.base import BatchedEnv
 from fastad.errors import UserError
-from fastad.interact import Transition
+from fastad.interact import Transition, draw_actions
 
 
 class Source(ABC):
@@ -54,20 +54,8 @@ class Source(ABC):
         """Learn from one step of every environment."""
 
     def draw(self, probs: Tensor) -> Tensor:
-        """Draw one action per learner by inverting the cumulative distribution.
-
-        Actions of probability 0 are never drawn.
-
-        Args:
-            probs: (N, A), rows sum to 1.
-
-        Returns:
-            (N,) int64.
-        """
-        uniform = torch.rand((len(probs), 1), generator=self.generator, device=probs.device)
-        cumulative = probs.cumsum(dim=1)
-        # Scaling by the row's own total keeps rounding from drawing past the last action.
-        return (cumulative <= uniform * cumulative[:, -1:]).sum(dim=1)
+        """Draw one action (N,) int64 per learner from `probs`, (N, A)."""
+        return draw_actions(probs, self.generator)
 
 
 def uniform_over(chosen: Tensor) -> Tensor:
