@@ -96,7 +96,7 @@ PRESETS = {
             _DARK_ROOM, source="ucbvi", num_histories=3840, num_episodes=20, action_noise=0.0
         ),
         model=ModelConfig(context=400),
-        settings=TrainSettings(updates=11000, batch_size=8, eval_every=1000),
+        settings=TrainSettings(updates=18_000, batch_size=8, eval_every=2000),
     ),
     "paper-dark": _preset(
         "paper-dark",
