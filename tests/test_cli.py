@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -324,37 +323,3 @@ def test_rewards_that_are_not_numbers_are_refused_by_the_reader(world, tmp_path,
     rewards[:, 3] = np.nan
     rewards.flush()
     assert "rewards.npy" in fails(capsys, "train", data, "--out", tmp_path / "run", *MODEL)
-
-
-def start(*arguments):
-    command = [sys.executable, "-m", "fastad", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-# The same number of threads in every process: sums are rounded in another order otherwise.
-TRAIN = [*MODEL, "--checkpoint-every", "10", "--updates", "400", "--dropout", "0.1"]
-TRAIN += ["--threads", "1"]
-
-
-@pytest.mark.parametrize("signal_name", ["SIGKILL", "SIGINT"])
-def test_a_killed_training_resumes_to_the_very_weights_of_an_unbroken_one(
-    world, tmp_path, signal_name
-):
-    import signal
-
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert main(["train", str(world / "data"), "--out", str(whole), *TRAIN]) == 0
-    process = start("train", world / "data", "--out", broken, *TRAIN, "--resume")
-    deadline = time.monotonic() + 120
-    while not list(broken.glob("checkpoints/step-*0")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(getattr(signal, signal_name))
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == {"SIGKILL": -9, "SIGINT": 130}[signal_name], errors
-    last = max(p.name for p in broken.glob("checkpoints/step-????????"))
-    assert last < "step-00000400"
-    assert main(["train", str(world / "data"), "--out", str(broken), *TRAIN, "--resume"]) == 0
-    weights = [r / "checkpoints/step-00000400/model.safetensors" for r in (whole, broken)]
-    assert weights[0].read_bytes() == weights[1].read_bytes()
-    steps = [json.loads(line)["step"] for line in (broken / "metrics.jsonl").open()]
-    assert steps == sorted(set(steps))

@@ -71,7 +71,7 @@ def plot_returns(
         axes.yaxis.grid(True, color=GRID, zorder=0)
         axes.set_axisbelow(True)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        figure.legend(frameon=False, loc="outside lower center", ncols=2, fontsize=9)
+        figure.legend(frameon=False, loc="outside lower center", ncols=1, fontsize=9.5)
         figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
         axes.set_title(subtitle, loc="left", fontsize=9.5, color=LEVEL_COLOUR)
         path.parent.mkdir(parents=True, exist_ok=True)
