@@ -55,8 +55,8 @@ def test_without_rewards_in_the_context_nothing_is_learned(dark_rooms, seed):
     blind = run_rollout(replace(config, control="no-reward"))
     assert max(blind["returns"]) < 0.15 * figures["returns"][-1]
     wiped = run_rollout(replace(config, control="wiped-context"))
-    first, last = wiped["returns"][0], sum(wiped["returns"][-3:]) / 3
-    assert last < first + 1.0
+    first, last = sum(wiped["returns"][:5]) / 5, sum(wiped["returns"][-5:]) / 5
+    assert last < first + 0.7
 
 
 @pytest.mark.parametrize("holdout", ["task", "cell"])
