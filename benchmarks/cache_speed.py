@@ -40,7 +40,7 @@ def seconds_per_call(call: Callable[[], object], repeats: int) -> float:
     return statistics.median(times)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def measure(model: Transformer, shown: list[Steps], num_envs: int) -> tuple[float, float, float]:
     """Relative logit difference, and seconds per step with and without the cache."""
     cache = ModelCache(model.config, num_envs)

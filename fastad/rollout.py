@@ -54,7 +54,7 @@ class InContextAgent:
         self.episode_step = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self.latest: tuple[Steps, Tensor] | None = None  # (N, 1) as shown, logits (N, A)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """See `Agent.act`; every call takes one step of context."""
         steps = Steps(
@@ -120,7 +120,7 @@ class StepBuffer:
 
     def forget(self, mask: Tensor) -> None:
         """See `ModelCache.forget`."""
-        self.lengths.masked_fill_(mask.cpu(), 0)
+        self.lengths = self.lengths.masked_fill(mask.cpu(), 0)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ class Block(nn.Module):
         width, kv_width = config.width, config.kv_heads * config.head_dim
         hidden = 4 * width if config.mlp_width is None else config.mlp_width
         self.head_dim, self.pre_norm = config.head_dim, config.norm == "pre"
+        self.heads = [config.num_heads, config.kv_heads, config.kv_heads]
         self.attention_norm = nn.LayerNorm(width)
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, kv_width)
@@ -33,7 +34,7 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp_in = nn.Linear(width, hidden)
         self.mlp_out = nn.Linear(hidden, width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
 
     def forward(self, x: Tensor, band: Band, ring: RingCache | None) -> Tensor:
         """Map tokens (B, T, width) to (B, T, width)."""
@@ -45,10 +46,12 @@ class Block(nn.Module):
         return out
 
     def _attention(self, x: Tensor, band: Band, ring: RingCache | None) -> Tensor:
-        q, k, v = (
-            project(x).unflatten(-1, (-1, self.head_dim))  # (B, T, H or Hkv, D)
-            for project in (self.query, self.key, self.value)
-        )
+        # Three matrices for the optimizer, one product for speed.
+        projections = (self.query, self.key, self.value)
+        weight = torch.cat([projection.weight for projection in projections])
+        bias = torch.cat([projection.bias for projection in projections])
+        heads = F.linear(x, weight, bias).unflatten(-1, (-1, self.head_dim))
+        q, k, v = heads.split(self.heads, dim=2)  # (B, T, H or Hkv, D)
         out: Tensor = self.attention_out(attend(q, k, v, band, ring).flatten(2))
         return out
 
@@ -89,7 +92,7 @@ class Transformer(nn.Module):
         self.embedding = StepEmbedding(
             config, observation_space, self.num_actions, episode_length, reward_shift, reward_scale
         )
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.final_norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
         self.head = nn.Linear(config.width, self.num_actions)

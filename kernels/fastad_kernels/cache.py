@@ -41,8 +41,12 @@ class RingCache:
             if value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
         shape = (batch_size, capacity, num_kv_heads, head_dim)
-        self.keys = _storage(shape, dtype, device)
-        self.values = _storage(shape, dtype, device)
+        # Stored as the products of `sdpa.decode_attention` read them fastest: a head's keys as
+        # columns, its values as rows. On GPUs a token's row is contiguous over heads, as the
+        # decode kernel reads it.
+        by_head = torch.device(device).type == "cpu"
+        self.keys = _storage(shape, (0, 2, 3, 1) if by_head else (0, 1, 2, 3), dtype, device)
+        self.values = _storage(shape, (0, 2, 1, 3) if by_head else (0, 1, 2, 3), dtype, device)
         self.lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
         self.lockstep: int | None = 0
 
@@ -90,17 +94,18 @@ class RingCache:
 
     def slot_positions(self) -> Tensor:
         """Position of the token in each slot, (B, C) int64; negative where none was written."""
-        last = self.lengths[:, None] - 1
-        slots = torch.arange(self.capacity, device=self.lengths.device)
-        return last - (last - slots) % self.capacity
+        lengths = self.lengths if self.lockstep is None else self.lengths[:1]
+        last = lengths[:, None] - 1
+        slots = torch.arange(self.capacity, device=lengths.device)
+        return (last - (last - slots) % self.capacity).expand(len(self.lengths), -1)
 
 
-def _storage(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    """Allocate (B, C, Hkv, D); on a CPU head by head, as its matrix products read fastest.
-
-    On GPUs one token's row is contiguous over heads, as the decode kernel reads it.
-    """
-    batch, capacity, heads, dim = shape
-    if torch.device(device).type == "cpu":
-        return torch.zeros(batch, heads, capacity, dim, dtype=dtype).transpose(1, 2)
-    return torch.zeros(shape, dtype=dtype, device=device)
+def _storage(
+    shape: tuple[int, ...],
+    order: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> Tensor:
+    """Allocate a tensor of this shape whose dimensions lie in memory in the given order."""
+    stored = torch.zeros([shape[dim] for dim in order], dtype=dtype, device=device)
+    return stored.permute([order.index(dim) for dim in range(len(order))])

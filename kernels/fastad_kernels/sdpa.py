@@ -125,25 +125,35 @@ def decode_attention(
     alibi_slopes: Tensor | None,
     rope: tuple[Tensor, Tensor] | None,
 ) -> Tensor:
-    """As the reference, with the same arguments."""
+    """As the reference, with the same arguments.
+
+    Two plain products: with so few queries they are quicker than the fused kernels, and grouped
+    heads cost nothing.
+    """
     if rope is not None:
         q, k = apply_rope(q, *rope), apply_rope(k, *rope)
-    num_new = q.shape[1]
     cache.append(k, v)
+    batch, num_new, num_heads, dim = q.shape
     # While the ring fills, slots beyond the longest context hold nothing for anyone.
     written = cache.capacity if cache.lockstep is None else min(cache.lockstep, cache.capacity)
     keys, values = cache.keys[:, :written].to(q.dtype), cache.values[:, :written].to(q.dtype)
-    bias = None
-    if cache.lockstep is None or alibi_slopes is not None or num_new > 1 or written > window:
-        bias, blank = _ring_bias(cache, written, num_new, window, alibi_slopes, q)
-        if cache.lockstep is None and (blank.device.type != "cpu" or blank.any()):
+    if cache.lockstep is None:
+        blank = (cache.lengths[:, None] <= torch.arange(written, device=q.device))[..., None, None]
+        if blank.device.type != "cpu" or blank.any():
             # Unwritten memory may hold NaN, which neither 0 * NaN nor NaN - inf hides. On a CPU,
             # where asking is free, full rings are spared the copy.
-            blank = blank[:, :, None, None]
             keys, values = keys.masked_fill(blank, 0.0), values.masked_fill(blank, 0.0)
-    q, keys, values = (x.transpose(1, 2) for x in (q, *_share_heads(q, keys, values)))
-    out = F.scaled_dot_product_attention(q, keys, values, attn_mask=bias, scale=scale)
-    return out.transpose(1, 2)
+    kv_heads = keys.shape[2]
+    rows = batch * kv_heads  # one product each, for all queries that share the head
+    queries = (q * scale).transpose(1, 2).reshape(rows, -1, dim)
+    scores = torch.bmm(queries, keys.permute(0, 2, 3, 1).reshape(rows, dim, written))
+    scores = scores.view(batch, num_heads, num_new, written)
+    # One new token that follows all others in a ring without slack sees the whole of it.
+    if cache.lockstep is None or alibi_slopes is not None or num_new > 1 or written > window:
+        scores += _ring_bias(cache, written, num_new, window, alibi_slopes, q)
+    weights = scores.softmax(dim=-1).view(rows, -1, written)
+    out = torch.bmm(weights, values.transpose(1, 2).reshape(rows, written, dim))
+    return out.view(batch, num_heads, num_new, dim).transpose(1, 2)
 
 
 def _ring_bias(
@@ -153,22 +163,20 @@ def _ring_bias(
     window: int,
     alibi_slopes: Tensor | None,
     like: Tensor,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """What is added to the scores of `num_new` just appended tokens against the ring.
 
     Returns:
-        The bias, (B or 1, 1 or H, T, written), and which slots were never written,
-        (B or 1, written).
+        (B or 1, H or 1, T, written); one row for all environments in lockstep.
     """
-    slots = cache.slot_positions()[:, :written]
-    lengths = cache.lengths
+    slots, lengths = cache.slot_positions()[:, :written], cache.lengths
     if cache.lockstep is not None:
         slots, lengths = slots[:1], lengths[:1]
     queries = lengths[:, None] - num_new + torch.arange(num_new, device=lengths.device)
-    distance = (queries[:, :, None] - slots[:, None, :]).unsqueeze(1)  # (B, 1, T, written)
-    blank = slots < 0
-    visible = (distance >= 0) & (distance < window) & ~blank[:, None, None, :]
+    distance = (queries[:, :, None] - slots[:, None, :]).unsqueeze(1)  # (B or 1, 1, T, written)
+    visible = (distance >= 0) & (distance < window) & (slots >= 0)[:, None, None, :]
     if alibi_slopes is None:
-        return visible, blank
-    bias = -alibi_slopes.to(like)[:, None, None] * distance
-    return bias.masked_fill(~visible, float("-inf")), blank
+        bias = like.new_zeros(visible.shape)
+    else:
+        bias = -alibi_slopes.to(like)[:, None, None] * distance
+    return bias.masked_fill(~visible, float("-inf"))
