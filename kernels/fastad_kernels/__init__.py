@@ -1,11 +1,13 @@
 """Exact banded attention with a ring-buffer KV cache, for contexts that span many episodes.
 
-Two calls, `attention` over whole sequences and `decode_attention` on a `RingCache`, each with a
-plain-PyTorch reference beside it that is its specification.
+Three calls, `attention` over whole sequences, `attention_varlen` over packed ones and
+`decode_attention` on a `RingCache`, each with a plain-PyTorch reference beside it that is its
+specification.
 """
 
-from fastad_kernels.api import IMPLEMENTATIONS, Implementation, attention, decode_attention
+from fastad_kernels.api import attention, attention_varlen, decode_attention
 from fastad_kernels.cache import RingCache
+from fastad_kernels.dispatch import IMPLEMENTATIONS, Implementation
 from fastad_kernels.positions import alibi_slopes, apply_rope, rope_angles
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "alibi_slopes",
     "apply_rope",
     "attention",
+    "attention_varlen",
     "decode_attention",
     "rope_angles",
 ]

@@ -1,22 +1,14 @@
-"""The two public calls: arguments are checked, then a named implementation does the work."""
+"""The public calls: arguments are checked, then a named implementation does the work."""
 
-import logging
 import math
-from functools import cache as once
 from types import ModuleType
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from fastad_kernels import reference, sdpa
+from fastad_kernels import checks
 from fastad_kernels.cache import RingCache
-
-Implementation = Literal["auto", "sdpa", "reference"]
-IMPLEMENTATIONS: tuple[str, ...] = get_args(Implementation)
-
-_MODULES: dict[str, ModuleType] = {"sdpa": sdpa, "reference": reference}
-_LOGGER = logging.getLogger(__name__)
+from fastad_kernels.dispatch import Implementation, find_implementation
 
 
 def attention(
@@ -29,6 +21,7 @@ def attention(
     scale: float | None = None,
     alibi_slopes: Tensor | None = None,
     dropout: float = 0.0,
+    dropout_seed: Tensor | None = None,
     impl: Implementation = "auto",
 ) -> Tensor:
     """Softmax attention over whole sequences, each query seeing at most `window` tokens.
@@ -42,25 +35,92 @@ def attention(
         v: Values, (B, S, Hkv, D).
         window: Tokens that a query may see, itself included; None for all.
         causal: Whether later keys are hidden.
-        scale: Of the scores; 1 / sqrt(D) by default.
-        alibi_slopes: (H,), or None for no linear bias.
-        dropout: Probability of dropping an attention weight.
+        scale: Of the scores, positive; 1 / sqrt(D) by default.
+        alibi_slopes: (H,), or None for no linear bias; scores fall by slope times distance.
+        dropout: Probability of dropping an attention weight. "triton" and "reference" round it to
+            1/256 and make the mask that `philox.keep_mask` specifies; "sdpa" and "flash" draw
+            their own from PyTorch's default generator.
+        dropout_seed: One int64 on the device of q, read there and not by the host; by default
+            drawn from PyTorch's default generator.
         impl: A named implementation never falls back; "auto" logs its choice once.
 
     Returns:
         (B, T, H, D), dtype of q.
 
     Raises:
-        ValueError: If shapes, dtypes or settings do not fit together.
+        ValueError: If shapes, dtypes or settings do not fit together, or `impl` cannot work here.
     """
-    _check_heads(q, k, v, alibi_slopes)
-    if window is not None and window < 1:
-        raise ValueError(f"window={window} must be at least 1 (the token itself)")
-    if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"dropout={dropout} must be in [0, 1)")
-    out: Tensor = _module(impl, q.device).attention(
-        q, k, v, window=window, causal=causal, scale=_scale(scale, q),
-        alibi_slopes=alibi_slopes, dropout=dropout,
+    checks.check_qkv(q, k, v)
+    _check_settings(q, window, scale, alibi_slopes, dropout, dropout_seed)
+    module = find_implementation(impl, q)
+    out: Tensor = module.attention(
+        q, k, v, window=window, causal=causal, scale=_scale(scale, q), alibi_slopes=alibi_slopes,
+        dropout=dropout, dropout_seed=_seed(module, q, dropout, dropout_seed),
+    )  # fmt: skip
+    return out
+
+
+def attention_varlen(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    window: int | None = None,
+    causal: bool = True,
+    scale: float | None = None,
+    alibi_slopes: Tensor | None = None,
+    dropout: float = 0.0,
+    dropout_seed: Tensor | None = None,
+    impl: Implementation = "auto",
+) -> Tensor:
+    """As `attention`, over sequences of different lengths packed one after the other.
+
+    Sequence i is tokens cu_seqlens[i] to cu_seqlens[i + 1] - 1. Each attends to itself alone,
+    its last query aligned with its last key.
+
+    Args:
+        q: Queries, (total_q, H, D).
+        k: Keys, (total_k, Hkv, D); H is a multiple of Hkv.
+        v: Values, (total_k, Hkv, D).
+        cu_seqlens_q: (num_seqs + 1,) int32: 0, then the number of queries up to the end of each
+            sequence. On a CPU the values are checked; on a GPU only shape and dtype are, since
+            to look at values would make the host wait for the device.
+        cu_seqlens_k: As cu_seqlens_q, of keys.
+        max_seqlen_q: At least the longest query sequence.
+        max_seqlen_k: At least the longest key sequence.
+        window: As in `attention`, like everything that follows.
+        causal: As there.
+        scale: As there.
+        alibi_slopes: As there.
+        dropout: As there.
+        dropout_seed: As there.
+        impl: As there.
+
+    Returns:
+        (total_q, H, D), dtype of q.
+
+    Raises:
+        ValueError: If shapes, dtypes or settings do not fit together, or `impl` cannot work here.
+    """
+    checks.check_qkv(q, k, v, packed=True)
+    checks.check_cu_seqlens("q", cu_seqlens_q, q, max_seqlen_q)
+    checks.check_cu_seqlens("k", cu_seqlens_k, k, max_seqlen_k)
+    if cu_seqlens_q.shape != cu_seqlens_k.shape:
+        raise ValueError(
+            f"cu_seqlens_q {tuple(cu_seqlens_q.shape)} and cu_seqlens_k "
+            f"{tuple(cu_seqlens_k.shape)} must have the same shape"
+        )
+    _check_settings(q, window, scale, alibi_slopes, dropout, dropout_seed)
+    module = find_implementation(impl, q)
+    out: Tensor = module.attention_varlen(
+        q, k, v, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k,
+        max_seqlen_q=max_seqlen_q, max_seqlen_k=max_seqlen_k, window=window, causal=causal,
+        scale=_scale(scale, q), alibi_slopes=alibi_slopes, dropout=dropout,
+        dropout_seed=_seed(module, q, dropout, dropout_seed),
     )  # fmt: skip
     return out
 
@@ -87,62 +147,61 @@ def decode_attention(
         window: Tokens that a query may see, itself included.
         scale: Of the scores; 1 / sqrt(D) by default.
         alibi_slopes: (H,), or None for no linear bias.
-        rope: cos and sin of the new tokens, (B, T, D / 2), applied to q and k; or None.
-        impl: A named implementation never falls back; "auto" logs its choice once.
+        rope: cos and sin of the new tokens, (B or 1, T, D / 2), applied to q and k; or None.
+        impl: A named implementation never falls back; "auto" logs its choice once. "triton" needs
+            a ring of order "token", which is what GPUs get by default, and computes no gradient.
 
     Returns:
         (B, T, H, D), dtype of q.
 
     Raises:
-        ValueError: If the ring is smaller than window + T - 1, or shapes do not fit it.
+        ValueError: If the ring is smaller than window + T - 1, shapes do not fit it, or `impl`
+            cannot work here.
     """
-    _check_heads(q, k, v, alibi_slopes)
-    num_new = q.shape[1]
-    if window < 1:
-        raise ValueError(f"window={window} must be at least 1 (the token itself)")
-    if cache.capacity < window + num_new - 1:
-        raise ValueError(
-            f"window={window} needs a ring of at least {window + num_new - 1} tokens "
-            f"({num_new} per step); capacity is {cache.capacity}"
-        )
-    expected = (cache.keys.shape[0], num_new, *cache.keys.shape[2:])
-    if k.shape != expected:
-        raise ValueError(f"k has shape {tuple(k.shape)}; this ring takes {expected}")
-    out: Tensor = _module(impl, q.device).decode_attention(
+    checks.check_qkv(q, k, v)
+    checks.check_window(window)
+    checks.check_scale(scale)
+    checks.check_slopes(q, alibi_slopes)
+    checks.check_ring(q, k, cache, window)
+    checks.check_rope(q, rope)
+    out: Tensor = find_implementation(impl, q).decode_attention(
         q, k, v, cache, window=window, scale=_scale(scale, q),
         alibi_slopes=alibi_slopes, rope=rope,
     )  # fmt: skip
     return out
 
 
-def _module(impl: str, device: torch.device) -> ModuleType:
-    name = _choose(device.type) if impl == "auto" else impl
-    if name not in _MODULES:
-        raise ValueError(f"impl={impl!r} must be one of {', '.join(IMPLEMENTATIONS)}")
-    return _MODULES[name]
-
-
-@once
-def _choose(device_type: str) -> str:
-    _LOGGER.info("attention on %s: sdpa (PyTorch's fused kernels, banded by blocks)", device_type)
-    return "sdpa"
+def _check_settings(
+    q: Tensor,
+    window: int | None,
+    scale: float | None,
+    alibi_slopes: Tensor | None,
+    dropout: float,
+    dropout_seed: Tensor | None,
+) -> None:
+    checks.check_window(window)
+    checks.check_scale(scale)
+    checks.check_slopes(q, alibi_slopes)
+    checks.check_dropout(q, dropout, dropout_seed)
 
 
 def _scale(scale: float | None, q: Tensor) -> float:
     return 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
 
 
-def _check_heads(q: Tensor, k: Tensor, v: Tensor, alibi_slopes: Tensor | None) -> None:
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if x.ndim != 4:
-            raise ValueError(f"{name} has shape {tuple(x.shape)}; it must be (B, T, H, D)")
-    if k.shape != v.shape:
-        raise ValueError(f"k {tuple(k.shape)} and v {tuple(v.shape)} must have the same shape")
-    if q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
-        raise ValueError(f"q {tuple(q.shape)} and k {tuple(k.shape)} differ in batch or head dim")
-    if q.shape[2] % k.shape[2]:
-        raise ValueError(f"{q.shape[2]} query heads do not divide into {k.shape[2]} key heads")
-    if not q.dtype == k.dtype == v.dtype:
-        raise ValueError(f"q, k, v have dtypes {q.dtype}, {k.dtype}, {v.dtype}; give one dtype")
-    if alibi_slopes is not None and alibi_slopes.shape != (q.shape[2],):
-        raise ValueError(f"alibi_slopes {tuple(alibi_slopes.shape)} must be ({q.shape[2]},)")
+def _seed(
+    module: ModuleType, q: Tensor, dropout: float, dropout_seed: Tensor | None
+) -> Tensor | None:
+    """The seed of the mask, if the implementation makes it by one: given, or drawn."""
+    if dropout == 0.0:
+        return None
+    if not module.DROPOUT_BY_SEED:
+        if dropout_seed is not None:
+            raise ValueError(
+                f"dropout_seed is given, but {module.__name__} draws from PyTorch's generator; "
+                "leave it out, or take impl='triton' or 'reference'"
+            )
+        return None
+    if dropout_seed is None:
+        return torch.randint(2**63 - 1, (1,), device=q.device)
+    return dropout_seed

@@ -1,7 +1,15 @@
 """The ring-buffer KV cache of one attention layer."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
+
+from fastad_kernels.quantization import dequantize, quantize
+
+Order = Literal["token", "head"]
+
+STORAGE_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int8)
 
 
 class RingCache:
@@ -14,6 +22,8 @@ class RingCache:
     Attributes:
         keys: (B, C, Hkv, D). Unwritten slots hold anything, NaN included.
         values: (B, C, Hkv, D).
+        key_scales: (B, C, Hkv) fp32 for int8 storage (see `quantization`), else None.
+        value_scales: As `key_scales`.
         lengths: (B,) int64, tokens ever appended since the last reset; also the next position.
         lockstep: The common length where it is known on the host without asking the device;
             None once some environments alone were reset.
@@ -23,8 +33,14 @@ class RingCache:
         capacity: `C`, at least window + T - 1 for appends of T tokens.
         num_kv_heads: `Hkv`.
         head_dim: `D`.
-        dtype: Of the storage.
+        dtype: Of the storage; int8 keeps one fp32 scale per token and head beside the codes.
         device: Of the storage.
+        order: Of the memory; shapes are the same. "token" keeps a token's heads together, as the
+            Triton kernel reads them, "head" a head's tokens, as a CPU's matrix products read
+            fastest. By default "head" on CPUs and "token" elsewhere.
+
+    Raises:
+        ValueError: If a size is below 1 or the dtype or order is unknown.
     """
 
     def __init__(
@@ -36,17 +52,30 @@ class RingCache:
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        order: Order | None = None,
     ) -> None:
-        for name, value in (("batch_size", batch_size), ("capacity", capacity)):
+        shape = (batch_size, capacity, num_kv_heads, head_dim)
+        names = ("batch_size", "capacity", "num_kv_heads", "head_dim")
+        for name, value in zip(names, shape, strict=True):
             if value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
-        shape = (batch_size, capacity, num_kv_heads, head_dim)
-        # Stored as the products of `sdpa.decode_attention` read them fastest: a head's keys as
-        # columns, its values as rows. On GPUs a token's row is contiguous over heads, as the
-        # decode kernel reads it.
-        by_head = torch.device(device).type == "cpu"
-        self.keys = _storage(shape, (0, 2, 3, 1) if by_head else (0, 1, 2, 3), dtype, device)
-        self.values = _storage(shape, (0, 2, 1, 3) if by_head else (0, 1, 2, 3), dtype, device)
+        if dtype not in STORAGE_DTYPES:
+            raise ValueError(f"dtype={dtype} must be one of {', '.join(map(str, STORAGE_DTYPES))}")
+        if order is None:
+            order = "head" if torch.device(device).type == "cpu" else "token"
+        if order not in ("token", "head"):
+            raise ValueError(f"order={order!r} must be 'token', 'head' or None")
+        by_head = order == "head"
+        # As the products of `sdpa.decode_attention` read them: keys as columns, values as rows.
+        self.keys = _storage(shape, dtype, device, (0, 2, 3, 1) if by_head else None)
+        self.values = _storage(shape, dtype, device, (0, 2, 1, 3) if by_head else None)
+        self.key_scales: Tensor | None = None
+        self.value_scales: Tensor | None = None
+        if dtype == torch.int8:
+            self.key_scales, self.value_scales = (
+                _storage(shape[:3], torch.float32, device, (0, 2, 1) if by_head else None)
+                for _ in range(2)
+            )
         self.lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
         self.lockstep: int | None = 0
 
@@ -72,11 +101,12 @@ class RingCache:
     def append(self, k: Tensor, v: Tensor) -> None:
         """Write new tokens k, v (B, T, Hkv, D) at `lengths`, which advances by T."""
         num_new = k.shape[1]
+        pairs = self._encode(k, v)
         if self.lockstep is not None:
             # One slice (two where it wraps) is several times quicker than scattered writes.
             start = self.lockstep % self.capacity
             before_wrap = min(num_new, self.capacity - start)
-            for ring, new in ((self.keys, k), (self.values, v)):
+            for ring, new in pairs:
                 ring[:, start : start + before_wrap] = new[:, :before_wrap]
                 if before_wrap < num_new:
                     ring[:, : num_new - before_wrap] = new[:, before_wrap:]
@@ -84,9 +114,39 @@ class RingCache:
         else:
             rows = torch.arange(k.shape[0], device=k.device)[:, None]
             slots = self.new_positions(num_new) % self.capacity
-            self.keys[rows, slots] = k.to(self.keys.dtype)
-            self.values[rows, slots] = v.to(self.values.dtype)
+            for ring, new in pairs:
+                ring[rows, slots] = new.to(ring.dtype)
         self.lengths += num_new
+
+    def _encode(self, k: Tensor, v: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Each storage tensor with what is to be written into it."""
+        if self.key_scales is None or self.value_scales is None:
+            return [(self.keys, k), (self.values, v)]
+        (key_codes, key_scales), (value_codes, value_scales) = quantize(k), quantize(v)
+        return [
+            (self.keys, key_codes),
+            (self.values, value_codes),
+            (self.key_scales, key_scales),
+            (self.value_scales, value_scales),
+        ]
+
+    def advance(self, num_new: int) -> None:
+        """Note on the host that a kernel has appended `num_new` tokens and moved `lengths`."""
+        if self.lockstep is not None:
+            self.lockstep += num_new
+
+    def read(self, num_slots: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Keys and values of the first `num_slots` slots, (B, num_slots, Hkv, D) in `dtype`.
+
+        Views of the storage where that is `dtype` already.
+        """
+        keys, values = self.keys[:, :num_slots], self.values[:, :num_slots]
+        if self.key_scales is None or self.value_scales is None:
+            return keys.to(dtype), values.to(dtype)
+        return (
+            dequantize(keys, self.key_scales[:, :num_slots], dtype),
+            dequantize(values, self.value_scales[:, :num_slots], dtype),
+        )
 
     def new_positions(self, num_new: int) -> Tensor:
         """Positions (B, T) that the next `num_new` tokens will have."""
@@ -102,10 +162,12 @@ class RingCache:
 
 def _storage(
     shape: tuple[int, ...],
-    order: tuple[int, ...],
     dtype: torch.dtype,
     device: torch.device | str,
+    order: tuple[int, ...] | None,
 ) -> Tensor:
-    """Allocate a tensor of this shape whose dimensions lie in memory in the given order."""
+    """Zeros whose dimensions lie in memory in the given order, or in their own."""
+    if order is None:
+        return torch.zeros(shape, dtype=dtype, device=device)
     stored = torch.zeros([shape[dim] for dim in order], dtype=dtype, device=device)
     return stored.permute([order.index(dim) for dim in range(len(order))])

@@ -1,14 +1,16 @@
 """The specification: attention in plain PyTorch, any dtype, any device, differentiable.
 
-Everything else in this package is held to these two functions.
+Everything else in this package is held to these functions.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from fastad_kernels import philox
 from fastad_kernels.cache import RingCache
 from fastad_kernels.positions import apply_rope
+
+DROPOUT_BY_SEED = True
 
 
 def attention(
@@ -21,11 +23,49 @@ def attention(
     scale: float,
     alibi_slopes: Tensor | None,
     dropout: float,
+    dropout_seed: Tensor | None,
 ) -> Tensor:
-    """Softmax attention over whole sequences; arguments as in `fastad_kernels.attention`.
+    """Softmax attention over whole sequences; arguments as in `fastad_kernels.attention`."""
+    out, _ = attention_with_lse(
+        q, k, v, window=window, causal=causal, scale=scale, alibi_slopes=alibi_slopes,
+        dropout=dropout, dropout_seed=dropout_seed,
+    )  # fmt: skip
+    return out
+
+
+def attention_with_lse(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    window: int | None,
+    causal: bool,
+    scale: float,
+    alibi_slopes: Tensor | None,
+    dropout: float,
+    dropout_seed: Tensor | None,
+    first_sequence: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """As `attention`, and the logarithm of the softmax's denominator.
 
     With `T` queries and `S` keys the last query is aligned with the last key: query t stands at
     position t + S - T.
+
+    Args:
+        q: (B, T, H, D).
+        k: (B, S, Hkv, D).
+        v: (B, S, Hkv, D).
+        window: As in `fastad_kernels.attention`, like everything else not described here.
+        causal: As there.
+        scale: As there.
+        alibi_slopes: As there.
+        dropout: As there.
+        dropout_seed: Of the mask that `philox.keep_mask` specifies; None where dropout is 0.
+        first_sequence: Number of the first sequence in its batch, which the mask depends on.
+
+    Returns:
+        The attention, (B, T, H, D), and the natural log-sum-exp of the scores, (B, H, T), before
+        dropout; -inf for a query that sees no key.
     """
     num_queries, num_keys = q.shape[1], k.shape[1]
     key_positions = torch.arange(num_keys, device=q.device)
@@ -36,7 +76,73 @@ def attention(
         visible &= distance >= 0
     if window is not None:
         visible &= distance < window
-    return _attend(q, k, v, distance, visible, scale, alibi_slopes, dropout)
+    keep = None
+    if dropout_seed is not None and philox.drop_threshold(dropout) > 0:
+        keep = philox.keep_mask(
+            dropout_seed, dropout,
+            batch=torch.arange(first_sequence, first_sequence + q.shape[0]), heads=q.shape[2],
+            rows=num_queries, columns=num_keys,
+        ).to(q.dtype) * philox.keep_scale(dropout)  # fmt: skip
+    return _attend(q, k, v, distance, visible, scale, alibi_slopes, keep)
+
+
+def attention_varlen(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    window: int | None,
+    causal: bool,
+    scale: float,
+    alibi_slopes: Tensor | None,
+    dropout: float,
+    dropout_seed: Tensor | None,
+) -> Tensor:
+    """Each sequence by itself; arguments as in `fastad_kernels.attention_varlen`."""
+    out, _ = attention_varlen_with_lse(
+        q, k, v, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k,
+        max_seqlen_q=max_seqlen_q, max_seqlen_k=max_seqlen_k, window=window, causal=causal,
+        scale=scale, alibi_slopes=alibi_slopes, dropout=dropout, dropout_seed=dropout_seed,
+    )  # fmt: skip
+    return out
+
+
+def attention_varlen_with_lse(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    window: int | None,
+    causal: bool,
+    scale: float,
+    alibi_slopes: Tensor | None,
+    dropout: float,
+    dropout_seed: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """As `attention_varlen`, and the natural log-sum-exp of the scores, (H, total_q)."""
+    assert max_seqlen_q >= 0 <= max_seqlen_k  # only kernels need these: they size a grid
+    queries, keys, values = (
+        packed.split(cu_seqlens.diff().tolist())
+        for packed, cu_seqlens in ((q, cu_seqlens_q), (k, cu_seqlens_k), (v, cu_seqlens_k))
+    )
+    parts = [
+        attention_with_lse(
+            *(x[None] for x in sequence), window=window, causal=causal, scale=scale,
+            alibi_slopes=alibi_slopes, dropout=dropout, dropout_seed=dropout_seed,
+            first_sequence=number,
+        )
+        for number, sequence in enumerate(zip(queries, keys, values, strict=True))
+    ]  # fmt: skip
+    outs, lses = zip(*parts, strict=True)
+    return torch.cat(outs, dim=1)[0], torch.cat(lses, dim=2)[0]
 
 
 def decode_attention(
@@ -58,8 +164,9 @@ def decode_attention(
     slot_positions = cache.slot_positions()  # (B, C)
     distance = positions[:, :, None] - slot_positions[:, None, :]  # (B, T, C)
     visible = (slot_positions[:, None, :] >= 0) & (distance >= 0) & (distance < window)
-    keys, values = cache.keys.to(q.dtype), cache.values.to(q.dtype)
-    return _attend(q, keys, values, distance, visible, scale, alibi_slopes, 0.0)
+    keys, values = cache.read(cache.capacity, q.dtype)
+    out, _ = _attend(q, keys, values, distance, visible, scale, alibi_slopes, None)
+    return out
 
 
 def _attend(
@@ -70,24 +177,30 @@ def _attend(
     visible: Tensor,
     scale: float,
     alibi_slopes: Tensor | None,
-    dropout: float,
-) -> Tensor:
-    """Masked softmax attention; `distance` and `visible` are (T, S) or (B, T, S).
+    keep: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Masked softmax attention with its log-sum-exp, (B, H, T).
 
-    A row with no visible key gives 0, and nothing in an invisible key or value, NaN included,
-    reaches the result.
+    `distance` and `visible` are (T, S) or (B, T, S); `keep`, (B, H, T, S), multiplies the weights.
+    A row with no visible key gives 0 and -inf, and nothing in a key or value that no query sees,
+    NaN included, reaches the result or a gradient.
     """
     groups = q.shape[2] // k.shape[2]
     k, v = (x.repeat_interleave(groups, dim=2) for x in (k, v))  # (B, S, H, D)
-    seen = visible.any(dim=-2)  # (S,) or (B, S): keys that some query may look at
-    v = torch.where(seen.expand(v.shape[:2])[:, :, None, None], v, 0.0)
-    scores = torch.einsum("bthd,bshd->bhts", q, k) * scale
     visible, distance = (x if x.ndim == 3 else x[None] for x in (visible, distance))
+    seen = visible.any(dim=1)[:, :, None, None]  # (B or 1, S, 1, 1)
+    seeing = visible.any(dim=2)[:, :, None, None]  # (B or 1, T, 1, 1)
+    q, k, v = torch.where(seeing, q, 0.0), torch.where(seen, k, 0.0), torch.where(seen, v, 0.0)
+    scores = torch.einsum("bthd,bshd->bhts", q, k) * scale
     if alibi_slopes is not None:
         scores = scores - alibi_slopes.to(scores)[:, None, None] * distance[:, None]
     scores = scores.masked_fill(~visible[:, None], float("-inf"))
     # A row of -inf has the softmax NaN; finite scores there keep the gradient finite, too.
-    empty = ~visible.any(dim=-1)[:, None, :, None]
-    weights = scores.masked_fill(empty, 0.0).softmax(dim=-1).masked_fill(empty, 0.0)
-    weights = F.dropout(weights, dropout, training=dropout > 0.0)
-    return torch.einsum("bhts,bshd->bthd", weights, v)
+    blind = ~seeing[:, None, :, 0, 0]  # (B or 1, 1, T)
+    scores = scores.masked_fill(blind[..., None], 0.0)
+    weights = scores.softmax(dim=-1)
+    if keep is not None:
+        weights = weights * keep.to(weights)
+    lse = scores.to(torch.promote_types(scores.dtype, torch.float32)).logsumexp(dim=-1)
+    out = torch.where(seeing, torch.einsum("bhts,bshd->bthd", weights, v), 0.0)
+    return out, lse.masked_fill(blind, float("-inf"))

@@ -12,6 +12,7 @@ from fastad_kernels.positions import apply_rope
 
 # Smaller query blocks waste fewer masked scores but cost more calls.
 MIN_BLOCK = 64
+DROPOUT_BY_SEED = False
 
 
 def attention(
@@ -24,15 +25,17 @@ def attention(
     scale: float,
     alibi_slopes: Tensor | None,
     dropout: float,
+    dropout_seed: Tensor | None,
 ) -> Tensor:
-    """As the reference, with the same arguments."""
+    """As the reference, with the same arguments; dropout is PyTorch's, from its own generator."""
+    assert dropout_seed is None
     num_queries, num_keys = q.shape[1], k.shape[1]
     if causal and num_queries > num_keys:
         # The first queries stand before every key and see none.
         blind = num_queries - num_keys
         rest = attention(
             q[:, blind:], k, v, window=window, causal=True, scale=scale,
-            alibi_slopes=alibi_slopes, dropout=dropout,
+            alibi_slopes=alibi_slopes, dropout=dropout, dropout_seed=None,
         )  # fmt: skip
         return F.pad(rest, (0, 0, 0, 0, blind, 0))
     q, k, v = (x.transpose(1, 2) for x in (q, *_share_heads(q, k, v)))  # (B, H, T, D)
@@ -51,6 +54,42 @@ def attention(
             q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale
         )
     return out.transpose(1, 2)
+
+
+def attention_varlen(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    window: int | None,
+    causal: bool,
+    scale: float,
+    alibi_slopes: Tensor | None,
+    dropout: float,
+    dropout_seed: Tensor | None,
+) -> Tensor:
+    """As the reference, with the same arguments; one sequence after the other.
+
+    The host asks the device where sequences end.
+    """
+    assert max_seqlen_q >= 0 <= max_seqlen_k  # only kernels need these: they size a grid
+    sequences = (
+        packed.split(cu_seqlens.diff().tolist())
+        for packed, cu_seqlens in ((q, cu_seqlens_q), (k, cu_seqlens_k), (v, cu_seqlens_k))
+    )
+    return torch.cat(
+        [
+            attention(
+                *(x[None] for x in sequence), window=window, causal=causal, scale=scale,
+                alibi_slopes=alibi_slopes, dropout=dropout, dropout_seed=dropout_seed,
+            )[0]
+            for sequence in zip(*sequences, strict=True)
+        ]
+    )  # fmt: skip
 
 
 def _share_heads(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,7 +175,7 @@ def decode_attention(
     batch, num_new, num_heads, dim = q.shape
     # While the ring fills, slots beyond the longest context hold nothing for anyone.
     written = cache.capacity if cache.lockstep is None else min(cache.lockstep, cache.capacity)
-    keys, values = cache.keys[:, :written].to(q.dtype), cache.values[:, :written].to(q.dtype)
+    keys, values = cache.read(written, q.dtype)
     if cache.lockstep is None:
         blank = (cache.lengths[:, None] <= torch.arange(written, device=q.device))[..., None, None]
         if blank.device.type != "cpu" or blank.any():
