@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test slow lint types check install clean
+.PHONY: help demo test oldest slow budgets lint types check install clean
 .DEFAULT_GOAL := help
 
 help:  ## show what can be made
@@ -15,8 +15,14 @@ demo: .venv/installed  ## collect, train and watch in-context learning, in minut
 test: .venv/dev  ## run the tests
 	$(BIN)/python -m pytest -n auto --dist loadscope -q
 
+oldest: .venv-oldest/dev  ## run the kernels' tests on the oldest Triton supported
+	.venv-oldest/bin/python -m pytest -n auto -q tests/kernels
+
 slow: .venv/dev  ## run the long experiments (about an hour)
 	$(BIN)/python -m pytest -q -m slow
+
+budgets: .venv/dev  ## compile every kernel variant, write kernels/budgets.json; with CHECK=1 compare
+	PYTHONPATH=kernels $(BIN)/python -m fastad_kernels.testing.budgets $(if $(CHECK),--check)
 
 lint: .venv/dev  ## ruff, mypy, the one-way rule and the layout
 	$(BIN)/ruff check .
@@ -41,5 +47,13 @@ install: .venv/installed  ## create .venv with fastad in it
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# The interpreter of Triton 3.6 does not work with NumPy 2.4.
+.venv-oldest/dev: pyproject.toml constraints.txt
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	grep -vE '^(triton|numpy)==' constraints.txt > .venv-oldest/constraints.txt
+	printf 'triton==3.6.0\nnumpy==2.3.5\n' >> .venv-oldest/constraints.txt
+	.venv-oldest/bin/pip install --quiet --constraint .venv-oldest/constraints.txt --editable '.[dev]'
+	touch $@
+
 clean:  ## remove .venv and caches, never data or runs
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-oldest .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
