@@ -1,10 +1,11 @@
 """Attention over whole sequences: literal values, the specification, and every implementation."""
 
 import itertools
+import math
 
 import pytest
 import torch
-from fastad_kernels import alibi_slopes, apply_rope, attention, rope_angles
+from fastad_kernels import alibi_slopes, apply_rope, attention, reference, rope_angles
 
 LENGTHS = (1, 63, 64, 65, 200)
 
@@ -141,12 +142,44 @@ def test_dropout_keeps_the_mean_and_is_not_a_no_op(impl):
     assert out.std() > 0.01
 
 
+def test_log_sum_exp_is_that_of_the_visible_scores():
+    # Scores of the last query: 0, 1 and 2, less ALiBi's distances 2, 1 and 0; a window of 2.
+    q, k = torch.ones(1, 1, 1, 1), torch.tensor([0.0, 1.0, 2.0]).view(1, 3, 1, 1)
+    _, lse = reference.attention_with_lse(
+        q, k, k, window=2, causal=True, scale=1.0, alibi_slopes=torch.ones(1), dropout=0.0,
+        dropout_seed=None,
+    )  # fmt: skip
+    assert lse.shape == (1, 1, 1)
+    assert lse.item() == pytest.approx(math.log(math.exp(1 - 1) + math.exp(2)))
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_nan_that_no_query_sees_reaches_neither_result_nor_gradient(window):
+    # Three queries of 20 keys see the last 6 in a window of 4; of 20 queries of 3 keys, 17 are
+    # blind, and what they hold or receive does not matter, either.
+    for queries, keys in ((3, 20), (20, 3)):
+        q, k, v = (x.detach() for x in random_qkv(queries=queries, keys=keys))
+        clean = [x.clone().requires_grad_() for x in (q, k, v)]
+        hidden_keys = max(0, keys - queries - window + 1) if window else 0
+        hidden_queries = max(0, queries - keys)
+        q[:, :hidden_queries] = math.nan
+        k[:, :hidden_keys], v[:, :hidden_keys] = math.nan, math.inf
+        dirty = [x.requires_grad_() for x in (q, k, v)]
+        gradient = torch.ones_like(q)
+        outs = [attention(*x, window=window, impl="reference") for x in (clean, dirty)]
+        assert torch.equal(*outs)
+        expected = torch.autograd.grad(outs[0], clean, gradient)
+        gradient[:, :hidden_queries] = math.nan
+        actual = torch.autograd.grad(outs[1], dirty, gradient)
+        assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"window": 0}, "window=0 must be at least 1"),
         ({"dropout": 1.0}, r"dropout=1.0 must be in \[0, 1\)"),
-        ({"impl": "sdpaa"}, "impl='sdpaa' must be one of auto, sdpa, reference"),
+        ({"impl": "sdpaa"}, "impl='sdpaa' must be one of auto, triton, sdpa, flash, reference"),
         ({"k": torch.zeros(2, 5, 3, 16), "v": torch.zeros(2, 5, 3, 16)}, "4 query heads"),
         ({"k": torch.zeros(2, 5, 4, 8), "v": torch.zeros(2, 5, 4, 8)}, "head dim"),
         ({"v": torch.zeros(2, 6, 4, 16)}, "same shape"),

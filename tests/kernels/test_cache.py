@@ -160,3 +160,73 @@ def test_keys_that_do_not_fit_the_ring_are_refused_before_anything_is_written():
     with pytest.raises(ValueError, match=r"this ring takes \(2, 1, 2, 16\)"):
         decode_attention(*tokens(1), cache, window=8)
     assert cache.lengths.tolist() == [0, 0]
+
+
+def test_the_order_of_memory_follows_the_device_or_the_argument():
+    assert not RingCache(2, 4, 3, 16).keys.is_contiguous()  # "head" on a CPU
+    for dtype in (torch.float32, torch.int8):
+        ring = RingCache(2, 4, 3, 16, order="token", dtype=dtype)
+        assert ring.keys.shape == (2, 4, 3, 16)
+        assert ring.keys.is_contiguous()
+        ring = RingCache(2, 4, 3, 16, order="head", dtype=dtype)
+        assert ring.values.shape == (2, 4, 3, 16)
+        assert ring.values.transpose(1, 2).is_contiguous()
+
+
+def test_int8_storage_reads_back_what_was_appended_to_half_a_scale():
+    ring = RingCache(1, 4, 1, 2, dtype=torch.int8)
+    k = torch.tensor([[127.0, 3.4], [254.0, 3.4], [0.0, 0.0]]).view(1, 3, 1, 2)
+    ring.append(k, -k)
+    assert ring.key_scales.shape == (1, 4, 1)
+    keys, values = ring.read(3, torch.float16)
+    assert keys.dtype == torch.float16
+    assert keys[0, :, 0].tolist() == [[127.0, 3.0], [254.0, 4.0], [0.0, 0.0]]
+    # Halves go up, so that -1.7 scales become -2, as 1.7 become 2.
+    assert values[0, :, 0].tolist() == [[-127.0, -3.0], [-254.0, -4.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.int8])
+def test_lockstep_and_scattered_appends_store_the_same(dtype):
+    rings = [RingCache(3, 5, KV_HEADS, DIM, dtype=dtype) for _ in range(2)]
+    rings[1].lockstep = None
+    for seed in range(4):
+        _, k, v = tokens(3, seed=seed)
+        for ring in rings:
+            ring.append(k, v)
+    for x, y in zip(*(ring.read(5, torch.float32) for ring in rings), strict=True):
+        assert torch.equal(x, y)
+    assert (rings[0].lockstep, rings[1].lockstep) == (12, None)
+
+
+def test_advance_notes_what_a_kernel_appended_where_the_length_is_known():
+    ring = RingCache(2, 4, 1, 1)
+    ring.advance(3)
+    assert ring.lockstep == 3
+    ring.reset(torch.tensor([True, False]))
+    ring.advance(3)
+    assert ring.lockstep is None
+
+
+def test_reading_storage_of_the_same_dtype_copies_nothing():
+    ring = RingCache(2, 4, 1, 16)
+    keys, values = ring.read(3, torch.float32)
+    assert keys.shape == (2, 3, 1, 16)
+    assert keys.data_ptr() == ring.keys.data_ptr()
+    assert values.data_ptr() == ring.values.data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
+        ({"capacity": 0}, "capacity=0 must be at least 1"),
+        ({"num_kv_heads": 0}, "num_kv_heads=0 must be at least 1"),
+        ({"head_dim": -1}, "head_dim=-1 must be at least 1"),
+        ({"dtype": torch.int32}, "dtype=torch.int32 must be one of torch.float32"),
+        ({"order": "batch"}, "order='batch' must be 'token', 'head' or None"),
+    ],
+)
+def test_a_ring_that_cannot_be_is_refused(changes, message):
+    arguments = {"batch_size": 2, "capacity": 4, "num_kv_heads": 1, "head_dim": 16}
+    with pytest.raises(ValueError, match=message):
+        RingCache(**(arguments | changes))

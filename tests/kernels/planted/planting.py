@@ -1,0 +1,139 @@
+"""Plant a bug in a copy of the package and see whether the tests fail on it, as they should."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+ROOT = Path(__file__).parents[3]
+PACKAGE = ROOT / "kernels" / "fastad_kernels"
+TESTS = "tests/kernels"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A bug, where to plant it, and the tests that have to find it.
+
+    Attributes:
+        name: What is wrong then.
+        file: Below `fastad_kernels/triton`.
+        old: Text of the file.
+        new: What takes its place.
+        tests: A file below `tests/kernels`.
+        keyword: The tests of that file that run, as `pytest -k` takes it.
+        message: What the failure must say, a regular expression.
+        count: How often `old` occurs, and is replaced.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+    keyword: str
+    message: str = ""
+    count: int = 1
+
+
+def plant(mutation: Mutation, folder: Path) -> None:
+    """Copy the package into `folder` and change it there."""
+    package = folder / PACKAGE.name
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    path = package / "triton" / mutation.file
+    text = path.read_text()
+    found = text.count(mutation.old)
+    assert found == mutation.count, (
+        f"mutation '{mutation.name}' no longer applies: update it. {mutation.old!r} occurs "
+        f"{found} times in {mutation.file}, not {mutation.count}"
+    )
+    path.write_text(text.replace(mutation.old, mutation.new))
+
+
+class TestBench:
+    """A process that runs tests on packages, in Triton's interpreter, a GPU or not.
+
+    Args:
+        log: A file for what it prints.
+    """
+
+    __test__ = False  # not a class of tests
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+
+    def __enter__(self) -> Self:
+        environment = {
+            "CUDA_VISIBLE_DEVICES": "",
+            "HIP_VISIBLE_DEVICES": "",
+            # Nor what others add to pytest, which takes longer to start than the tests to run.
+            "PYTEST_ADDOPTS": "",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "TRITON_INTERPRET": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("observed_tests.py"))],
+            cwd=ROOT, env=os.environ | environment, text=True, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log.open("w"),
+        )  # fmt: skip
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # With the job that it may wait for.
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate()
+
+    def run(self, folder: Path, tests: str, keyword: str) -> dict:
+        """Run tests on the package in `folder`, up to the first failure.
+
+        Returns:
+            What `observed_tests.Observer` holds at the end, and where the package was found.
+        """
+        result = folder / "result.json"
+        arguments = [
+            f"{TESTS}/{tests}", "-k", keyword, "-x", "-q", "--assert=plain",
+            # The settings of the project, but for the path to the package as it is.
+            "-o", "pythonpath=", "-p", "no:cacheprovider", f"--confcutdir={TESTS}",
+        ]  # fmt: skip
+        job = {"package_folder": str(folder), "result": str(result), "arguments": arguments}
+        print(json.dumps(job), file=self.process.stdin, flush=True)
+        self.process.stdout.readline()
+        assert result.exists(), f"the tests broke off:\n{self.log.read_text()}"
+        return json.loads(result.read_text())
+
+
+def assert_caught(mutation: Mutation, bench: TestBench, folder: Path) -> None:
+    """The tests named by the mutation run on it, and one says that a result is wrong."""
+    plant(mutation, folder)
+    outcome = bench.run(folder, mutation.tests, mutation.keyword)
+    assert outcome["package"] == str(folder / PACKAGE.name), "another package was tested"
+    # A mutation that does not even run proves nothing about the tests.
+    assert not outcome["broken"], f"'{mutation.name}' broke the kernel: {outcome['broken']}"
+    assert outcome["collected"], f"no test in {mutation.tests} is {mutation.keyword!r}: update it"
+    assert outcome["caught"], (
+        f"'{mutation.name}' went unnoticed by {outcome['collected']} tests of {mutation.tests}"
+    )
+    said = "\n".join(outcome["caught"].values())
+    assert re.search(mutation.message, said), f"caught, but not by {mutation.message!r}: {said}"
+
+
+def assert_pass_unchanged(mutations: Sequence[Mutation], bench: TestBench, folder: Path) -> None:
+    """Without a bug planted, all tests named by the mutations pass."""
+    shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for tests in sorted({mutation.tests for mutation in mutations}):
+        keywords = sorted({m.keyword for m in mutations if m.tests == tests})
+        outcome = bench.run(folder, tests, " or ".join(f"({keyword})" for keyword in keywords))
+        assert outcome["package"] == str(folder / PACKAGE.name)
+        assert outcome["collected"] > 0
+        assert not outcome["broken"]
+        assert not outcome["caught"]
+        assert outcome["passed"] == outcome["collected"]

@@ -1,0 +1,89 @@
+"""Bugs planted in the backward kernels; the tests of the gradients find each of them."""
+
+import pytest
+
+from tests.kernels.planted.planting import Mutation, assert_caught, assert_pass_unchanged
+
+pytest.importorskip("triton")
+
+TESTS = "test_triton_backward.py"
+SHARED, DQ, DKDV = (f"backward_{part}.py" for part in ("shared", "dq", "dkdv"))
+EXACT = "as_exact_as_those_of_plain"
+WIDE = "test_triton_windows.py"
+MUTATIONS = [
+    Mutation(
+        "the window reaches one key too far", SHARED,
+        "distance.to(tl.uint32) < window.to(tl.uint32)",
+        "distance.to(tl.uint32) <= window.to(tl.uint32)",
+        TESTS, "float64",
+    ),
+    Mutation(
+        "tiles at the window's edge count as whole in dQ", DQ,
+        "full_low = tl.maximum(end_row + shift - window, 0)",
+        "full_low = tl.maximum(start_row + shift - window, 0)",
+        WIDE, "float32",
+    ),
+    Mutation(
+        "delta is not subtracted in dQ", DQ,
+        "b_ds = b_p * (b_dp - b_delta[:, None])",
+        "b_ds = b_p * b_dp",
+        TESTS, "float64",
+    ),
+    Mutation(
+        "delta is not subtracted in dK", DKDV,
+        "b_ds = b_p * (b_dp - b_delta[None, :])",
+        "b_ds = b_p * b_dp",
+        TESTS, "float64",
+    ),
+    Mutation(
+        "dK/dV takes the dropout mask of the transposed tile", DKDV,
+        "tl.trans(keep_mask(seed, batch_head, rows, start_key, threshold, BLOCK_N))",
+        "keep_mask(seed, batch_head, keys, start, threshold, BLOCK_M)",
+        TESTS, f"{EXACT} and 0.3 and 63",
+    ),
+    Mutation(
+        "dK/dV forgets ALiBi where it is added whole", DKDV,
+        "tl.fma(b_distance, slope, -b_lse[None, :])",
+        "-b_lse[None, :]",
+        TESTS, "float64",
+    ),
+    Mutation(
+        "dK/dV forgets ALiBi where it is split", DKDV,
+        "b_s * score_scale + (slope * (keys - shift - start).to(ACC))[:, None] - b_lse[None, :]",
+        "b_s * score_scale - b_lse[None, :]",
+        WIDE, "float16",
+    ),
+    Mutation(
+        "keys before the window are loaded in dQ", DQ,
+        "b_k = _load_rows(p_k, stride_kt, start, low, high,",
+        "b_k = _load_rows(p_k, stride_kt, start, 0, high,",
+        TESTS, "key_that_no_query_sees",
+    ),
+    Mutation(
+        "dK/dV starts from the wrong query head of a group", DKDV,
+        "head, batch_head = kv_head * GROUP, ",
+        "head, batch_head = kv_head, ",
+        TESTS, "float64",
+    ),
+    Mutation(
+        "a packed sequence reads the log-sum-exp of the first", DKDV,
+        "p_lse += batch * stride_lb + first_q + ",
+        "p_lse += batch * stride_lb + ",
+        TESTS, "packed_histories",
+    ),
+    Mutation(
+        "a packed sequence has a key too many", DKDV,
+        "inside = (keys < end_key)[:, None]",
+        "inside = (keys < end_key + 1)[:, None]",
+        TESTS, "every_access and packed", "RaceError|OutOfBoundsError",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_a_planted_bug_is_caught(mutation, test_bench, tmp_path):
+    assert_caught(mutation, test_bench, tmp_path)
+
+
+def test_without_a_bug_the_same_tests_pass(test_bench, tmp_path):
+    assert_pass_unchanged(MUTATIONS, test_bench, tmp_path)

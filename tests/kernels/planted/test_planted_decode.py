@@ -1,0 +1,124 @@
+"""Bugs planted in decoding; its tests find each of them."""
+
+import pytest
+
+from tests.kernels.planted.planting import Mutation, assert_caught, assert_pass_unchanged
+
+pytest.importorskip("triton")
+
+TESTS = "test_triton_decode.py"
+FULL = "blocks_of_full_size"
+RACES = "race_free"
+MUTATIONS = [
+    Mutation(
+        "a lone token's window reaches one key too far", "decode.py",
+        "first = tl.maximum(old - window + 1, 0)",
+        "first = tl.maximum(old - window, 0)",
+        TESTS, "chunks",
+    ),
+    Mutation(
+        "the last split reads the slots about to be overwritten", "decode.py",
+        "num_old = (old - first).to(tl.int32)",
+        "num_old = (old - first).to(tl.int32) + NUM_NEW",
+        TESTS, f"{RACES} and 2-3", "read/write race",
+    ),
+    Mutation(
+        "a key is read that no new token sees", "decode.py",
+        "first = tl.maximum(old - window + 1, 0)",
+        "first = tl.maximum(old - window, 0)",
+        TESTS, f"{RACES} and 1-3",
+    ),
+    Mutation(
+        "later tokens of a step see one key too few", "decode.py",
+        "offset[None, :] >= b_first_seen[:, None]",
+        "offset[None, :] > b_first_seen[:, None]",
+        TESTS, FULL,
+    ),
+    Mutation(
+        "new tokens go one slot too far", "decode.py",
+        "slot = ((old + new) % capacity).to(tl.int32)",
+        "slot = ((old + new + 1) % capacity).to(tl.int32)",
+        TESTS, FULL,
+    ),
+    Mutation(
+        "reading stops at the ring's end instead of wrapping", "decode.py",
+        "slot = tl.where(slot >= capacity, slot - capacity, slot)",
+        "slot = tl.minimum(slot, capacity - 1)",
+        TESTS, FULL,
+    ),
+    Mutation(
+        "the ring wraps one slot late", "decode.py",
+        "slot = tl.where(slot >= capacity, slot - capacity, slot)",
+        "slot = tl.where(slot > capacity, slot - capacity, slot)",
+        TESTS, f"{RACES} and 1-1", "OutOfBoundsError",
+    ),
+    Mutation(
+        "slots behind the newest token are read", "decode.py",
+        "slot = first_slot + tl.minimum(offset, end - 1)",
+        "slot = first_slot + tl.minimum(offset, capacity - 1)",
+        TESTS, "stored_codes or chunks",
+    ),
+    Mutation(
+        "the lengths stay behind", "decode.py",
+        "tl.store(p_lengths + batch, old + NUM_NEW)",
+        "tl.store(p_lengths + batch, old)",
+        TESTS, "stored_codes or chunks",
+    ),
+    Mutation(
+        "the lengths advance twice where the band is split", "decode_ops.py",
+        "elif not alone:",
+        "if not alone:",
+        "test_decode_ops.py", "advance_the_lengths_once",
+    ),
+    Mutation(
+        "every split stores and attends to the new tokens", "decode.py",
+        "if split == 0:",
+        "if split >= 0:",
+        TESTS, f"{RACES} and 2-1", "write/write race",
+    ),
+    Mutation(
+        "splits are merged as if all had seen as much", "combine.py",
+        "b_weight = tl.exp2(b_lse - b_max_new)",
+        "b_weight = tl.exp2(b_lse - b_lse)",
+        TESTS, FULL,
+    ),
+    Mutation(
+        "RoPE turns the other way", "decode.py",
+        "tl.where(feature < D // 2, -b_partner, b_partner)",
+        "tl.where(feature < D // 2, b_partner, -b_partner)",
+        TESTS, "chunks",
+    ),
+    Mutation(
+        "keys take the int8 scale of the first head", "decode.py",
+        "p_scale = slot[None, :] * NUM_KV_HEADS + row_head[:, None]",
+        "p_scale = slot[None, :] * NUM_KV_HEADS + row_head[:, None] * 0",
+        TESTS, "stored_codes",
+    ),
+    Mutation(
+        "query heads take turns on key heads", "decode.py",
+        "row_head = tl.minimum(row // (GROUP * NUM_NEW), HEADS - 1)",
+        "row_head = row // NUM_NEW % HEADS",
+        TESTS, "chunks",
+    ),
+    Mutation(
+        "new tokens lack ALiBi", "decode.py",
+        "b_s += b_slope[:, None] * new.to(ACC)[None, :]",
+        "b_s += 0.0",
+        TESTS, "session and 128-alibi",
+    ),
+    Mutation(
+        "the scale lacks log2(e)", "decode.py",
+        "(SCALE * LOG2_E)",
+        "SCALE",
+        TESTS, "chunks", count=2,
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_a_planted_bug_is_caught(mutation, test_bench, tmp_path):
+    assert_caught(mutation, test_bench, tmp_path)
+
+
+def test_without_a_bug_the_same_tests_pass(test_bench, tmp_path):
+    assert_pass_unchanged(MUTATIONS, test_bench, tmp_path)
