@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from fastad_kernels import (
     Implementation,
     RingCache,
@@ -13,6 +14,8 @@ from fastad_kernels import (
     rope_angles,
 )
 from torch import Tensor
+
+from fastad.errors import UserError
 
 Positions = Literal["none", "rope", "alibi", "learned"]
 
@@ -73,7 +76,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, band: Band, cache: RingCache | None 
     if cache is not None:
         return decode_attention(
             q, k, v, cache, window=band.window, alibi_slopes=band.slopes, rope=band.rope,
-            impl=band.impl,
+            impl=_decoder(band.impl),
         )  # fmt: skip
     if band.rope is not None:
         q, k = apply_rope(q, *band.rope), apply_rope(k, *band.rope)
@@ -81,3 +84,51 @@ def attend(q: Tensor, k: Tensor, v: Tensor, band: Band, cache: RingCache | None 
         q, k, v, window=band.window, alibi_slopes=band.slopes, dropout=band.dropout,
         impl=band.impl,
     )  # fmt: skip
+
+
+def make_ring(
+    impl: Implementation,
+    batch_size: int,
+    capacity: int,
+    num_kv_heads: int,
+    head_dim: int,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> RingCache:
+    """A ring in the memory order that `impl` reads; see `RingCache` for the sizes."""
+    order: Literal["token"] | None = "token" if impl == "triton" else None
+    return RingCache(
+        batch_size, capacity, num_kv_heads, head_dim, dtype=dtype, device=device, order=order
+    )
+
+
+def check_attention(
+    impl: Implementation,
+    head_dim: int,
+    device: torch.device,
+    precision: str = "fp32",
+    *,
+    kv_cache: bool = False,
+) -> None:
+    """Try an implementation on one token, so that a run that cannot work never begins.
+
+    Raises:
+        UserError: With the implementation's own reason.
+    """
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    x = torch.zeros(1, 1, 1, head_dim, dtype=dtype, device=device)
+    try:
+        if kv_cache:
+            ring = make_ring(impl, 1, 1, 1, head_dim, dtype=dtype, device=device)
+            with torch.no_grad():
+                decode_attention(x, x, x, ring, window=1, impl=_decoder(impl))
+        else:
+            attention(x, x, x, impl=impl)
+    except ValueError as error:
+        raise UserError(f"attention={impl} cannot be used here: {error}") from error
+
+
+def _decoder(impl: Implementation) -> Implementation:
+    """Who decodes: flash-attn has no ring cache, and evaluation in training needs one."""
+    return "auto" if impl == "flash" else impl

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
 
 from fastad.errors import UserError, unknown
 
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 T = TypeVar("T")
+
+# As `fastad_kernels.Implementation`, spelled out because --help must not wait for PyTorch.
+Attention = Literal["auto", "triton", "sdpa", "flash", "reference"]
 
 
 def dump_config(command: str, plain: dict[str, Any]) -> str:

@@ -45,7 +45,7 @@ class InContextAgent:
         self.greedy, self.control = greedy, control
         device = generator.device
         self.memory: ModelCache | StepBuffer = (
-            ModelCache(model.config, num_envs, device=device)
+            ModelCache(model.config, num_envs, device=device, attention=model.attention)
             if kv_cache
             else StepBuffer(model, num_envs)
         )

@@ -45,7 +45,9 @@ def run_doctor(config: DoctorConfig) -> None:
 def _report(label: str, check: Callable[[], str]) -> None:
     try:
         outcome = f"ok, {check()}"
-    except (RuntimeError, ValueError, AssertionError) as error:
+    except ValueError as error:  # the kernels' own reasons
+        outcome = f"not here: {error}"
+    except (RuntimeError, AssertionError) as error:
         outcome = f"FAILS: {str(error).splitlines()[0]}"
     print(f"{label:<28} {outcome}")
 
@@ -58,10 +60,12 @@ def _attention(implementation: str, device: torch.device) -> str:
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, 200, 4, 16, generator=generator) for _ in range(3))
     expected = attention(q.double(), k.double(), v.double(), window=50, impl="reference")
-    q, k, v = (x.to(device) for x in (q, k, v))
+    # flash-attn computes in 16 bits alone.
+    dtype, tolerance = (torch.float16, 1e-2) if implementation == "flash" else (q.dtype, 1e-4)
+    q, k, v = (x.to(device, dtype) for x in (q, k, v))
     out = attention(q, k, v, window=50, impl=implementation)  # type: ignore[arg-type]
     error = (out.cpu().double() - expected).abs().max().item()
-    assert error < 1e-4, f"error {error:.1e} against the reference"
+    assert error < tolerance, f"error {error:.1e} against the reference"
     return f"error {error:.1e} against the reference in float64"
 
 

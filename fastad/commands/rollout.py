@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fastad.config import Attention
 from fastad.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,8 +45,11 @@ class RolloutConfig:
     control: Literal["none", "no-reward", "wiped-context"] = "none"
     """no-reward: the model is shown rewards of 0. wiped-context: it forgets at every episode.
     Learning in context must vanish in both, unless the episode's end gives the reward away."""
-    attention: Literal["auto", "sdpa", "reference"] = "auto"
-    """Attention implementation. A named one never falls back."""
+    attention: Attention = "auto"
+    """Attention implementation; a named one never falls back. auto: triton on GPUs, sdpa on CPUs.
+    triton: our kernels (on a CPU only with TRITON_INTERPRET=1, which is slow). sdpa: PyTorch's.
+    flash: the flash-attn package, 16-bit GPUs only, without a KV cache. reference: the plain
+    specification."""
     seed: int = 0
     """Of the environments and the actions."""
     plot: Path | None = None
@@ -63,6 +67,7 @@ class RolloutConfig:
 
 def run_rollout(config: RolloutConfig) -> dict[str, Any]:
     """Roll out, print a table, write a picture; returns every figure by name."""
+    from fastad.attention import check_attention
     from fastad.device import choose_device
     from fastad.evaluate.held_out import try_model
     from fastad.evaluate.summary import figures_of, print_table, save_picture
@@ -76,6 +81,7 @@ def run_rollout(config: RolloutConfig) -> dict[str, Any]:
         )
     model = load_model(config.run).to(device)
     model.attention = config.attention
+    check_attention(config.attention, model.config.head_dim, device, kv_cache=config.kv_cache)
     info, tasks = load_task_set(config)
     episodes = episodes_per_window(config.run, info) if config.episodes is None else config.episodes
     steps = episodes * info.episode_length * len(tasks.rows)

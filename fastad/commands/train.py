@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from fastad.config import Attention
 from fastad.errors import UserError
 from fastad.model.config import ModelConfig
 from fastad.train.settings import TrainSettings
@@ -42,8 +43,11 @@ class TrainConfig:
     shows)."""
     eval_tasks: int = 32
     """Held-out tasks that are rolled out during training, at most, with eval_every."""
-    attention: Literal["auto", "sdpa", "reference"] = "auto"
-    """Attention implementation. A named one never falls back."""
+    attention: Attention = "auto"
+    """Attention implementation; a named one never falls back. auto: triton on GPUs, sdpa on CPUs.
+    triton: our kernels (on a CPU only with TRITON_INTERPRET=1, which is slow). sdpa: PyTorch's.
+    flash: the flash-attn package, 16-bit GPUs only, without a KV cache. reference: the plain
+    specification."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
     threads: int | None = None
@@ -65,6 +69,7 @@ def run_train(config: TrainConfig) -> float:
     """Train; returns the seconds spent on updates, evaluation excluded."""
     import torch
 
+    from fastad.attention import check_attention
     from fastad.device import choose_device
     from fastad.histories.reader import HistoryDataset
     from fastad.progress import progress
@@ -96,6 +101,7 @@ def run_train(config: TrainConfig) -> float:
     torch.manual_seed(settings.seed)
     model = build_model(config.model, dataset, sampler).to(device)
     model.attention = config.attention
+    check_attention(config.attention, config.model.head_dim, device, settings.precision)
     model.check_length(sampler.num_steps * config.model.tokens_per_step)
     evaluate = _evaluation(config, dataset, sampler, model) if settings.eval_every else None
     run = RunFolder(config.out, config, resume=config.resume, overwrite=config.overwrite)

@@ -1,9 +1,10 @@
 """The KV cache of a whole model: one ring per layer."""
 
 import torch
-from fastad_kernels import RingCache
+from fastad_kernels import Implementation, RingCache
 from torch import Tensor
 
+from fastad.attention import make_ring
 from fastad.model.config import ModelConfig
 
 
@@ -17,6 +18,7 @@ class ModelCache(list[RingCache]):
             of so many steps, less one.
         dtype: Of the storage.
         device: Of the storage.
+        attention: The implementation that will read it, which decides the order in memory.
     """
 
     def __init__(
@@ -27,11 +29,18 @@ class ModelCache(list[RingCache]):
         prompt_steps: int = 1,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        attention: Implementation = "auto",
     ) -> None:
         capacity = config.context + prompt_steps * config.tokens_per_step - 1
         super().__init__(
-            RingCache(
-                batch_size, capacity, config.kv_heads, config.head_dim, dtype=dtype, device=device
+            make_ring(
+                attention,
+                batch_size,
+                capacity,
+                config.kv_heads,
+                config.head_dim,
+                dtype=dtype,
+                device=device,
             )
             for _ in range(config.num_layers)
         )
