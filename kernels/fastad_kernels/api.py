@@ -54,7 +54,8 @@ def attention(
     _check_settings(q, window, scale, alibi_slopes, dropout, dropout_seed)
     module = find_implementation(impl, q)
     out: Tensor = module.attention(
-        q, k, v, window=window, causal=causal, scale=_scale(scale, q), alibi_slopes=alibi_slopes,
+        q, k, v, window=window, causal=causal, scale=_scale(scale, q),
+        alibi_slopes=_packed(alibi_slopes),
         dropout=dropout, dropout_seed=_seed(module, q, dropout, dropout_seed),
     )  # fmt: skip
     return out
@@ -117,9 +118,9 @@ def attention_varlen(
     _check_settings(q, window, scale, alibi_slopes, dropout, dropout_seed)
     module = find_implementation(impl, q)
     out: Tensor = module.attention_varlen(
-        q, k, v, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k,
+        q, k, v, cu_seqlens_q=cu_seqlens_q.contiguous(), cu_seqlens_k=cu_seqlens_k.contiguous(),
         max_seqlen_q=max_seqlen_q, max_seqlen_k=max_seqlen_k, window=window, causal=causal,
-        scale=_scale(scale, q), alibi_slopes=alibi_slopes, dropout=dropout,
+        scale=_scale(scale, q), alibi_slopes=_packed(alibi_slopes), dropout=dropout,
         dropout_seed=_seed(module, q, dropout, dropout_seed),
     )  # fmt: skip
     return out
@@ -166,7 +167,7 @@ def decode_attention(
     checks.check_rope(q, rope)
     out: Tensor = find_implementation(impl, q).decode_attention(
         q, k, v, cache, window=window, scale=_scale(scale, q),
-        alibi_slopes=alibi_slopes, rope=rope,
+        alibi_slopes=_packed(alibi_slopes), rope=rope,
     )  # fmt: skip
     return out
 
@@ -183,6 +184,11 @@ def _check_settings(
     checks.check_scale(scale)
     checks.check_slopes(q, alibi_slopes)
     checks.check_dropout(q, dropout, dropout_seed)
+
+
+def _packed(alibi_slopes: Tensor | None) -> Tensor | None:
+    """Without gaps between the slopes, as kernels read them."""
+    return None if alibi_slopes is None else alibi_slopes.contiguous()
 
 
 def _scale(scale: float | None, q: Tensor) -> float:

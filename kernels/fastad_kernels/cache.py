@@ -132,7 +132,9 @@ class RingCache:
 
     def advance(self, num_new: int) -> None:
         """Note on the host that a kernel has appended `num_new` tokens and moved `lengths`."""
-        if self.lockstep is not None:
+        if self.lengths.is_cuda and torch.cuda.is_current_stream_capturing():
+            self.lockstep = None  # a captured step moves `lengths` whenever it is replayed
+        elif self.lockstep is not None:
             self.lockstep += num_new
 
     def read(self, num_slots: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from tests.kernels.tolerance import assert_as_exact_as_plain
 pytest.importorskip("triton")
 
 from fastad_kernels import alibi_slopes, attention, attention_varlen, reference
-from fastad_kernels.triton import backward
+from fastad_kernels.triton import backward, forward
 
 from tests.kernels.test_triton_forward import DEVICE, cumulate, make_qkv
 
@@ -215,6 +215,21 @@ def test_nan_in_one_packed_sequence_leaves_its_neighbours_alone():
         assert gradient[55:].isfinite().all()
 
 
+def test_packed_tokens_beyond_the_last_sequence_get_no_gradient():
+    q, k, v = make_qkv((90, 90), 16, (2, 2), torch.float32, layout="packed")
+    cu_seqlens, grad_out = cumulate([30, 25]), make_gradient(q)
+    for x in (q, k, v, grad_out):
+        x[55:] = math.nan
+    settings = DEFAULTS | {
+        "cu_seqlens_q": cu_seqlens, "cu_seqlens_k": cu_seqlens, "max_seqlen_q": 30,
+        "max_seqlen_k": 30,
+    }  # fmt: skip
+    out, lse2 = forward.launch(q, k, v, **settings)
+    for gradient in backward.launch(grad_out, q, k, v, out, lse2, **settings):
+        assert gradient[:55].isfinite().all()
+        assert (gradient[55:] == 0).all()
+
+
 def test_an_expanded_gradient_is_read_like_a_whole_one():
     q, k, v = make_qkv((65, 65), 16, (2, 1), torch.float32)
     ones = torch.ones_like(q)
@@ -235,7 +250,6 @@ def test_every_access_stays_inside_and_every_gradient_is_written_once(layout):
     if DEVICE != "cpu":
         pytest.skip("addresses are watched in the interpreter")
     from fastad_kernels.testing.addresses import check_addresses
-    from fastad_kernels.triton import backward, forward
 
     q, k, v = make_qkv((130, 201), 16, (4, 2), torch.float16, layout=layout)
     packed = layout == "packed"

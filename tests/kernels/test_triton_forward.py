@@ -10,8 +10,9 @@ from tests.kernels.tolerance import assert_as_exact_as_plain
 
 pytest.importorskip("triton")
 
-from fastad_kernels import alibi_slopes, attention, reference
+from fastad_kernels import alibi_slopes, attention, attention_varlen, reference
 from fastad_kernels.triton import forward
+from fastad_kernels.triton.tiles import dot_precision
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CASES = pairwise(
@@ -197,3 +198,52 @@ def test_every_access_stays_inside_and_every_result_is_written_once(layout, wind
     if window is not None and not packed:
         # Of 201 keys the first query, beside key 71, sees those from 7 on.
         assert traffic["p_k"].read.unique == (201 - 7) * 16 * 2 * k.shape[0]
+
+
+def test_steep_slopes_lose_no_precision():
+    q, k, v = make_qkv((300, 300), 16, (4, 2), torch.float32)
+    actual, plain, exact = run(
+        q, k, v, None, window=None, causal=True, scale=0.25, dropout=0.0, dropout_seed=None,
+        alibi_slopes=torch.tensor([0.25, 0.5, 1.0, 2.0], device=DEVICE),
+    )  # fmt: skip
+    for name, a, p, e in zip(("out", "lse"), actual, plain, exact, strict=True):
+        assert_as_exact_as_plain(a, p, e, name)
+
+
+def test_slopes_and_sequence_ends_may_lie_apart_in_memory():
+    q, k, v = make_qkv((40, 40), 16, (4, 4), torch.float64, layout="packed")
+    slopes = torch.tensor([0.5, -1.0, 0.25, -1.0, 0.125, -1.0, 1.0, -1.0], device=DEVICE)[::2]
+    ends = torch.tensor([[0, 9], [7, 9], [40, 9]], dtype=torch.int32, device=DEVICE)[:, 0]
+    expected, actual = (
+        attention_varlen(
+            q, k, v, cu_seqlens_q=ends, cu_seqlens_k=ends, max_seqlen_q=33, max_seqlen_k=33,
+            alibi_slopes=slopes, impl=impl,
+        )
+        for impl in ("reference", "triton")
+    )  # fmt: skip
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_tokens_beyond_the_last_sequence_give_zero():
+    q, k, v = make_qkv((40, 40), 16, (2, 2), torch.float32, layout="packed")
+    out, _ = forward.launch(
+        q, k, v, cu_seqlens_q=cumulate([30]), cu_seqlens_k=cumulate([30]), max_seqlen_q=30,
+        max_seqlen_k=30, window=None, causal=True, scale=1.0, alibi_slopes=None, dropout=0.0,
+        dropout_seed=None,
+    )  # fmt: skip
+    assert (out[30:] == 0).all()
+
+
+def test_either_of_pytorchs_settings_for_float32_products_is_followed():
+    matmul = torch.backends.cuda.matmul
+    if not hasattr(matmul, "fp32_precision"):
+        pytest.skip("this PyTorch has the older setting alone")
+    before = matmul.fp32_precision
+    try:
+        matmul.fp32_precision = "tf32"
+        assert dot_precision(torch.float32) == "tf32"
+        assert dot_precision(torch.float16) == "ieee"
+        matmul.fp32_precision = "ieee"
+        assert dot_precision(torch.float32) == "ieee"
+    finally:
+        matmul.fp32_precision = before

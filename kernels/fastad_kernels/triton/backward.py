@@ -26,7 +26,7 @@ from fastad_kernels.philox import drop_threshold, keep_scale
 from fastad_kernels.triton.backward_dkdv import _attention_backward_dkdv_kernel
 from fastad_kernels.triton.backward_dq import _attention_backward_dq_kernel
 from fastad_kernels.triton.backward_shared import LOG2_E
-from fastad_kernels.triton.tiles import Tile, current_architecture, find_tile
+from fastad_kernels.triton.tiles import Tile, current_architecture, dot_precision, find_tile
 
 
 def launch(
@@ -75,7 +75,7 @@ def launch(
     packed = cu_seqlens_q is not None
     num_heads, num_kv_heads, head_dim = q.shape[-2], k.shape[-2], q.shape[-1]
     out, lse2 = out.contiguous(), lse2.contiguous()
-    grad_out, q, k, v = (_with_contiguous_features(x) for x in (grad_out, q, k, v))
+    grad_out, q, k, v = map(_readable, (grad_out, q, k, v))
     # Only a packed batch can have tokens that no program owns.
     allocate = torch.zeros if packed else torch.empty
     dq, dk, dv = (allocate(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
@@ -85,46 +85,52 @@ def launch(
     batch = cu_seqlens_q.shape[0] - 1 if cu_seqlens_q is not None else q.shape[0]
     windowed = window is not None and window < max_seqlen_k
     threshold, keep = drop_threshold(dropout), keep_scale(dropout)
-    tf32 = q.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32
     strides = [stride for x in (q, k, v, grad_out) for stride in _strides(x)]
     strides += [0 if packed else lse2.stride(0), lse2.stride(-2)]
     sizes = (max_seqlen_q, max_seqlen_k, window if windowed else 0)
     settings = {
         "NUM_HEADS": num_heads, "GROUP": num_heads // num_kv_heads, "HEAD_DIM": head_dim,
         "CAUSAL": causal, "WINDOW": windowed, "ALIBI": alibi_slopes is not None,
-        "DROPOUT": threshold > 0, "PACKED": packed, "PRECISION": "tf32" if tf32 else "ieee",
+        "DROPOUT": threshold > 0, "PACKED": packed, "PRECISION": dot_precision(q.dtype),
         "ACC": tl.float64 if q.dtype == torch.float64 else tl.float32, "enable_fp_fusion": True,
     }  # fmt: skip
-    architecture = current_architecture()
+    # Triton launches on the current device, whatever the tensors are on.
+    with torch.cuda.device_of(q):
+        architecture = current_architecture()
 
-    suffix = "_dropout" if threshold > 0 else ""
-    tile, key_tile = (
-        find_tile(architecture, head_dim, which + suffix, q.element_size())
-        for which in ("dq", "dkdv")
-    )
-    split_bias = alibi_slopes is not None and q.element_size() == 2
-    tile_lse2 = torch.empty_like(lse2) if split_bias else lse2
+        suffix = "_dropout" if threshold > 0 else ""
+        tile, key_tile = (
+            find_tile(architecture, head_dim, which + suffix, q.element_size())
+            for which in ("dq", "dkdv")
+        )
+        split_bias = alibi_slopes is not None and q.element_size() == 2
+        tile_lse2 = torch.empty_like(lse2) if split_bias else lse2
 
-    num_blocks = triton.cdiv(max_seqlen_q, tile.block_m)
-    _attention_backward_dq_kernel[(num_blocks * batch * num_heads,)](
-        q, k, v, out, grad_out, lse2, tile_lse2, delta, dq,
-        alibi_slopes, dropout_seed, cu_seqlens_q, cu_seqlens_k, *strides,
-        num_blocks, *sizes, threshold, scale * LOG2_E.value, scale * keep, 1.0 / keep,
-        **settings, **_constants(tile), ROW_TILE=key_tile.block_m,
-    )  # fmt: skip
-    num_blocks = triton.cdiv(max_seqlen_k, key_tile.block_n)
-    _attention_backward_dkdv_kernel[(num_blocks * batch * num_kv_heads,)](
-        q, k, v, grad_out, tile_lse2, delta, dk, dv,
-        alibi_slopes, dropout_seed, cu_seqlens_q, cu_seqlens_k, *strides,
-        num_blocks, *sizes, threshold, scale * LOG2_E.value, scale * keep, keep,
-        **settings, **_constants(key_tile),
-    )  # fmt: skip
+        num_blocks = triton.cdiv(max_seqlen_q, tile.block_m)
+        _attention_backward_dq_kernel[(num_blocks * batch * num_heads,)](
+            q, k, v, out, grad_out, lse2, tile_lse2, delta, dq,
+            alibi_slopes, dropout_seed, cu_seqlens_q, cu_seqlens_k, *strides,
+            num_blocks, *sizes, threshold, scale * LOG2_E.value, scale * keep, 1.0 / keep,
+            **settings, **_constants(tile), ROW_TILE=key_tile.block_m,
+        )  # fmt: skip
+        num_blocks = triton.cdiv(max_seqlen_k, key_tile.block_n)
+        _attention_backward_dkdv_kernel[(num_blocks * batch * num_kv_heads,)](
+            q, k, v, grad_out, tile_lse2, delta, dk, dv,
+            alibi_slopes, dropout_seed, cu_seqlens_q, cu_seqlens_k, *strides,
+            num_blocks, *sizes, threshold, scale * LOG2_E.value, scale * keep, keep,
+            **settings, **_constants(key_tile),
+        )  # fmt: skip
     return dq, dk, dv
 
 
-def _with_contiguous_features(x: Tensor) -> Tensor:
-    """A gradient often comes expanded, with all strides 0; the kernels read whole rows."""
-    return x if x.stride(-1) == 1 else x.contiguous()
+def _readable(x: Tensor) -> Tensor:
+    """Itself or a contiguous copy, if the kernels cannot read it.
+
+    They read the features of a token as one run, which those of a gradient often are not (an
+    expanded one has strides of 0), and count from head to head in 32 bits.
+    """
+    far = abs(x.stride(-2)) * x.shape[-2] >= 2**31
+    return x.contiguous() if x.stride(-1) != 1 or far else x
 
 
 def _strides(x: Tensor) -> tuple[int, ...]:

@@ -88,8 +88,8 @@ def _dkdv_tiles(
         if ALIBI:
             slope = tl.load(p_slopes + member).to(ACC) * LOG2_E
         first_lse = tl.cast(member, tl.int64) * stride_lh
-        p_q_head = p_q + tl.cast(member, tl.int64) * stride_qh
-        p_do_head = p_do + tl.cast(member, tl.int64) * stride_doh
+        p_q_head = p_q + member * stride_qh
+        p_do_head = p_do + member * stride_doh
         b_dk, b_dv = _dkdv_tile(
             b_dk, b_dv, b_k, b_v, tile * BLOCK_M, low, high,
             p_q_head, stride_qt, p_do_head, stride_dot,

@@ -14,7 +14,7 @@ from fastad_kernels.cache import RingCache
 from fastad_kernels.checks import check_no_grad, check_ring_layout, check_rows
 from fastad_kernels.triton.combine import _combine_kernel
 from fastad_kernels.triton.decode import _decode_kernel
-from fastad_kernels.triton.tiles import Tile, current_architecture, find_tile
+from fastad_kernels.triton.tiles import Tile, current_architecture, dot_precision, find_tile
 
 # Wider tiles of key/value heads (heads * head dim) spill; by the size of an element.
 MAX_WIDTH = {1: 128, 2: 128, 4: 64}
@@ -158,14 +158,16 @@ def decode_attention_op(
     ring = (keys, values, key_scales, value_scales, lengths)
     chunk = chunk_length(q.shape[2] // k.shape[2])
     chunks = [slice(start, start + chunk) for start in range(0, q.shape[1], chunk)]
-    outputs = [
-        _launch(
-            q[:, part], k[:, part], v[:, part], *ring, alibi_slopes,
-            None if cos is None else cos[:, part], None if sin is None else sin[:, part],
-            window, scale, num_splits,
-        )
-        for part in chunks
-    ]  # fmt: skip
+    # Triton launches on the current device, whatever the tensors are on.
+    with torch.cuda.device_of(q):
+        outputs = [
+            _launch(
+                q[:, part], k[:, part], v[:, part], *ring, alibi_slopes,
+                None if cos is None else cos[:, part], None if sin is None else sin[:, part],
+                window, scale, num_splits,
+            )
+            for part in chunks
+        ]  # fmt: skip
     if not outputs:
         return q.new_empty(q.shape)  # no tokens
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
@@ -243,7 +245,6 @@ def _launch(
         shape = (batch, plan.num_splits, num_new, num_heads)
         partial = torch.empty(*shape, head_dim, dtype=accumulator, device=q.device)
         lse = torch.empty(shape, dtype=accumulator, device=q.device)
-    assert cos is None or sin is None or cos.stride() == sin.stride()
     alone = not split and plan.num_tiles == 1
     _decode_kernel[(batch * plan.num_tiles, plan.num_splits)](
         q, k, v, keys, values,
@@ -259,7 +260,7 @@ def _launch(
         SCALE=scale, NUM_KV_HEADS=num_kv_heads, GROUP=num_heads // num_kv_heads,
         HEADS=plan.heads, D=head_dim, NUM_NEW=num_new, ROWS=plan.rows, BLOCK_T=plan.block_t,
         BLOCK_N=plan.tile.block_n, ROPE=cos is not None, ALIBI=alibi_slopes is not None,
-        INT8=key_scales is not None, SPLIT=split, ADVANCE=alone, PRECISION=_precision(),
+        INT8=key_scales is not None, SPLIT=split, ADVANCE=alone, PRECISION=dot_precision(q.dtype),
         num_warps=plan.tile.num_warps, num_stages=plan.tile.num_stages, enable_fp_fusion=True,
         **({"maxnreg": MAX_REGISTERS} if architecture.startswith("sm_") else {}),
     )  # fmt: skip
@@ -286,7 +287,3 @@ def _num_multiprocessors(device: torch.device) -> int:
     if device.type != "cuda":
         return 1
     return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-def _precision() -> str:
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"

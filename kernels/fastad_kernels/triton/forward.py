@@ -4,7 +4,7 @@ A program takes one block of queries of one head and walks the keys of its band 
 the interior, where every score counts and nothing is masked, then over what is left, the edge of
 the window and the diagonal with the ragged end. Softmax runs in base 2 with the scale folded in. Of
 ALiBi's -slope * (query - key) the part that is the same for a whole row cancels in the softmax, so
-the scores get slope * (key - origin) alone.
+the scores of 16-bit tokens get slope * (key - origin) alone.
 """
 
 import math
@@ -17,7 +17,7 @@ from torch import Tensor
 from fastad_kernels.checks import check_rows
 from fastad_kernels.philox import drop_threshold, keep_scale
 from fastad_kernels.triton.dropout import keep_mask
-from fastad_kernels.triton.tiles import current_architecture, find_tile
+from fastad_kernels.triton.tiles import current_architecture, dot_precision, find_tile
 
 LOG2_E = math.log2(math.e)
 _LOG2_E = tl.constexpr(LOG2_E)
@@ -64,6 +64,8 @@ def _attend_tiles(
     Where MASKED, `gap` keys from `gap_at` on are left out, and keys outside [low, high), which no
     query of the block sees, are not even loaded.
     """
+    # What cancels has been rounded before: with fp32 tokens that would show, with 16 bits not.
+    WHOLE_BIAS: tl.constexpr = b_q.dtype.primitive_bitwidth > 16
     columns = tl.arange(0, BLOCK_N)
     dims = tl.arange(0, D)
     # [BLOCK_N, D]
@@ -95,7 +97,11 @@ def _attend_tiles(
                 visible = visible & (keys[None, :] > positions[:, None] - window)
             b_s = tl.where(visible, b_s, float("-inf"))
         if ALIBI:
-            b_s = b_s * scale_log2 + (slope * (keys - origin).to(ACC))[None, :]
+            if WHOLE_BIAS:
+                b_bias = slope * (keys[None, :] - positions[:, None]).to(ACC)
+            else:
+                b_bias = (slope * (keys - origin).to(ACC))[None, :]
+            b_s = b_s * scale_log2 + b_bias
             new_max = tl.maximum(row_max, tl.max(b_s, 1))
             b_p = tl.exp2(b_s - new_max[:, None])
         else:
@@ -207,7 +213,7 @@ def _attention_forward_kernel(
     blind = row_sum == 0.0
     row_sum = tl.where(blind, 1.0, row_sum)
     lse = row_max + tl.log2(row_sum)
-    if ALIBI:
+    if ALIBI and b_q.dtype.primitive_bitwidth == 16:
         lse -= slope * (positions - origin).to(ACC)
     tl.store(p_lse + rows, tl.where(blind, float("-inf"), lse), mask=in_rows)
     factor = 1.0 / row_sum
@@ -271,7 +277,9 @@ def launch(
     num_tokens, num_heads, head_dim = q.shape[-3:]
     batch = q.shape[0] if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1
     is_float64 = q.dtype == torch.float64
-    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    # Only a packed batch can have tokens that no program owns.
+    allocate = torch.zeros if q.ndim == 3 else torch.empty
+    out = allocate(q.shape, dtype=q.dtype, device=q.device)
     lse2 = torch.empty(
         (num_heads, num_tokens) if packed else (batch, num_heads, num_tokens),
         dtype=torch.float64 if is_float64 else torch.float32, device=q.device,
@@ -280,7 +288,6 @@ def launch(
         return out, lse2
     windowed = window is not None and window < max_seqlen_k
     threshold = drop_threshold(dropout)
-    tf32 = q.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32
     # Triton launches on the current device, whatever the tensors are on.
     with torch.cuda.device_of(q):
         tile = find_tile(current_architecture(), head_dim, "forward", q.element_size())
@@ -293,7 +300,7 @@ def launch(
             window if windowed else 0, threshold, scale * LOG2_E, keep_scale(dropout),
             CAUSAL=causal, WINDOW=windowed, ALIBI=alibi_slopes is not None,
             DROPOUT=threshold > 0, PACKED=packed, D=head_dim,
-            BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, PRECISION="tf32" if tf32 else "ieee",
+            BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, PRECISION=dot_precision(q.dtype),
             ACC=tl.float64 if is_float64 else tl.float32,
             num_warps=tile.num_warps, num_stages=tile.num_stages, enable_fp_fusion=True,
         )  # fmt: skip

@@ -7,6 +7,7 @@ score, then occupancy. Nothing is tuned at run time.
 from dataclasses import dataclass
 from functools import cache
 
+import torch
 import triton
 
 
@@ -103,10 +104,10 @@ _TABLE |= {
     },
     ("sm_100", "dq", 2): {
         16: Tile(128, 64, 4, 2), 32: Tile(128, 64, 4, 2),
-        64: Tile(128, 64, 8, 2), 128: Tile(128, 64, 8, 2),
+        64: Tile(128, 64, 4, 2), 128: Tile(128, 64, 8, 2),
     },
     ("sm_100", "dq_dropout", 2): {
-        16: Tile(64, 64, 4, 2), 32: Tile(64, 64, 4, 2),
+        16: Tile(64, 64, 4, 2), 32: Tile(128, 64, 8, 2),
         64: Tile(128, 64, 8, 2), 128: Tile(128, 64, 8, 2),
     },
     ("sm_100", "dkdv", 2): {
@@ -180,6 +181,15 @@ def find_tile(architecture: str, head_dim: int, which: str, element_size: int = 
         if rows := _TABLE.get((architecture, *key)):
             return rows[head_dim]
     raise KeyError((architecture, which, head_dim))
+
+
+def dot_precision(dtype: torch.dtype) -> str:
+    """How float32 products are formed: as PyTorch's setting for matrix products says."""
+    matmul = torch.backends.cuda.matmul
+    # Since PyTorch 2.9 there is a newer setting; reading the older one raises once it was used.
+    setting = getattr(matmul, "fp32_precision", None)
+    tf32 = matmul.allow_tf32 if setting is None else setting == "tf32"
+    return "tf32" if tf32 and dtype == torch.float32 else "ieee"
 
 
 def current_architecture() -> str:
