@@ -127,18 +127,19 @@ _TABLE |= {
         64: Tile(32, 128, 4, 1), 128: Tile(32, 128, 4, 1),
     },
     ("gfx942", "dq", 4): dict.fromkeys((16, 32, 64, 128), Tile(64, 32, 2, 1)),
-    ("gfx942", "dkdv", 4): dict.fromkeys((16, 32, 64, 128), Tile(32, 64, 2, 1)),
+    ("gfx942", "dkdv", 4): dict.fromkeys((16, 32, 64), Tile(32, 64, 2, 1))
+    | {128: Tile(16, 32, 2, 1)},
     ("gfx942", "dq", 8): dict.fromkeys((16, 32, 64, 128), Tile(32, 32, 4, 1)),
     ("gfx942", "dkdv", 8): dict.fromkeys((16, 32, 64, 128), Tile(32, 32, 4, 1)),
 }  # fmt: skip
 
 for _architecture_name in ("sm_80", "sm_90", "sm_100"):
     _TABLE[_architecture_name, "dq", 4] = {
-        16: Tile(64, 32, 4, 2), 32: Tile(64, 32, 4, 2),
-        64: Tile(32, 32, 4, 1), 128: Tile(16, 16, 4, 1),
+        16: Tile(64, 32, 4, 2), 32: Tile(32, 32, 4, 2),
+        64: Tile(32, 32, 8, 1), 128: Tile(16, 16, 8, 1),
     }  # fmt: skip
     _TABLE[_architecture_name, "dkdv", 4] = {
-        16: Tile(32, 64, 4, 2), 32: Tile(32, 64, 4, 2),
+        16: Tile(32, 64, 4, 1 if _architecture_name == "sm_80" else 2), 32: Tile(32, 64, 4, 2),
         64: Tile(16, 32, 4, 1), 128: Tile(16, 16, 4, 1),
     }  # fmt: skip
     _TABLE[_architecture_name, "dq", 8] = dict.fromkeys((16, 32, 64, 128), Tile(16, 16, 4, 1))
