@@ -328,3 +328,16 @@ def test_steps_are_race_free_in_bounds_and_touch_each_live_byte_once(
             written = sum(part.written.per_program for part in parts)
             assert read == live * row_bytes
             assert written == 3 * num_new * row_bytes
+
+
+def test_slopes_may_lie_apart_in_memory():
+    generator = torch.Generator().manual_seed(0)
+    slopes = torch.tensor([0.5, -1.0, 0.25, -1.0, 0.125, -1.0, 1.0, -1.0], device=DEVICE)[::2]
+    rings = [RingCache(2, 6, 4, 16, device=DEVICE, order="token") for _ in range(2)]
+    for _ in range(8):
+        q, k, v = (torch.randn(2, 1, 4, 16, generator=generator).to(DEVICE) for _ in range(3))
+        expected, actual = (
+            decode_attention(q, k, v, ring, window=6, alibi_slopes=slopes, impl=impl)
+            for ring, impl in zip(rings, ("reference", "triton"), strict=True)
+        )
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)

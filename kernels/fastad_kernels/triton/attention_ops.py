@@ -28,7 +28,7 @@ def attention(
 ) -> Tensor:
     """Softmax attention over whole sequences; arguments as in `fastad_kernels.attention`."""
     out, _ = attention_op(
-        q, k, v, None, None, _contiguous(alibi_slopes), dropout_seed,
+        q, k, v, None, None, alibi_slopes, dropout_seed,
         q.shape[1], k.shape[1], window, causal, scale, dropout,
     )  # fmt: skip
     return out
@@ -52,15 +52,10 @@ def attention_varlen(
 ) -> Tensor:
     """Each sequence by itself; arguments as in `fastad_kernels.attention_varlen`."""
     out, _ = attention_op(
-        q, k, v, _contiguous(cu_seqlens_q), _contiguous(cu_seqlens_k), _contiguous(alibi_slopes),
-        dropout_seed, max_seqlen_q, max_seqlen_k, window, causal, scale, dropout,
+        q, k, v, cu_seqlens_q, cu_seqlens_k, alibi_slopes, dropout_seed,
+        max_seqlen_q, max_seqlen_k, window, causal, scale, dropout,
     )  # fmt: skip
     return out
-
-
-def _contiguous(x: Tensor | None) -> Tensor | None:
-    """Kernels read slopes and boundaries one after the other."""
-    return None if x is None else x.contiguous()
 
 
 @torch.library.custom_op("fastad::attention", mutates_args=())
