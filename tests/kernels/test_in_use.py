@@ -14,6 +14,8 @@ ROOM = ["--env-options", "size=3", "episode_length=4"]
 COLLECT = [*ROOM, "--num-histories", "8", "--num-episodes", "5", "--num-test-tasks", "2"]
 MODEL = ["--width", "32", "--num-heads", "2", "--num-layers", "2", "--context", "6"]
 TRAIN = [*MODEL, "--positions", "rope", "--batch-size", "4", "--updates", "5", "--log-every", "1"]
+# Muon orthogonalises in bfloat16: it makes 1e-5 of a rounding difference in five updates.
+TRAIN += ["--optimizer", "adamw"]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def test_five_updates_have_the_losses_of_the_reference(runs):
     ours, expected = losses(runs["triton"]), losses(runs["reference"])
     assert len(ours) == 5
     assert len(set(expected)) == 5
-    assert ours == pytest.approx(expected, rel=1e-5)
+    assert ours == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("implementation", ["triton", "reference"])
