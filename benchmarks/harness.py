@@ -1,0 +1,108 @@
+"""What every benchmark goes through: the correctness gate first, then the clock."""
+
+import importlib
+import os
+import statistics
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+MIN_ROUND_SECONDS = 0.1  # shorter calls are repeated within a round
+ROUNDS = 7
+TOLERANCE = 1e-5  # relative to the largest value compared, in float32
+
+
+class Measure:
+    """The fixture through which a benchmark reports its row.
+
+    Args:
+        benchmark: pytest-benchmark's fixture.
+        row: What is known of the row so far; completed here.
+        quick: Take two short rounds: shows that the benchmark works, measures nothing.
+    """
+
+    def __init__(self, benchmark: Any, row: dict[str, Any], *, quick: bool) -> None:
+        self.benchmark, self.row, self.quick = benchmark, row, quick
+
+    def gate(self, difference: float, *, tolerance: float = TOLERANCE) -> None:
+        """Refuse to time what is not correct.
+
+        Args:
+            difference: From the specification, relative to its largest value.
+            tolerance: Largest difference allowed.
+        """
+        self.row["difference"] = difference
+        if not difference <= tolerance:  # NaN fails too
+            pytest.fail(
+                f"differs by {difference:.1e} of the largest value, {tolerance:.0e} is allowed: "
+                "nothing was timed",
+                pytrace=False,
+            )
+
+    def rate(self, call: Callable[[], Any], *, work: float, unit: str) -> None:
+        """Time `call`, which does `work` units, and report units per second.
+
+        One call warms up; then come rounds of at least `MIN_ROUND_SECONDS` each.
+        """
+        call()
+        _synchronise()
+        began = time.perf_counter()
+        call()
+        _synchronise()
+        once = time.perf_counter() - began
+        repeats = 1 if self.quick else max(1, round(MIN_ROUND_SECONDS / max(once, 1e-7)))
+
+        def timed() -> None:
+            call()
+            _synchronise()
+
+        self.benchmark.pedantic(
+            timed, rounds=2 if self.quick else ROUNDS, iterations=repeats, warmup_rounds=1
+        )
+        self.values([work / seconds for seconds in self.benchmark.stats.stats.data], unit=unit)
+
+    def values(self, values: list[float], *, unit: str) -> None:
+        """Report measured values: their median, 20th and 80th percentile."""
+        low, high = values[0], values[0]
+        if len(values) > 1:
+            fifths = statistics.quantiles(values, n=5, method="inclusive")
+            low, high = fifths[0], fifths[-1]
+        self.row |= {
+            "unit": unit,
+            "median": statistics.median(values),
+            "p20": low,
+            "p80": high,
+            "rounds": len(values),
+        }
+
+
+def relative_difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """Largest difference, as a share of the largest value expected."""
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
+
+
+def peer(module: str) -> ModuleType:
+    """Import a peer's library, or leave the row out with the command that installs it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        pytest.skip(f"{error}; install it with: pip install 'fastad[bench]'")
+
+
+def needs_memory(num_bytes: float) -> None:
+    """Leave the row out where the device has not so much memory left."""
+    if torch.cuda.is_available():
+        free = torch.cuda.mem_get_info()[0]
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if num_bytes > 0.7 * free:
+        pytest.skip(f"needs {num_bytes / 1e9:.0f} GB of memory, {free / 1e9:.0f} GB are free")
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
