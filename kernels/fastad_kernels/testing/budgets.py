@@ -123,7 +123,7 @@ def defects(row: Row) -> list[str]:
         found.append(f"spills: {row.spills}, {row.stack_bytes} bytes of stack per thread")
     if row.shared_bytes > row.shared_limit:
         found.append(f"shared_bytes={row.shared_bytes} exceeds {row.shared_limit}: cannot launch")
-    if row.matrix_operation is None and not row.variant.endswith("/float32"):
+    if row.matrix_operation is None and "/float32" not in row.variant:
         found.append("no tensor-core instruction")
     return found
 

@@ -16,7 +16,7 @@ from fastad_kernels.positions import alibi_slopes
 from fastad_kernels.testing.compile import TARGETS, Compiled, compile_launches
 
 HEAD_DIMS = (16, 32, 64, 128)
-FEATURES = ("plain", "band", "all", "float32")
+FEATURES = ("plain", "alibi", "band", "all", "float32", "float32_all")
 
 PASSES = ("forward", "dq", "dkdv", "decode")
 
@@ -31,10 +31,11 @@ class Variant:
         architecture: A key of `compile.TARGETS`.
         kernel: "forward", "dq", "dkdv" or "decode".
         head_dim: D.
-        features: "plain" is causal attention in bfloat16, or decode of 3 tokens; "band" adds a
-            window and ALiBi, or ALiBi and RoPE; "all" adds dropout, packing and grouped heads, or
-            int8 storage, splits and grouped heads; "float32" is "plain" in full precision, which
-            takes no tensor cores on NVIDIA.
+        features: "plain" is causal attention in bfloat16, or decode of 3 tokens; "alibi" adds
+            ALiBi; "band" adds a window and ALiBi, or ALiBi and RoPE; "all" adds dropout, packing
+            and grouped heads, or int8 storage, splits and grouped heads; "float32" and
+            "float32_all" are "plain" and "all" in full precision, which takes no tensor cores on
+            NVIDIA. Decode has no "alibi", since it always has a window, and no "float32_all".
     """
 
     architecture: str
@@ -56,6 +57,7 @@ def all_variants() -> list[Variant]:
         for kernel in PASSES
         for head_dim in HEAD_DIMS
         for features in FEATURES
+        if kernel != "decode" or features not in ("alibi", "float32_all")
     ]
 
 
@@ -90,13 +92,14 @@ def bytes_per_tile(variant: Variant, compiled: Compiled) -> int:
 
 
 def _dtype(features: str) -> torch.dtype:
-    return torch.float32 if features == "float32" else torch.bfloat16
+    return torch.float32 if features.startswith("float32") else torch.bfloat16
 
 
 def _arguments(head_dim: int, features: str) -> tuple[list[Tensor], list[Any]]:
     """q, k, v, and what follows them in `attention_op`."""
     batch, length, num_heads = 2, 1024, 4
-    banded, full = features in ("band", "all"), features == "all"
+    full = features in ("all", "float32_all")
+    banded = full or features == "band"
     num_kv_heads = 2 if full else num_heads
     shapes = [(batch, length, heads, head_dim) for heads in (num_heads, num_kv_heads, num_kv_heads)]
     tensors = [torch.zeros(shape, dtype=_dtype(features)) for shape in shapes]
@@ -105,7 +108,7 @@ def _arguments(head_dim: int, features: str) -> tuple[list[Tensor], list[Any]]:
     cu_seqlens = torch.arange(0, batch * length + 1, length, dtype=torch.int32) if full else None
     rest = [
         cu_seqlens, cu_seqlens,
-        alibi_slopes(num_heads) if banded else None,
+        alibi_slopes(num_heads) if banded or features == "alibi" else None,
         torch.zeros(1, dtype=torch.int64) if full else None,
         length, length, _WINDOW if banded else None, True, 1 / math.sqrt(head_dim),
         0.125 if full else 0.0,

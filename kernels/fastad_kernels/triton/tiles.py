@@ -104,7 +104,7 @@ _TABLE |= {
     },
     ("sm_100", "dq", 2): {
         16: Tile(128, 64, 4, 2), 32: Tile(128, 64, 4, 2),
-        64: Tile(128, 64, 8, 2), 128: Tile(128, 64, 8, 2),
+        64: Tile(128, 32, 4, 2), 128: Tile(128, 64, 8, 2),
     },
     ("sm_100", "dq_dropout", 2): {
         16: Tile(64, 64, 4, 2), 32: Tile(128, 64, 8, 2),
@@ -126,7 +126,8 @@ _TABLE |= {
         16: Tile(64, 128, 4, 1), 32: Tile(32, 128, 4, 2),
         64: Tile(32, 128, 4, 1), 128: Tile(32, 128, 4, 1),
     },
-    ("gfx942", "dq", 4): dict.fromkeys((16, 32, 64, 128), Tile(64, 32, 2, 1)),
+    ("gfx942", "dq", 4): dict.fromkeys((16, 32, 64), Tile(64, 32, 2, 1))
+    | {128: Tile(128, 32, 4, 1)},
     ("gfx942", "dkdv", 4): dict.fromkeys((16, 32, 64), Tile(32, 64, 2, 1))
     | {128: Tile(16, 32, 2, 1)},
     ("gfx942", "dq", 8): dict.fromkeys((16, 32, 64, 128), Tile(32, 32, 4, 1)),
@@ -194,7 +195,7 @@ def dot_precision(dtype: torch.dtype) -> str:
 
 
 def current_architecture() -> str:
-    """Which rows of the table the current device takes: those of the newest not newer than it."""
+    """Which rows of the table the current device takes."""
     if triton.knobs.runtime.interpret:
         return "interpreter"
     target = triton.runtime.driver.active.get_current_target()
@@ -206,4 +207,6 @@ def _architecture(backend: str, arch: str) -> str:
     if backend == "hip":
         return "gfx942"
     capability = int(arch)
+    if capability >= 120:
+        return "sm_80"  # consumer cards: 99 KB of shared memory, no tensor memory
     return "sm_100" if capability >= 100 else "sm_90" if capability >= 90 else "sm_80"
