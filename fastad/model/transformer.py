@@ -56,7 +56,7 @@ class Block(nn.Module):
         return out
 
     def _mlp(self, x: Tensor) -> Tensor:
-        out: Tensor = self.mlp_out(F.gelu(self.mlp_in(x), approximate="tanh"))
+        out: Tensor = self.mlp_out(F.gelu(self.mlp_in(x)))
         return out
 
 

@@ -3,6 +3,8 @@
 Linear in the sequence: a block of queries is set against the keys of its band alone.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -133,17 +135,20 @@ def _banded(
 ) -> Tensor:
     """Causal attention within `window`, (B, H, T, D), block of queries by block of queries."""
     block = max(window // 4, MIN_BLOCK)
-    reach = -(-(window - 1) // block)  # earlier blocks that a query may look into
-    bias = _bias(block, (reach + 1) * block, reach * block, True, window, alibi_slopes, q)
-    # Blocks are split once and joined again, not sliced out: the gradient of a slice is as long
-    # as the whole sequence, which would make the backward pass quadratic.
-    key_blocks, value_blocks = k.split(block, dim=2), v.split(block, dim=2)
+    num_tokens = q.shape[2]
+    reach = -(-(window - 1) // block) * block  # how far back the first query of a block may look
+    bias = _bias(block, reach + block, reach, True, window, alibi_slopes, q)
+    if bias.dtype == torch.bool:
+        # The fused kernel would turn it into numbers for every block, forward and backward.
+        bias = torch.zeros_like(bias, dtype=q.dtype).masked_fill(~bias, float("-inf"))
+    starts = range(0, num_tokens, block)
+    bounds = [(max(0, start - reach), min(start + block, num_tokens)) for start in starts]
+    blocks = zip(
+        q.split(block, dim=2), _Spans.apply(k, bounds), _Spans.apply(v, bounds), strict=True
+    )
     outputs = []
-    for index, queries in enumerate(q.split(block, dim=2)):
-        first = max(0, index - reach)
-        keys = torch.cat(key_blocks[first : index + 1], dim=2)
-        values = torch.cat(value_blocks[first : index + 1], dim=2)
-        skip = (reach - (index - first)) * block
+    for start, (queries, keys, values) in zip(starts, blocks, strict=True):
+        skip = max(0, reach - start)
         mask = bias[..., : queries.shape[2], skip : skip + keys.shape[2]]
         outputs.append(
             F.scaled_dot_product_attention(
@@ -151,6 +156,28 @@ def _banded(
             )
         )
     return torch.cat(outputs, dim=2)
+
+
+class _Spans(torch.autograd.Function):
+    """Overlapping spans of a sequence (B, H, T, D), as views.
+
+    The gradient of a plain slice is as long as the whole sequence, which would make the backward
+    pass quadratic; here every span adds to its own place.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bounds: list[tuple[int, int]]) -> tuple[Tensor, ...]:
+        ctx.bounds, ctx.num_tokens = bounds, x.shape[2]
+        return tuple(x[:, :, start:end] for start, end in bounds)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        batch, heads, _, dim = gradients[0].shape
+        # As the projections lie in memory: token by token.
+        total = gradients[0].new_zeros(batch, ctx.num_tokens, heads, dim).transpose(1, 2)
+        for (start, end), gradient in zip(ctx.bounds, gradients, strict=True):
+            total[:, :, start:end] += gradient
+        return total, None
 
 
 def decode_attention(

@@ -1,0 +1,75 @@
+"""Hugging Face's GPT-2 with the weights of a fastad model: the same function, another engine."""
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.harness import peer
+from fastad.model.transformer import Transformer
+from fastad.steps import Steps
+
+
+class GPT2(nn.Module):
+    """The blocks and the cache are Hugging Face's; embedding and head are the model's own.
+
+    Its logits equal the model's as long as everything lies within the model's context: GPT-2's
+    attention has no window.
+
+    Args:
+        model: Without positions (GPT-2's own places are set to zero), fused layout, pre-norm.
+        num_places: Longest sequence.
+    """
+
+    def __init__(self, model: Transformer, num_places: int) -> None:
+        super().__init__()
+        transformers = peer("transformers")
+        config = model.config
+        assert (config.positions, config.layout, config.norm) == ("none", "fused", "pre")
+        sizes = transformers.GPT2Config(
+            vocab_size=1,
+            bos_token_id=None,
+            eos_token_id=None,
+            n_positions=num_places,
+            n_embd=config.width,
+            n_layer=config.num_layers,
+            n_head=config.num_heads,
+            activation_function="gelu_new",  # GELU by tanh, as in fastad
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+        )
+        self.body = transformers.GPT2Model(sizes)
+        self.embedding, self.head = model.embedding, model.head
+        self.body.to(model.head.weight.device)
+        _copy_weights(model, self.body)
+
+    def forward(self, steps: Steps) -> Tensor:
+        """Logits (B, T, A), all steps at once."""
+        tokens = self.embedding(steps, torch.empty(0))
+        return self.head(self.body(inputs_embeds=tokens, use_cache=False).last_hidden_state)
+
+    @torch.inference_mode()
+    def decode(self, steps: Steps, cache: object) -> Tensor:
+        """Logits (B, A) of the newest of the steps (B, T), which are added to its `DynamicCache`."""
+        tokens = self.embedding(steps, torch.empty(0))
+        out = self.body(inputs_embeds=tokens, past_key_values=cache, use_cache=True)
+        return self.head(out.last_hidden_state[:, -1])
+
+
+@torch.no_grad()
+def _copy_weights(model: Transformer, body: nn.Module) -> None:
+    body.wpe.weight.zero_()
+    body.ln_f.load_state_dict(model.final_norm.state_dict())
+    for ours, theirs in zip(model.blocks, body.h, strict=True):
+        theirs.ln_1.load_state_dict(ours.attention_norm.state_dict())
+        theirs.ln_2.load_state_dict(ours.mlp_norm.state_dict())
+        projections = (ours.query, ours.key, ours.value)
+        _copy_linear(projections, theirs.attn.c_attn)
+        _copy_linear((ours.attention_out,), theirs.attn.c_proj)
+        _copy_linear((ours.mlp_in,), theirs.mlp.c_fc)
+        _copy_linear((ours.mlp_out,), theirs.mlp.c_proj)
+
+
+def _copy_linear(ours: tuple[nn.Linear, ...], theirs: nn.Module) -> None:
+    """GPT-2 keeps its matrices transposed."""
+    theirs.weight.copy_(torch.cat([linear.weight for linear in ours]).T)
+    theirs.bias.copy_(torch.cat([linear.bias for linear in ours]))
