@@ -1,12 +1,13 @@
 """The one loop in which anything acts: source learners and the frozen model alike."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from fastad.envs.base import BatchedEnv
+from fastad.graph import GraphedStep
 
 
 class Transition(NamedTuple):
@@ -21,6 +22,18 @@ class Transition(NamedTuple):
     terminated: Tensor  # (N,) bool
     truncated: Tensor  # (N,) bool
     action_probs: Tensor  # (N, A) float32, the agent's own distribution, before any action noise
+
+
+class _Step(NamedTuple):
+    """The observation after a transition, then the transition's own fields."""
+
+    next_observation: Tensor
+    observation: Tensor
+    action: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    action_probs: Tensor
 
 
 class Agent(Protocol):
@@ -52,6 +65,7 @@ def interact(
     block_steps: int,
     generator: torch.Generator,
     action_noise: float = 0.0,
+    cuda_graph: bool = False,
 ) -> Iterator[Transition]:
     """Let `agent` act in `env` from a fresh reset and yield what happened, block by block.
 
@@ -63,14 +77,14 @@ def interact(
         generator: Draws the action noise.
         action_noise: Probability that a uniformly random action is executed instead of the
             agent's. `action_probs` stays the agent's own clean distribution (arXiv 2312.12275).
+        cuda_graph: Record a step of agent and environment together and replay it, on a GPU.
 
     Yields:
         Blocks with fields of shape (N, steps, ...).
     """
     num_actions = env.num_actions
-    observation = env.reset()
-    steps: list[Transition] = []
-    for step in range(num_steps):
+
+    def act_and_observe(observation: Tensor) -> _Step:
         action, action_probs = agent.act(observation)
         if action_noise > 0.0:
             shape, device = action.shape, action.device
@@ -80,8 +94,16 @@ def interact(
         next_observation, reward, terminated, truncated = env.step(action)
         transition = Transition(observation, action, reward, terminated, truncated, action_probs)
         agent.observe(transition, env.final_observation)
-        observation = next_observation
-        steps.append(transition)
+        return _Step(next_observation, *transition)
+
+    take_step: Callable[[Tensor], _Step] = act_and_observe
+    if cuda_graph:
+        take_step = GraphedStep(act_and_observe, (generator, env.generator))
+    observation = env.reset()
+    steps: list[Transition] = []
+    for step in range(num_steps):
+        observation, *transition = take_step(observation)
+        steps.append(Transition(*transition))
         if len(steps) == block_steps or step == num_steps - 1:
             yield Transition(*(torch.stack(field, dim=1) for field in zip(*steps, strict=True)))
             steps = []

@@ -1,14 +1,18 @@
 """The rollout engine: one loop, the cache as an option, contexts per environment."""
 
+import shutil
+
 import pytest
 import torch
 
+from fastad.context import CachedContext, RecomputedContext
 from fastad.envs.registry import make_env
 from fastad.errors import UserError
 from fastad.interact import Transition, interact
 from fastad.model.config import ModelConfig
 from fastad.model.transformer import Transformer
 from fastad.rollout import InContextAgent, cache_error, rollout
+from fastad.steps import Steps
 
 GOALS = torch.tensor([[0, 0], [2, 1], [1, 2], [2, 2]])
 
@@ -26,6 +30,13 @@ def make_model(env, **changes):
     with torch.no_grad():
         model.head.weight.mul_(8.0)  # decided enough that a wrong logit shows in the actions
     return model.eval()
+
+
+def make_agent(model, generator, *, kv_cache=True, untracked=False, **options):
+    context = (
+        CachedContext(model, 4, untracked=untracked) if kv_cache else RecomputedContext(model, 4)
+    )
+    return InContextAgent(context, model.num_actions, 4, generator=generator, **options)
 
 
 def play(model, *, num_episodes, seed=0, **options):
@@ -76,7 +87,7 @@ def test_returns_are_the_rewards_summed_per_task_and_episode():
 def test_greedy_takes_the_most_probable_action():
     model = make_model(make_room()[0])
     env, generator = make_room()
-    agent = InContextAgent(model, 4, generator=generator, greedy=True)
+    agent = make_agent(model, generator, greedy=True)
     for block in interact(env, agent, num_steps=8, block_steps=1, generator=generator):
         assert torch.equal(block.action[:, 0], block.action_probs[:, 0].argmax(dim=1))
 
@@ -88,7 +99,7 @@ def test_re_tasking_one_environment_clears_its_context_only(kv_cache):
 
     def logits_after(forget):
         env, generator = make_room()
-        agent = InContextAgent(model, 4, generator=generator, kv_cache=kv_cache)
+        agent = make_agent(model, generator, kv_cache=kv_cache)
         observation, seen = env.reset(), []
         for step in range(14):
             if step == 6 and forget:
@@ -114,9 +125,7 @@ def test_re_tasking_one_environment_clears_its_context_only(kv_cache):
 def test_a_wiped_context_makes_every_episode_the_first(kv_cache):
     model = make_model(make_room()[0])
     env, generator = make_room()
-    agent = InContextAgent(
-        model, 4, generator=generator, kv_cache=kv_cache, control="wiped-context", greedy=True
-    )
+    agent = make_agent(model, generator, kv_cache=kv_cache, control="wiped-context", greedy=True)
     blocks = list(interact(env, agent, num_steps=12, block_steps=4, generator=generator))
     for block in blocks[1:]:
         torch.testing.assert_close(block.action_probs, blocks[0].action_probs)
@@ -125,7 +134,7 @@ def test_a_wiped_context_makes_every_episode_the_first(kv_cache):
 def test_no_reward_shows_the_model_zeros_while_the_return_is_real():
     model = make_model(make_room()[0])
     env, generator = make_room(goals=torch.tensor([[1, 0]] * 4))
-    agent = InContextAgent(model, 4, generator=generator, control="no-reward")
+    agent = make_agent(model, generator, control="no-reward")
     rewards, shown = 0.0, []
     for block in interact(env, agent, num_steps=40, block_steps=1, generator=generator):
         rewards += block.reward.sum().item()
@@ -161,3 +170,39 @@ def test_learned_positions_refuse_a_rollout_that_would_slide():
     rollout(model, env, num_episodes=2, generator=generator)
     with pytest.raises(UserError, match="cannot slide, but 12 tokens"):
         rollout(model, env, num_episodes=3, generator=generator)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for a CPU needs g++")
+def test_a_compiled_step_has_the_same_logits_around_the_ring():
+    model = make_model(make_room()[0], context=8)
+    contexts = [CachedContext(model, 4, compile=flag) for flag in (False, True)]
+    steps = random_steps(30)
+    with torch.inference_mode():
+        for step in steps:
+            expected, actual = (context.predict(step) for context in contexts)
+            torch.testing.assert_close(actual, expected)
+
+
+def test_compiling_without_a_compiler_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(UserError, match=r"C\+\+ compiler"):
+        play(make_model(make_room()[0]), num_episodes=1, compile=True)
+
+
+def test_only_the_cached_step_can_be_compiled():
+    with pytest.raises(UserError, match="--kv-cache"):
+        play(make_model(make_room()[0]), num_episodes=1, compile=True, kv_cache=False)
+
+
+def random_steps(count):
+    generator = torch.Generator().manual_seed(2)
+    return [
+        Steps(
+            torch.randint(3, (4, 1, 2), generator=generator),
+            torch.randint(5, (4, 1), generator=generator),
+            torch.rand((4, 1), generator=generator),
+            torch.tensor([[step % 4 == 0]] * 4),
+            torch.tensor([[step % 4]] * 4),
+        )
+        for step in range(count)
+    ]

@@ -32,7 +32,7 @@ class GPT2(nn.Module):
             n_embd=config.width,
             n_layer=config.num_layers,
             n_head=config.num_heads,
-            activation_function="gelu_new",  # GELU by tanh, as in fastad
+            activation_function="gelu",  # exact, as in fastad; its default is by tanh
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,

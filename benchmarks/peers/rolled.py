@@ -41,5 +41,5 @@ class RolledCache:
             self.layers[index] = keys, values
             out = F.scaled_dot_product_attention(q, keys, values)
             x = x + block.attention_out(out.transpose(1, 2).flatten(2))
-            x = x + block.mlp_out(F.gelu(block.mlp_in(block.mlp_norm(x)), approximate="tanh"))
+            x = x + block.mlp_out(F.gelu(block.mlp_in(block.mlp_norm(x))))
         return model.head(model.final_norm(x))[:, -1]

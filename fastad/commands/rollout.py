@@ -50,6 +50,11 @@ class RolloutConfig:
     triton: our kernels (on a CPU only with TRITON_INTERPRET=1, which is slow). sdpa: PyTorch's.
     flash: the flash-attn package, 16-bit GPUs only, without a KV cache. reference: the plain
     specification."""
+    compile: bool = False
+    """Compile the cached step with torch.compile: quicker by a third or more, after up to half a
+    minute. On CPUs this needs a C++ compiler."""
+    cuda_graph: bool = True
+    """On GPUs, record one step of model, sampling and environment as a CUDA graph and replay it."""
     seed: int = 0
     """Of the environments and the actions."""
     plot: Path | None = None
@@ -99,7 +104,8 @@ def run_rollout(config: RolloutConfig) -> dict[str, Any]:
 
         trial = try_model(
             model, tasks, num_episodes=episodes, kv_cache=config.kv_cache, greedy=config.greedy,
-            control=config.control, on_block=on_block,
+            control=config.control, compile=config.compile, cuda_graph=config.cuda_graph,
+            on_block=on_block,
         )  # fmt: skip
     figures = figures_of(trial, tasks, kv_cache=config.kv_cache)
     figures |= {"control": config.control, "split": config.split, "run": str(config.run)}

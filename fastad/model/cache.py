@@ -54,6 +54,11 @@ class ModelCache(list[RingCache]):
         lockstep = self[0].lockstep
         return int(self[0].lengths.max()) if lockstep is None else lockstep
 
+    def untrack(self) -> None:
+        """See `RingCache.untrack`."""
+        for ring in self:
+            ring.untrack()
+
     def forget(self, mask: Tensor | None = None) -> None:
         """Clear the context of the environments in `mask`, (N,) bool; of all if None."""
         for ring in self:

@@ -26,7 +26,7 @@ class RingCache:
         value_scales: As `key_scales`.
         lengths: (B,) int64, tokens ever appended since the last reset; also the next position.
         lockstep: The common length where it is known on the host without asking the device;
-            None once some environments alone were reset.
+            None once some environments alone were reset, or after `untrack`.
 
     Args:
         batch_size: `B`.
@@ -78,6 +78,7 @@ class RingCache:
             )
         self.lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
         self.lockstep: int | None = 0
+        self._is_tracked = True
 
     @property
     def capacity(self) -> int:
@@ -86,17 +87,21 @@ class RingCache:
 
     def reset(self, mask: Tensor | None = None) -> None:
         """Forget the context of the environments in `mask`, (B,) bool; of all if None."""
-        if mask is not None and mask.device.type == "cpu":
+        if mask is not None and mask.device.type == "cpu" and self._is_tracked:
             # Asking costs nothing here, and lockstep is worth keeping.
             if not mask.any():
                 return
             mask = None if mask.all() else mask
         if mask is None:
             self.lengths.zero_()
-            self.lockstep = 0
+            self.lockstep = 0 if self._is_tracked else None
         else:
             self.lengths.masked_fill_(mask, 0)
             self.lockstep = None
+
+    def untrack(self) -> None:
+        """Know lengths on the device alone: every step then performs the same operations."""
+        self._is_tracked, self.lockstep = False, None
 
     def append(self, k: Tensor, v: Tensor) -> None:
         """Write new tokens k, v (B, T, Hkv, D) at `lengths`, which advances by T."""

@@ -1,0 +1,146 @@
+"""Environment steps per second of a whole rollout step: model, sampling, environment.
+
+Dark Room, a model of 4 layers and width 64, and a context that is full, as it is for most of a
+long rollout. Past its context, recomputing exactly takes more tokens than the context: through
+its layers a prediction depends on 4 * (context - 1) + 1 of them. Both are shown.
+
+GPT-2 is Hugging Face's, with the same weights and its own cache; it cannot slide, so the newest
+token is cropped from its cache after each step, which costs nothing, and the next one takes its
+place. The rolled copy is exact here because the model has no positions.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.harness import Measure, needs_memory, peer, relative_difference
+from benchmarks.models import DEVICE, dark_room, make_model, random_steps
+from benchmarks.peers.gpt2 import GPT2
+from benchmarks.peers.rolled import RolledCache
+from fastad.context import CachedContext, Context, RecomputedContext, check_compiler
+from fastad.errors import UserError
+from fastad.interact import interact
+from fastad.model.transformer import Transformer
+from fastad.rollout import InContextAgent
+from fastad.steps import Steps
+
+MAX_RECOMPUTED = 300_000  # tokens of one step; more would take minutes per measurement
+GATE_CONTEXT = 32
+
+
+@dataclass(frozen=True)
+class Case:
+    """So many environments, and the tokens that a prediction sees in one layer."""
+
+    num_envs: int
+    context: int
+
+    def __str__(self) -> str:
+        return f"{self.num_envs} environments, context {self.context}"
+
+
+CASES = [Case(n, context) for context in (400, 2048, 8192) for n in (1, 64, 1024)]
+QUICK = [Case(2, 40)]
+
+
+class _Cached(CachedContext):
+    def __init__(self, model: Transformer, num_envs: int, *, full: bool, compile: bool) -> None:
+        if compile:
+            try:
+                check_compiler(torch.device(DEVICE))
+            except UserError as error:
+                pytest.skip(str(error))
+        super().__init__(model, num_envs, device=DEVICE, compile=compile)
+        if full:
+            for ring in self.cache:
+                chunk = random_keys(model, num_envs, 1)[0].transpose(1, 2)
+                for _ in range(ring.capacity):
+                    ring.append(chunk, chunk)
+
+
+class _Rolled(RolledCache):
+    def __init__(self, model: Transformer, num_envs: int, *, full: bool) -> None:
+        super().__init__(model, num_envs)
+        if full:
+            self.layers = [random_keys(model, num_envs, model.config.context) for _ in model.blocks]
+
+    def predict(self, steps: Steps) -> Tensor:
+        return self.decode(steps)
+
+
+class _GPT2:
+    def __init__(self, model: Transformer, num_envs: int, *, full: bool) -> None:
+        self.gpt2 = GPT2(model, model.config.context).eval()
+        self.cache, self.full = peer("transformers").DynamicCache(), full
+        if full:
+            for layer in range(len(model.blocks)):
+                self.cache.update(*random_keys(model, num_envs, model.config.context - 1), layer)
+
+    def predict(self, steps: Steps) -> Tensor:
+        logits = self.gpt2.decode(steps, self.cache)
+        if self.full:
+            self.cache.crop(-1)
+        return logits
+
+
+class _Recomputed(RecomputedContext):
+    def __init__(self, model: Transformer, num_envs: int, *, full: bool, field: bool) -> None:
+        super().__init__(model, num_envs)
+        if full:
+            self.capacity = model.config.receptive_field if field else model.config.context
+            if num_envs * self.capacity > MAX_RECOMPUTED:
+                pytest.skip(f"every step would recompute {num_envs * self.capacity:,} tokens")
+            steps = random_steps(num_envs, self.capacity)
+            self.steps = [Steps(*(f[:, t : t + 1] for f in steps)) for t in range(self.capacity)]
+            self.lengths += self.capacity
+
+
+SIDES: dict[str, Callable[..., Context]] = {
+    "ring cache": lambda *args, **full: _Cached(*args, **full, compile=False),
+    "ring cache, compiled step": lambda *args, **full: _Cached(*args, **full, compile=True),
+    "rolled copy": _Rolled,
+    "GPT-2, Hugging Face": _GPT2,
+    "recomputing the context": lambda *args, **full: _Recomputed(*args, **full, field=False),
+    "recomputing all that counts": lambda *args, **full: _Recomputed(*args, **full, field=True),
+}
+
+
+def random_keys(model: Transformer, num_envs: int, num_tokens: int) -> tuple[Tensor, Tensor]:
+    """What fills a cache: keys and values, each (N, H, tokens, D)."""
+    shape = (num_envs, model.config.num_heads, num_tokens, model.config.head_dim)
+    return torch.randn(shape, device=DEVICE), torch.randn(shape, device=DEVICE)
+
+
+@torch.inference_mode()
+def difference(side: str) -> float:
+    """Of the last logits of a short context that slides, from those of one whole pass."""
+    model = make_model(GATE_CONTEXT)
+    # GPT-2 sees everything: it computes the same function until the context is full.
+    num_steps = GATE_CONTEXT if "GPT-2" in side else 4 * GATE_CONTEXT
+    steps = random_steps(4, num_steps)
+    context = SIDES[side](model, 4, full=False)
+    for t in range(num_steps):
+        logits = context.predict(Steps(*(field[:, t : t + 1] for field in steps)))
+    return relative_difference(logits, model(steps)[:, -1])
+
+
+def test_rollout(measure: Measure, case: Case, side: str) -> None:
+    """See the module."""
+    measure.gate(difference(side))
+    model = make_model(case.context)
+    config = model.config
+    # Copies are twice as large for a moment, one layer at a time.
+    needs_memory(case.num_envs * case.context * 2 * config.width * 4 * (config.num_layers + 1))
+    env, generator = dark_room(case.num_envs)
+    with torch.inference_mode():
+        context = SIDES[side](model, case.num_envs, full=True)
+    agent = InContextAgent(context, model.num_actions, case.num_envs, generator=generator)
+    block_steps = 1 if "recomputing" in side or case.num_envs * case.context > 10**6 else 20
+    steps = interact(
+        env, agent, num_steps=10**9, block_steps=block_steps, generator=generator,
+        cuda_graph=DEVICE == "cuda" and side == "ring cache",
+    )  # fmt: skip
+    measure.rate(lambda: next(steps), work=block_steps * case.num_envs, unit="steps/s")

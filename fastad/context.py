@@ -1,0 +1,109 @@
+"""What the frozen model remembers of N environments, kept or recomputed: the same logits."""
+
+import os
+import shutil
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fastad.errors import UserError
+from fastad.model.cache import ModelCache
+from fastad.model.transformer import Transformer
+from fastad.steps import Steps
+
+
+class Context(Protocol):
+    """Everything that `N` environments have shown the model so far."""
+
+    def predict(self, steps: Steps) -> Tensor:
+        """Add the newest step (N, 1) and return its logits (N, A)."""
+        ...
+
+    def forget(self, mask: Tensor) -> None:
+        """Clear the context of the environments in `mask`, (N,) bool, and of no other."""
+        ...
+
+
+class CachedContext:
+    """Keys and values of the last tokens in rings; one step costs the same at any length.
+
+    Args:
+        model: In evaluation mode.
+        num_envs: `N`.
+        device: Of the model.
+        compile: Compile the step with `torch.compile`, which takes a while at the first one.
+        untracked: Keep lengths on the device alone, so that every step performs the same
+            operations on the same memory and can be replayed as a CUDA graph.
+
+    Raises:
+        UserError: If the step shall be compiled and no C++ compiler is there.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        num_envs: int,
+        *,
+        device: torch.device | str = "cpu",
+        compile: bool = False,
+        untracked: bool = False,
+    ) -> None:
+        self.cache = ModelCache(model.config, num_envs, device=device, attention=model.attention)
+        if untracked:
+            self.cache.untrack()
+        self.forward: Callable[[Steps, ModelCache], Tensor] = model
+        if compile:
+            check_compiler(torch.device(device))
+            self.forward = torch.compile(model)
+
+    def predict(self, steps: Steps) -> Tensor:
+        """See `Context.predict`."""
+        return self.forward(steps, self.cache)[:, -1]
+
+    def forget(self, mask: Tensor) -> None:
+        """See `Context.forget`."""
+        self.cache.forget(mask)
+
+
+class RecomputedContext:
+    """The steps that can influence a prediction, from which it is computed every time.
+
+    A query sees `W` tokens, but through L layers L * (W - 1) + 1 of them reach it: that many are
+    kept, per environment.
+    """
+
+    def __init__(self, model: Transformer, num_envs: int) -> None:
+        self.model = model
+        self.capacity = -(-model.config.receptive_field // model.config.tokens_per_step)
+        self.lengths = torch.zeros(num_envs, dtype=torch.int64)  # on the host
+        self.steps: list[Steps] = []  # the newest `capacity` of them, each (N, 1)
+
+    def predict(self, steps: Steps) -> Tensor:
+        """See `Context.predict`."""
+        self.lengths = (self.lengths + 1).clamp(max=self.capacity)
+        total = int(self.lengths.max())
+        self.steps = [*self.steps, steps][-total:]
+        logits = steps.previous_reward.new_empty((len(self.lengths), self.model.num_actions))
+        whole = Steps(*(torch.cat(field, dim=1) for field in zip(*self.steps, strict=True)))
+        # Environments with equally long contexts are recomputed together.
+        for length in self.lengths.unique().tolist():
+            rows = (self.lengths == length).to(logits.device)
+            context = Steps(*(field[rows, total - length :] for field in whole))
+            logits[rows] = self.model(context)[:, -1]
+        return logits
+
+    def forget(self, mask: Tensor) -> None:
+        """See `Context.forget`."""
+        self.lengths = self.lengths.masked_fill(mask.cpu(), 0)
+
+
+def check_compiler(device: torch.device) -> None:
+    """Refuse to compile for a CPU without a C++ compiler; GPUs bring theirs along."""
+    compilers = [os.environ.get("CXX", ""), "g++", "clang++", "cl"]
+    if device.type == "cpu" and not any(shutil.which(name) for name in compilers if name):
+        raise UserError(
+            "compile=True needs a C++ compiler on CPUs, and none of g++, clang++ or $CXX is "
+            "there; install one (Debian: apt install g++) or leave --compile out"
+        )

@@ -1,0 +1,81 @@
+"""A cached step of agent and environment can be replayed as a CUDA graph; shown without a GPU."""
+
+import pytest
+import torch
+from fastad_kernels.testing.host_sync import forbid_host_sync
+from fastad_kernels.testing.replay import Recording
+
+from fastad.context import CachedContext
+from fastad.envs.registry import env_class, make_env
+from fastad.interact import Transition
+from fastad.model.config import ModelConfig
+from fastad.model.transformer import Transformer
+from fastad.rollout import InContextAgent
+
+NUM_ENVS, NUM_STEPS = 4, 30
+ENVS = {
+    "dark-room": {"size": 3, "episode_length": 4},
+    "dark-key-to-door": {"size": 3, "episode_length": 6},
+    "bernoulli-bandit": {"num_arms": 3},
+}
+
+
+def make_step(name, positions, *, untracked, control="none"):
+    """A step that writes its transition to fixed memory, and that memory."""
+    options = ENVS[name]
+    generator = torch.Generator().manual_seed(0)
+    tasks = env_class(name).enumerate_tasks(**options)
+    if tasks is None:
+        tasks = torch.rand(NUM_ENVS, 3, generator=generator)
+    env = make_env(name, tasks[:NUM_ENVS], generator=generator, **options)
+    torch.manual_seed(0)
+    config = ModelConfig(context=10, width=16, num_heads=2, positions=positions)
+    model = Transformer(config, env.observation_space, env.action_space, env.episode_length).eval()
+    model.attention = "reference"  # asks the host nothing on any device
+    context = CachedContext(model, NUM_ENVS, untracked=untracked)
+    agent = InContextAgent(
+        context, model.num_actions, NUM_ENVS, generator=generator, control=control
+    )
+    observation = env.reset()
+
+    def step():
+        action, probs = agent.act(observation)
+        after, reward, terminated, truncated = env.step(action)
+        transition = Transition(observation, action, reward, terminated, truncated, probs)
+        agent.observe(transition, env.final_observation)
+        observation.copy_(after)
+        return action, reward, probs
+
+    return step
+
+
+@pytest.mark.parametrize("control", ["none", "no-reward", "wiped-context"])
+@pytest.mark.parametrize("positions", ["none", "rope", "alibi"])
+@pytest.mark.parametrize("name", list(ENVS))
+def test_a_replayed_step_goes_on_as_a_true_one_would(name, positions, control):
+    true_step = make_step(name, positions, untracked=False, control=control)
+    expected = [[out.clone() for out in true_step()] for _ in range(NUM_STEPS)]
+
+    step = make_step(name, positions, untracked=True, control=control)
+    actual = [[out.clone() for out in step()] for _ in range(2)]
+    with forbid_host_sync(), Recording() as recording:
+        outputs = step()
+    actual.append([out.clone() for out in outputs])
+    while len(actual) < NUM_STEPS:  # three times around the ring
+        recording.replay()
+        actual.append([out.clone() for out in outputs])
+    for one, other in zip(actual, expected, strict=True):
+        assert torch.equal(one[0], other[0])
+        assert torch.equal(one[1], other[1])
+        torch.testing.assert_close(one[2], other[2])
+
+
+def test_a_step_that_counts_on_the_host_is_caught():
+    """What `untracked` is for: the slot of a tracked ring is a number of the recording."""
+    step, untracked = (make_step("dark-room", "none", untracked=flag) for flag in (False, True))
+    with Recording() as recording:
+        outputs = step()
+    for _ in range(20):
+        recording.replay()
+        expected = untracked()
+    assert not torch.equal(outputs[2], expected[2])
