@@ -1,7 +1,7 @@
 """A step recorded as a CUDA graph: one launch instead of hundreds."""
 
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ Outputs = TypeVar("Outputs", bound=tuple[Tensor, ...])
 WARM_UP = 3  # steps before recording, in which libraries load kernels and choose among them
 
 
-class GraphedStep:
+class GraphedStep(Generic[Outputs]):
     """`step(observation)`, run as it is at first, then recorded once and replayed.
 
     Every call is a true step, the first ones too. The step must read nothing on the host and

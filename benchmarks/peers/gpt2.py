@@ -49,7 +49,7 @@ class GPT2(nn.Module):
 
     @torch.inference_mode()
     def decode(self, steps: Steps, cache: object) -> Tensor:
-        """Logits (B, A) of the newest of the steps (B, T), which are added to its `DynamicCache`."""
+        """Logits (B, A) of the newest of the steps (B, T), which join its `DynamicCache`."""
         tokens = self.embedding(steps, torch.empty(0))
         out = self.body(inputs_embeds=tokens, past_key_values=cache, use_cache=True)
         return self.head(out.last_hidden_state[:, -1])
