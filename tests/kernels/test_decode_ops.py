@@ -136,7 +136,8 @@ def plan(shape=(64, 3, 4, 16), kv_heads=4, **settings):
         ((64, 1, 2, 128), 2, 4, 1, 16),
         ((64, 3, 6, 16), 6, 2, 2, 16),  # the largest power of two that divides 6
         ((64, 1, 32, 16), 2, 2, 2, 32),  # 16 query heads per key/value head
-        ((64, 16, 8, 16), 8, 2, 4, 64),  # at most 64 rows
+        ((64, 16, 8, 16), 8, 2, 2, 32),  # at most 32 rows
+        ((64, 16, 8, 16), 8, 4, 1, 16),  # half of that with 4 bytes
     ],
 )
 def test_a_tile_has_as_many_heads_as_fit(shape, kv_heads, element_size, heads, rows):
@@ -169,7 +170,8 @@ def test_splits_fill_the_device_but_not_with_crumbs(window, programs, splits):
 
 
 def test_chunks_of_new_tokens_fit_the_rows_of_a_tile():
-    assert [chunk_length(group) for group in (1, 4, 8, 64, 100)] == [16, 16, 8, 1, 1]
+    assert [chunk_length(group, 2) for group in (1, 2, 4, 32, 100)] == [16, 16, 8, 1, 1]
+    assert [chunk_length(group, 4) for group in (1, 2, 4, 32, 100)] == [16, 8, 4, 1, 1]
 
 
 def test_tiles_go_by_the_wider_of_queries_and_storage():
@@ -179,6 +181,12 @@ def test_tiles_go_by_the_wider_of_queries_and_storage():
     f16, f32, f64, i8 = torch.float16, torch.float32, torch.float64, torch.int8
     pairs = [(f16, i8), (f16, f16), (f16, f32), (f32, f16), (f32, i8), (f64, f64)]
     assert [sizes(*pair) for pair in pairs] == [1, 2, 4, 4, 4, 4]
+
+
+def test_int8_storage_has_tiles_of_its_own_only_beside_float32_queries():
+    stages = [plan((64, 1, 4, 128), element_size=4, int8=x).tile.num_stages for x in (False, True)]
+    assert stages == [2, 1]
+    assert plan(element_size=1, int8=True) == plan(element_size=1)
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100", "gfx942"])

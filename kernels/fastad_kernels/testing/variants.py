@@ -16,9 +16,12 @@ from fastad_kernels.positions import alibi_slopes
 from fastad_kernels.testing.compile import TARGETS, Compiled, compile_launches
 
 HEAD_DIMS = (16, 32, 64, 128)
-FEATURES = ("plain", "alibi", "band", "all", "float32", "float32_all")
 
 PASSES = ("forward", "dq", "dkdv", "decode")
+
+_FEATURES = ("plain", "alibi", "band", "all", "float32", "float32_all")
+# Decoding always has a window, so ALiBi alone is not worth a variant.
+_DECODE_FEATURES = ("plain", "band", "all", "rows", "float32", "float32_all", "float32_rows")
 
 _WINDOW = 300
 
@@ -33,9 +36,10 @@ class Variant:
         head_dim: D.
         features: "plain" is causal attention in bfloat16, or decode of 3 tokens; "alibi" adds
             ALiBi; "band" adds a window and ALiBi, or ALiBi and RoPE; "all" adds dropout, packing
-            and grouped heads, or int8 storage, splits and grouped heads; "float32" and
-            "float32_all" are "plain" and "all" in full precision, which takes no tensor cores on
-            NVIDIA. Decode has no "alibi", since it always has a window, and no "float32_all".
+            and grouped heads, or int8 storage, splits and grouped heads; "rows" is decode as in
+            "all", but with as many rows as a tile takes, and storage like the queries. "float32",
+            "float32_all" and "float32_rows" are the same in full precision, which takes no tensor
+            cores on NVIDIA.
     """
 
     architecture: str
@@ -56,8 +60,7 @@ def all_variants() -> list[Variant]:
         for architecture in TARGETS
         for kernel in PASSES
         for head_dim in HEAD_DIMS
-        for features in FEATURES
-        if kernel != "decode" or features not in ("alibi", "float32_all")
+        for features in (_DECODE_FEATURES if kernel == "decode" else _FEATURES)
     ]
 
 
@@ -133,11 +136,15 @@ def _backward(head_dim: int, features: str) -> Callable[[], object]:
 
 
 def _decode(head_dim: int, features: str) -> Callable[[], object]:
-    from fastad_kernels.triton.decode_ops import decode_attention_op
+    from fastad_kernels.triton.decode_ops import MAX_ROWS, MAX_WIDTH, decode_attention_op
 
     batch, num_new, num_kv_heads, capacity, dtype = 64, 3, 4, 320, _dtype(features)
-    banded, full = features in ("band", "all"), features == "all"
-    num_heads = 8 if full else num_kv_heads
+    kind = features.removeprefix("float32_")
+    banded, grouped, full = kind not in ("plain", "float32"), kind in ("all", "rows"), kind == "all"
+    num_heads = 2 * num_kv_heads if grouped else num_kv_heads
+    if kind == "rows":
+        tile_heads = max(1, min(num_kv_heads, MAX_WIDTH[dtype.itemsize] // head_dim))
+        num_new = MAX_ROWS[dtype.itemsize] // (2 * tile_heads)
     q = torch.zeros(batch, num_new, num_heads, head_dim, dtype=dtype)
     k = torch.zeros(batch, num_new, num_kv_heads, head_dim, dtype=dtype)
     storage = torch.int8 if full else dtype
@@ -148,5 +155,5 @@ def _decode(head_dim: int, features: str) -> Callable[[], object]:
     slopes = alibi_slopes(num_heads) if banded else None
     return lambda: decode_attention_op(
         q, k, k.clone(), ring, ring.clone(), scales, None if scales is None else scales.clone(),
-        lengths, slopes, angles, angles, _WINDOW, 1 / math.sqrt(head_dim), 4 if full else 1,
+        lengths, slopes, angles, angles, _WINDOW, 1 / math.sqrt(head_dim), 4 if grouped else 1,
     )  # fmt: skip

@@ -20,7 +20,8 @@ from fastad_kernels.triton.tiles import Tile, current_architecture, dot_precisio
 MAX_WIDTH = {1: 128, 2: 128, 4: 64}
 # Narrower shares than this make warps compute the same, or (int8) spill; likewise.
 WIDTH_OF_WARP = {1: 32, 2: 16, 4: 16}
-MAX_ROWS = 64
+# Tiles of more rows than this spill; likewise.
+MAX_ROWS = {1: 32, 2: 32, 4: 16}
 # More new tokens than this are appended chunk by chunk.
 MAX_NEW = 16
 MAX_SPLITS = 32
@@ -57,6 +58,7 @@ def plan_decode(
     *,
     window: int,
     element_size: int,
+    int8: bool = False,
     architecture: str,
     num_multiprocessors: int,
     num_splits: int = 0,
@@ -68,6 +70,7 @@ def plan_decode(
         num_kv_heads: `Hkv`.
         window: Tokens that a query sees.
         element_size: 1, 2 or 4 bytes, as `find_element_size` chooses.
+        int8: Whether the storage is int8; with float32 queries the size does not tell.
         architecture: As `tiles.current_architecture` gives it.
         num_multiprocessors: Of the device.
         num_splits: 0 to choose.
@@ -76,10 +79,11 @@ def plan_decode(
     group = num_heads // num_kv_heads
     # Tiles have a power of two heads, and all tiles as many: the largest such divisor.
     heads = min(num_kv_heads & -num_kv_heads, max(1, MAX_WIDTH[element_size] // head_dim))
-    while heads > 1 and heads * group * num_new > MAX_ROWS:
+    while heads > 1 and heads * group * num_new > MAX_ROWS[element_size]:
         heads //= 2
     num_tiles = num_kv_heads // heads
-    tile = find_tile(architecture, head_dim, "decode", element_size)
+    which = "decode_int8" if int8 else "decode"
+    tile = find_tile(architecture, head_dim, which, element_size)
     num_warps = max(1, min(tile.num_warps, heads * head_dim // WIDTH_OF_WARP[element_size]))
     if num_splits == 0:
         num_splits = choose_num_splits(window, batch * num_tiles, num_multiprocessors, tile.block_n)
@@ -109,9 +113,9 @@ def choose_num_splits(
     return max(1, min(wanted, useful, MAX_SPLITS))
 
 
-def chunk_length(group: int) -> int:
+def chunk_length(group: int, element_size: int) -> int:
     """Most new tokens that one launch takes, for `group` query heads per key/value head."""
-    return max(1, min(MAX_NEW, MAX_ROWS // group))
+    return max(1, min(MAX_NEW, MAX_ROWS[element_size] // group))
 
 
 @torch.library.custom_op(
@@ -156,7 +160,7 @@ def decode_attention_op(
         (B, T, H, D), dtype of q, contiguous.
     """
     ring = (keys, values, key_scales, value_scales, lengths)
-    chunk = chunk_length(q.shape[2] // k.shape[2])
+    chunk = chunk_length(q.shape[2] // k.shape[2], find_element_size(q, keys))
     chunks = [slice(start, start + chunk) for start in range(0, q.shape[1], chunk)]
     # Triton launches on the current device, whatever the tensors are on.
     with torch.cuda.device_of(q):
@@ -233,7 +237,7 @@ def _launch(
     architecture = current_architecture()
     plan = plan_decode(
         (batch, num_new, num_heads, head_dim), num_kv_heads, window=window,
-        element_size=find_element_size(q, keys),
+        element_size=find_element_size(q, keys), int8=keys.dtype == torch.int8,
         architecture=architecture, num_multiprocessors=_num_multiprocessors(q.device),
         num_splits=num_splits,
     )  # fmt: skip

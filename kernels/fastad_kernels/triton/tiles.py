@@ -157,6 +157,10 @@ for _architecture_name in ("sm_80", "sm_90", "sm_100"):
         16: Tile(16, 32, 4, 2), 32: Tile(16, 32, 4, 2),
         64: Tile(16, 32, 4, 2), 128: Tile(16, 32, 8, 2),
     }  # fmt: skip
+    # Codes loaded ahead for float32 queries would spill where each thread holds the longest rows.
+    _TABLE[_architecture_name, "decode_int8", 4] = _TABLE[_architecture_name, "decode", 4] | {
+        128: Tile(16, 32, 8, 1)
+    }
 _TABLE["gfx942", "decode", 1] = dict.fromkeys(_DECODE_DIMS, Tile(16, 32, 1, 2))
 _TABLE["gfx942", "decode", 2] = dict.fromkeys(_DECODE_DIMS, Tile(16, 32, 1, 2))
 _TABLE["gfx942", "decode", 4] = dict.fromkeys(_DECODE_DIMS, Tile(16, 16, 1, 2))
@@ -169,7 +173,8 @@ def find_tile(architecture: str, head_dim: int, which: str, element_size: int = 
         architecture: As `current_architecture` gives it.
         head_dim: `D`.
         which: The pass: "forward", "dq", "dkdv" or "decode"; with dropout "dq_dropout" and
-            "dkdv_dropout", which are as without it where they have no rows.
+            "dkdv_dropout", from int8 storage "decode_int8", which are as without where they have
+            no rows.
         element_size: Of q, k and v, in bytes (of "decode", as `decode_ops` chooses it). Where a
             pass has no row for it, that of 2 is taken.
 
@@ -178,7 +183,7 @@ def find_tile(architecture: str, head_dim: int, which: str, element_size: int = 
     """
     if architecture == "interpreter":
         return _INTERPRETER[max(2, element_size)]
-    plain = which.removesuffix("_dropout")
+    plain = which.partition("_")[0]
     for key in ((which, element_size), (plain, element_size), (plain, 2)):
         if rows := _TABLE.get((architecture, *key)):
             return rows[head_dim]
