@@ -34,7 +34,7 @@ from fastad.sources.registry import make_source
 from fastad.tracking import describe_machine
 
 HISTORIES_PER_SHARD = 1024  # by default: enough to be quick, little enough to lose in a crash
-STEPS_PER_COMMIT = 200_000  # of all learners of a shard together; some 10 MB
+STEPS_PER_COMMIT = 500_000  # of all learners of a shard together; some 10 MB on the disk
 SHARD_STREAMS, RUN_STREAMS = 0, 1  # what random streams are for, so that none is used twice
 
 Progress = Callable[[int, int], None]

@@ -1,5 +1,6 @@
 """Training windows: slices of train tasks' histories, a pure function of (seed, step, rank)."""
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from fastad.errors import UserError, unknown
 from fastad.histories.reader import HistoryDataset
-from fastad.histories.schema import columns
+from fastad.histories.schema import DatasetInfo, columns
 from fastad.steps import Steps
 
 Start = Literal["history", "anywhere"]
@@ -25,10 +26,16 @@ class Batch(NamedTuple):
     action_probs: Tensor | None  # (B, T, A) float32, the distribution it was drawn from
 
     def to(self, device: torch.device) -> "Batch":
-        """Move every tensor to `device`; on the CPU nothing is copied."""
-        steps = Steps(*(field.to(device) for field in self.steps))
-        probs = None if self.action_probs is None else self.action_probs.to(device)
-        return Batch(steps, self.action.to(device), probs)
+        """Move every tensor to `device`, from pinned memory without waiting; see `pin`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin(self) -> "Batch":
+        """Move every tensor to memory that a GPU reads by itself."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        probs = None if self.action_probs is None else change(self.action_probs)
+        return Batch(Steps(*map(change, self.steps)), change(self.action), probs)
 
 
 class WindowSampler:
@@ -94,6 +101,8 @@ class WindowSampler:
                 f"{dataset.info.num_train}); collect histories with num_train of 1 or more"
             )
         assert (dataset.task_ids[self.histories] < dataset.info.num_train).all()
+        self._dtypes = _model_dtypes(dataset.info)
+        self._shapes = {name: column.shape for name, column in columns(dataset.info).items()}
         self._valid_starts: dict[int, np.ndarray] = {}
         self._check_fit()
 
@@ -110,14 +119,13 @@ class WindowSampler:
         previous_reward = np.zeros_like(reward)
         previous_reward[:, 1:] = reward[:, :-1]
         shown = (windows["observations"], previous_action, previous_reward, starts, episode_step)
-        probs = windows.get("action_probs")
-        if probs is not None:
+        probs = None
+        if "action_probs" in windows:
             # Stored as float16, rows sum to 1 only nearly.
-            probs /= probs.sum(axis=-1, keepdims=True)
+            probs = torch.from_numpy(windows["action_probs"]).float()
+            probs /= probs.sum(dim=-1, keepdim=True)
         return Batch(
-            Steps(*(torch.from_numpy(values) for values in shown)),
-            torch.from_numpy(action),
-            None if probs is None else torch.from_numpy(probs),
+            Steps(*(torch.from_numpy(values) for values in shown)), torch.from_numpy(action), probs
         )
 
     @property
@@ -153,37 +161,14 @@ class WindowSampler:
     def _gather(
         self, histories: np.ndarray, where: np.ndarray, names: tuple[str, ...] = ()
     ) -> dict[str, np.ndarray]:
-        """Copy windows of the columns that are needed into arrays (B, T, ...) of model dtypes."""
-        positions = self._positions(histories, where)
-        first, last = positions[:, 0], positions[:, -1]
-        arrays = self._allocate(len(histories), names)
-        for row, history in enumerate(histories):
-            steps = self.dataset.read(history, first[row], last[row] + 1)
-            index: slice | np.ndarray = slice(None)
-            if last[row] - first[row] >= self.num_steps:
-                index = positions[row] - first[row]
-            for name, array in arrays.items():
-                array[row] = steps[name][index]
-        return arrays
-
-    def _allocate(self, count: int, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-        info = self.dataset.info
-        is_box = isinstance(info.observation_space, spaces.Box)
-        dtypes: dict[str, Any] = {
-            "observations": info.observation_space.dtype if is_box else np.int64,
-            "actions": np.int64,
-            "rewards": np.float32,
-        }
-        if not info.fixed_length:
-            dtypes |= {"terminations": np.bool_, "truncations": np.bool_}
-        if info.has_action_probs:
-            dtypes["action_probs"] = np.float32
-        table = columns(info)
-        return {
-            name: np.empty((count, self.num_steps, *table[name].shape), dtype)
-            for name, dtype in dtypes.items()
+        """Copy windows of the columns that are needed into arrays (B, T, ...)."""
+        arrays = {
+            name: np.empty((len(histories), self.num_steps, *self._shapes[name]), dtype)
+            for name, dtype in self._dtypes.items()
             if not names or name in names
         }
+        self.dataset.gather(histories, self._positions(histories, where), arrays)
+        return arrays
 
     def _episodes(self, windows: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Where episodes start, (B, T) bool, and the step within each, (B, T) int64."""
@@ -205,8 +190,8 @@ class WindowSampler:
             return np.stack([self._variable_positions(int(h), w) for h, w in pairs])
         length = self.dataset.info.episode_length
         first = (where * self._num_fixed_starts(self.dataset.lengths[histories])).astype(np.int64)
-        episodes = first[:, None] + self.stride * (time // length)
-        return episodes * length + time % length
+        shown = self.stride * (time // length) * length + time % length  # from the first on
+        return first[:, None] * length + shown
 
     def _num_fixed_starts(self, lengths: np.ndarray) -> np.ndarray:
         """From how many first episodes, 0 onwards, a window fits: arithmetic, never a scan."""
@@ -264,6 +249,21 @@ class WindowSampler:
             f"{self.dataset.lengths[history]} steps, of which every_kth_episode={self.stride} "
             f"leaves {longest}; {remedy}"
         )
+
+
+def _model_dtypes(info: DatasetInfo) -> dict[str, Any]:
+    """The columns that windows need, and their dtypes there."""
+    is_box = isinstance(info.observation_space, spaces.Box)
+    dtypes: dict[str, Any] = {
+        "observations": info.observation_space.dtype if is_box else np.int64,
+        "actions": np.int64,
+        "rewards": np.float32,
+    }
+    if not info.fixed_length:
+        dtypes |= {"terminations": np.bool_, "truncations": np.bool_}
+    if info.has_action_probs:
+        dtypes["action_probs"] = np.float16  # as stored: PyTorch casts quicker
+    return dtypes
 
 
 def _check_counts(**counts: int) -> None:

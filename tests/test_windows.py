@@ -246,16 +246,16 @@ def test_a_batch_reads_no_more_than_its_windows(tmp_path, make_dataset, monkeypa
     make_dataset(tmp_path, num_steps=400)
     dataset = HistoryDataset(tmp_path)
     windows = sampler(dataset, start="anywhere")
-    spans = []
-    real = dataset.read
+    read = []
+    real = dataset.gather
 
-    def read(history, start, stop):
-        spans.append(stop - start)
-        return real(history, start, stop)
+    def gather(histories, steps, into):
+        read.append((steps.shape, set(steps[:, -1] - steps[:, 0])))
+        real(histories, steps, into)
 
-    monkeypatch.setattr(dataset, "read", read)
+    monkeypatch.setattr(dataset, "gather", gather)
     windows.batch(0)
-    assert spans == [6] * 8
+    assert read == [((8, 6), {5})]
 
 
 def test_reward_statistics_are_those_of_the_windows(tmp_path, make_dataset):

@@ -100,9 +100,11 @@ class GridEnv(BatchedEnv):
     def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Move, collect, and begin a new episode where this one is over; see `BatchedEnv.step`."""
         cell = self._move(action)
-        rewarded = cell == self._targets.gather(1, self._collected)[:, 0]
         if self.num_phases > 1:
+            rewarded = cell == self._targets.gather(1, self._collected)[:, 0]
             self._collected += rewarded[:, None]
+        else:
+            rewarded = cell == self._targets[:, 0]
         self._time += 1
         truncated = self._time == self.episode_length
         if self.fixed_length:

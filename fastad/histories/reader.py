@@ -141,6 +141,35 @@ class HistoryDataset:
         shard = self.shards[self._shard_of[history]]
         return {name: values[row, start:stop] for name, values in shard.columns.items()}
 
+    def gather(self, histories: np.ndarray, steps: np.ndarray, into: dict[str, np.ndarray]) -> None:
+        """Copy steps of many histories at once: many times quicker than a `read` for each.
+
+        Args:
+            histories: (B,) int64.
+            steps: (B, T) int64, which steps of each history, ascending.
+            into: Arrays (B, T, ...) to fill, by column; values are cast to their dtypes.
+
+        Raises:
+            IndexError: If a history or a step does not exist.
+        """
+        first, last, num_steps = steps[:, 0], steps[:, -1], steps.shape[1]
+        if (histories < 0).any() or (histories >= self.num_histories).any():
+            raise IndexError(f"histories must lie in [0, {self.num_histories})")
+        if (first < 0).any() or (last >= self.lengths[histories]).any():
+            raise IndexError("steps leave their histories")
+        are_consecutive = (last - first < num_steps).all()
+        shards = self._shard_of[histories]
+        chosen = np.unique(shards) if len(self.shards) > 1 else [0]
+        for index in chosen:
+            here = np.flatnonzero(shards == index) if len(chosen) > 1 else slice(None)
+            row = self._row_of[histories[here]]
+            for name, array in into.items():
+                column = self.shards[index].columns[name]
+                if are_consecutive:
+                    array[here] = _runs(column, num_steps)[row, first[here]]
+                else:
+                    array[here] = column[row[:, None], steps[here]]
+
     def episode_bounds(self, history: int) -> np.ndarray:
         """Where episodes begin and end: episode `e` is steps [bounds[e], bounds[e + 1]).
 
@@ -214,6 +243,19 @@ class HistoryDataset:
                 return Shard(path, meta, histories.start, maps)
             meta = latest
         return None
+
+
+def _runs(column: np.ndarray, num_steps: int) -> np.ndarray:
+    """Every run of so many consecutive steps, as a view (N, S - T + 1, T, ...)."""
+    num_histories, length, *shape = column.shape
+    per_history, per_step, *strides = column.strides
+    # Runs overlap. NumPy copies each in one piece, where an index of every step is 30 times slower.
+    return np.lib.stride_tricks.as_strided(
+        column,
+        (num_histories, length - num_steps + 1, num_steps, *shape),
+        (per_history, per_step, per_step, *strides),
+        writeable=False,
+    )
 
 
 def load_info(path: str | Path) -> DatasetInfo:

@@ -142,7 +142,8 @@ class ShardWriter:
             UserError: If shapes do not fit or values leave their space; nothing is written.
         """
         assert self._maps, "append is called inside the writer's `with`"
-        fields = [_to_numpy(field) for field in block[: len(self._columns)]]
+        pairs = zip(block, self._columns.values(), strict=False)
+        fields = [_to_numpy(field, column) for field, column in pairs]
         num_steps = fields[1].shape[1] if fields[1].ndim == 2 else -1
         first, stop = self.committed_steps, self.committed_steps + num_steps
         if stop > self.info.num_steps:
@@ -216,9 +217,13 @@ def _reserve(file: Path) -> None:
             os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
 
 
-def _to_numpy(field: Any) -> np.ndarray:
+def _to_numpy(field: Any, column: Column) -> np.ndarray:
     """A tensor on any device, or an array, as an array."""
-    return np.asarray(field.detach().cpu() if hasattr(field, "detach") else field)
+    if not hasattr(field, "detach"):
+        return np.asarray(field)
+    # NumPy rounds to float16 one number after the other: up to 60 times slower than PyTorch.
+    field = field.detach().half() if column.dtype == np.float16 else field.detach()
+    return np.asarray(field.cpu())
 
 
 def _check_values(name: str, column: Column, values: np.ndarray, info: DatasetInfo) -> None:

@@ -95,4 +95,6 @@ class QLearning(TabularSource):
         best = self.q.index_select(0, next_state).amax(dim=1)
         target = best.mul_(discount).add_(reward)
         table = self.q.view(-1)
-        table.index_copy_(0, entry, table.index_select(0, entry).lerp_(target, self.learning_rate))
+        if self.learning_rate < 1:
+            target = table.index_select(0, entry).lerp_(target, self.learning_rate)
+        table.index_copy_(0, entry, target)

@@ -14,6 +14,7 @@ from fastad.errors import UserError
 from fastad.interrupt import deferred_interrupt
 from fastad.model.transformer import Transformer
 from fastad.train.checkpoint import list_checkpoints, load_training_state, save_checkpoint
+from fastad.train.read_ahead import ReadAhead
 from fastad.train.schedule import learning_rate_factor, make_optimizers, set_learning_rate
 from fastad.train.settings import TrainSettings
 from fastad.windows import Batch, WindowSampler
@@ -93,6 +94,7 @@ class _Training:
         self.model, self.sampler, self.settings = model, sampler, settings
         self.run, self.log, self.evaluate = run, log, evaluate
         self.device = next(model.parameters()).device
+        self.batches = ReadAhead(sampler, self.device, stop=settings.updates)
         self.optimizers = make_optimizers(model, settings)
         self.forward = torch.compile(model) if settings.compile else model
         self.step, self.seconds = 0, 0.0
@@ -108,8 +110,9 @@ class _Training:
     def fit(self) -> float:
         settings = self.settings
         logged_step, logged_seconds = self.step, self.seconds
+        logged_wait = self.batches.waited
         self.clock = time.perf_counter()
-        with self._checkpoint_on_interrupt():
+        with self._checkpoint_on_interrupt(), self.batches:
             while self.step < settings.updates:
                 with deferred_interrupt():
                     norm = self._update()
@@ -118,18 +121,20 @@ class _Training:
                     loss = self._check_finite()
                     self.losses, self.norms = [], []
                     windows = (self.step - logged_step) * settings.batch_size
-                    rate = windows * self.sampler.num_steps / (self.seconds - logged_seconds)
+                    seconds = self.seconds - logged_seconds
                     self.log(
                         self.step,
                         {
                             "loss": loss,
                             "learning_rate": self.optimizers[-1].param_groups[0]["lr"],
                             "gradient_norm": norm.item(),
-                            "steps_per_second": rate,
+                            "steps_per_second": windows * self.sampler.num_steps / seconds,
+                            "data_wait_share": (self.batches.waited - logged_wait) / seconds,
                             "train_seconds": self.seconds,
                         },
                     )
                     logged_step, logged_seconds = self.step, self.seconds
+                    logged_wait = self.batches.waited
                 # Before the checkpoint: a kill in between repeats the evaluation.
                 if self.evaluate and (last or _due(self.step, settings.eval_every)):
                     self._evaluate(self.evaluate)
@@ -140,7 +145,7 @@ class _Training:
     def _update(self) -> Tensor:
         """One gradient update; returns the gradient's norm before clipping."""
         settings = self.settings
-        batch = self.sampler.batch(self.step).to(self.device)
+        batch = self.batches.batch(self.step)
         if not self.model.training:
             self.model.train()
         set_learning_rate(self.optimizers, learning_rate_factor(self.step, settings))

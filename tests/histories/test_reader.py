@@ -51,6 +51,34 @@ def test_reads_outside_the_dataset_are_refused(tmp_path, make_dataset, arguments
         HistoryDataset(tmp_path).read(*arguments)
 
 
+@pytest.mark.parametrize("offsets", [[0, 1, 2, 3], [0, 1, 5, 6]])
+def test_gathered_steps_are_those_read_one_history_at_a_time(tmp_path, make_dataset, offsets):
+    make_dataset(tmp_path)
+    dataset = HistoryDataset(tmp_path)
+    histories, first = np.array([5, 0, 3, 3, 1]), np.array([5, 0, 2, 1, 4])
+    steps = first[:, None] + np.array(offsets)
+    into = {
+        "observations": np.zeros((5, 4, 2), np.int64),
+        "rewards": np.zeros((5, 4), np.float32),
+        "action_probs": np.zeros((5, 4, 5), np.float16),
+    }
+    dataset.gather(histories, steps, into)
+    for row, history in enumerate(histories):
+        whole = dataset.read(history, 0, 12)
+        for name, values in into.items():
+            assert np.array_equal(values[row], whole[name][steps[row]])
+
+
+@pytest.mark.parametrize(("history", "first"), [(6, 0), (-1, 0), (0, -1), (0, 10), (4, 5)])
+def test_gathering_outside_the_dataset_is_refused(tmp_path, make_dataset, history, first):
+    make_dataset(tmp_path, committed=[12, 7])
+    steps = first + np.arange(3)[None]
+    with pytest.raises(IndexError):
+        HistoryDataset(tmp_path).gather(
+            np.array([history]), steps, {"rewards": np.empty((1, 3), np.float32)}
+        )
+
+
 def test_an_unfinished_dataset_shows_its_committed_steps(tmp_path, make_dataset):
     make_dataset(tmp_path, num_shards=3, committed=[0, 12, 7])
     dataset = HistoryDataset(tmp_path)
