@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test oldest slow budgets lint types check install clean
+.PHONY: help demo test oldest slow bench budgets lint types check install clean
 .DEFAULT_GOAL := help
 
 help:  ## show what can be made
@@ -20,6 +20,10 @@ oldest: .venv-oldest/dev  ## run the kernels' tests on the oldest Triton support
 
 slow: .venv/dev  ## run the long experiments (about an hour)
 	$(BIN)/python -m pytest -q -m slow
+
+bench: .venv/bench  ## measure fastad beside its peers, and rewrite the README's section
+	$(BIN)/fastad bench --out benchmarks/results
+	$(BIN)/python -m benchmarks.readme
 
 budgets: .venv/dev  ## compile every kernel variant, write kernels/budgets.json; with CHECK=1 compare
 	PYTHONPATH=kernels $(BIN)/python -m fastad_kernels.testing.budgets $(if $(CHECK),--check)
@@ -45,6 +49,10 @@ install: .venv/installed  ## create .venv with fastad in it
 
 .venv/dev: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.venv/bench: .venv/dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
 	touch $@
 
 # The interpreter of Triton 3.6 does not work with NumPy 2.4.

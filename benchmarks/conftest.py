@@ -13,6 +13,7 @@ from benchmarks import report
 from benchmarks.harness import Measure
 
 ROW = "fastad-row"
+FIGURES = ("unit", "median", "p20", "p80", "rounds")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,6 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("fastad")
     group.addoption("--quick", action="store_true", help="tiny cases: does it work at all?")
     group.addoption("--out", type=Path, default=None, help="folder for one JSON per question")
+    group.addoption("--all-rows", type=Path, default=None, help="one JSON file for all rows")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -65,7 +67,7 @@ def pytest_runtest_setup(item: pytest.Function) -> None:
 
 
 class _Rows:
-    """Takes note of every row, whether measured, skipped or failed."""
+    """Takes note of every row, whether measured, skipped or failed, and shows it at once."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
@@ -79,24 +81,51 @@ class _Rows:
             assert isinstance(report.longrepr, tuple)
             row["skipped"] = report.longrepr[2].removeprefix("Skipped: ")
         elif report.failed:
-            row["failed"] = str(report.longrepr).strip().splitlines()[-1]
+            # A time that was taken before something failed says nothing.
+            for figure in FIGURES:
+                row.pop(figure, None)
+            row["failed"] = _last_line(str(report.longrepr))
+        if row in self.rows:  # its teardown failed
+            self.rows.remove(row)
         self.rows.append(row)
+        terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is not None:
+            terminal.ensure_newline()
+            terminal.write_line(report_line(row))
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> Any:
+        """Our line above instead of pytest's letters."""
         if report.when == "call" and report.passed:
-            row = dict(report.user_properties).get(ROW, {})
-            return "passed", ".", report_line(row)
+            return "passed", "", ""
+        if report.skipped:
+            return "skipped", "", ""
         return None
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        quick = self.config.getoption("quick")
         rows = report.with_ratios(self.rows)
-        report.print_tables(rows)
-        out = self.config.getoption("out")
-        if out is not None:
-            for file in report.write(rows, out, quick=self.config.getoption("quick")):
-                terminalreporter.write_line(f"wrote {file}")
+        made_by = report.made_by(quick=quick)
+        report.print_tables(rows, made_by)
+        out, file = self.config.getoption("out"), self.config.getoption("all_rows")
+        written = [] if out is None else report.write(rows, out, made_by)
+        if file is not None:
+            written.append(report.write_rows(rows, file, made_by))
+        if written:
+            terminalreporter.write_line(f"wrote {', '.join(map(str, written))}")
+
+
+def _last_line(text: str) -> str:
+    """The message of an error, without the place that pytest puts after it."""
+    lines = [line[1:].strip() for line in text.splitlines() if line.startswith("E ")]
+    return lines[0] if lines else text.strip().splitlines()[-1]
 
 
 def report_line(row: dict[str, Any]) -> str:
     """What is shown of a row as soon as it is measured."""
-    return f"{report.number(row['median'])} {row['unit']}" if "median" in row else "done"
+    head = f"{row['question']:9} {row['case']:32} {row['side']:24}"
+    if "skipped" in row:
+        return f"{head} skipped"
+    if "failed" in row:
+        return f"{head} FAILED: {row['failed']}"
+    return f"{head} {report.number(row['median'])} {row['unit']}" if "median" in row else head

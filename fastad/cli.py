@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from fastad import __version__
-from fastad.errors import UserError, unknown
+from fastad.errors import CheckFailedError, UserError, unknown
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ COMMANDS = {
     "train": Command("TrainConfig", "run_train", "data", "learning histories -> run folder"),
     "rollout": Command("RolloutConfig", "run_rollout", "run", "frozen weights on unseen tasks"),
     "inspect": Command("InspectConfig", "run_inspect", "path", "what is in a dataset or run"),
+    "bench": Command("BenchConfig", "run_bench", "questions", "speed and memory beside peers"),
     "doctor": Command("DoctorConfig", "run_doctor", "", "what this machine can use"),
 }
 
@@ -41,6 +42,7 @@ examples:
   fastad train data/dark-room --out runs/dark-room
   fastad rollout runs/dark-room --kv-cache
   fastad train data/dark-room --config paper-dark   (a preset, or a YAML file)
+  fastad bench rollout train                (what these are: fastad bench --help)
 
 `fastad COMMAND --help` explains every option of a command."""
 
@@ -49,14 +51,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0, 2 after an error that the user can put right, 130 after Ctrl-C, 141 if nobody reads the
-        output any more.
+        0, 1 if a check of correctness failed, 2 after an error that the user can put right, 130
+        after Ctrl-C, 141 if nobody reads the output any more.
     """
     try:
         return _main(list(sys.argv[1:] if arguments is None else arguments))
     except UserError as error:
         print(f"fastad: {error}", file=sys.stderr)
         return 2
+    except CheckFailedError as error:
+        print(f"fastad: {error}", file=sys.stderr)
+        return 1
     except BrokenPipeError:
         # Whoever read our output, `head` perhaps, has seen enough.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115

@@ -10,6 +10,10 @@ class UserError(ValueError):
     """Something the user asked for cannot be done; the message names field, value and fix."""
 
 
+class CheckFailedError(RuntimeError):
+    """Something ran to its end and was found wrong; exit code 1."""
+
+
 def unknown(field: str, value: object, choices: Iterable[str]) -> UserError:
     """Build the error for a name that is not one of `choices`, with the nearest valid one.
 

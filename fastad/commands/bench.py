@@ -1,0 +1,122 @@
+"""`fastad bench`: the benchmark suite, with a table and JSON."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastad.errors import CheckFailedError, UserError, unknown
+
+DEFAULT_OUT = Path("bench-results")
+# What pytest's exit status says.
+OK, TESTS_FAILED, INTERRUPTED = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """Measure fastad beside its peers: correctness first, then the clock.
+
+    Peers that are not installed are left out by name. Ctrl-C keeps what is measured.
+    """
+
+    questions: tuple[str, ...] = ()
+    """What to measure: attention, collect, loader, memory, rollout, train (default: all)."""
+
+    quick: bool = False
+    """Tiny sizes: shows that all of it works on this machine, measures nothing."""
+
+    out: Path | None = None
+    """Folder for one JSON file per question (default: bench-results; with --quick none)."""
+
+    json: Path | None = None
+    """Also write all rows to this one file."""
+
+    threads: int | None = None
+    """CPU threads of every side (default: all cores)."""
+
+
+def run_bench(config: BenchConfig) -> None:
+    """Run the suite with pytest in a process of its own; it prints the rows and the tables.
+
+    Raises:
+        UserError: If a question is unknown, or the suite or pytest-benchmark is not there.
+        CheckFailedError: If a side was not correct, or failed; its time was not taken.
+        KeyboardInterrupt: After Ctrl-C; what was measured is shown and written then.
+    """
+    if config.threads is not None and config.threads < 1:
+        raise UserError(f"threads={config.threads} must be at least 1")
+    files = _chosen(find_suite(), config.questions)
+    for package, name in (("pytest", "pytest"), ("pytest_benchmark", "pytest-benchmark")):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"{name} is not installed; pip install 'fastad[bench]'")
+    command = [sys.executable, "-m", "pytest", *map(str, files)]
+    out = DEFAULT_OUT if config.out is None and not config.quick else config.out
+    for flag, value in (("--out", out), ("--all-rows", config.json)):
+        if value is not None:
+            command += [flag, str(value)]
+    status = _wait([*command, "--quick"] if config.quick else command, _environment(config))
+    if status == INTERRUPTED:
+        raise KeyboardInterrupt
+    if status == TESTS_FAILED:
+        raise CheckFailedError("a side of the benchmarks failed; no time is shown for it")
+    if status != OK:
+        raise UserError(f"pytest could not run the suite (status {status}); it says why above")
+
+
+def find_suite() -> Path:
+    """The folder of the suite: beside the package in a source tree, or as a wheel installs it.
+
+    Raises:
+        UserError: If it is in neither place.
+    """
+    import fastad
+
+    home = Path(fastad.__file__).parents[1]
+    for folder in (home / "fastad_bench" / "benchmarks", home / "benchmarks"):
+        if (folder / "harness.py").is_file():
+            return folder
+    raise UserError(
+        f"the benchmark suite is not in {home}; install a wheel of fastad, or run from a checkout"
+    )
+
+
+def _chosen(suite: Path, questions: tuple[str, ...]) -> list[Path]:
+    """The files of the suite that answer `questions`; all of them if there are none."""
+    files = {file.stem.removeprefix("test_"): file for file in sorted(suite.glob("test_*.py"))}
+    for question in questions:
+        if question not in files:
+            raise unknown("question", question, files)
+    return [files[question] for question in questions] or list(files.values())
+
+
+def _environment(config: BenchConfig) -> dict[str, str]:
+    """What the suite sees: nothing of a pytest that we may run in, and the threads asked for."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    if config.threads is not None:
+        kept |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(config.threads))
+    return kept
+
+
+def _wait(command: list[str], environment: dict[str, str]) -> int:
+    """Run a command to its end; Ctrl-C reaches it once, so that it can still write its results."""
+    # A group of its own: the terminal would otherwise interrupt it a second time.
+    process = subprocess.Popen(command, env=environment, process_group=0)
+    if threading.current_thread() is threading.main_thread():
+        # `kill` must not leave the suite running alone.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            return INTERRUPTED
+    finally:
+        if process.poll() is None:
+            process.kill()

@@ -1,0 +1,221 @@
+"""The benchmark suite: what it shows and keeps, and that nothing wrong gets a time."""
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from rich.console import Console
+
+from benchmarks import harness, readme, report
+from fastad.cli import main
+from fastad.commands import bench
+
+SUITE = bench.find_suite()
+# A suite of one question: `gate` is what its second side differs by.
+TINY = """
+import time
+import pytest
+CASES = ["one"]
+QUICK = ["small"]
+SIDES = ("fastad", "peer", "absent")
+
+def test_tiny(measure, case, side):
+    if side == "absent":
+        from benchmarks.harness import peer
+        peer("a_library_that_nobody_has")
+    measure.gate(1e-7 if side == "fastad" else {gate})
+    {wait}
+    measure.values([6.0, 8.0, 10.0] if side == "fastad" else [2.0], unit="{unit}")
+"""
+
+
+@pytest.fixture
+def tiny_suite(tmp_path, monkeypatch):
+    """A copy of the suite's machinery with one question of our own."""
+
+    def make(*, gate=1e-7, unit="steps/s", wait=""):
+        folder = tmp_path / "benchmarks"
+        folder.mkdir()
+        for name in ("__init__.py", "conftest.py", "harness.py", "report.py", "pytest.ini"):
+            shutil.copy(SUITE / name, folder / name)
+        (folder / "test_tiny.py").write_text(TINY.format(gate=gate, unit=unit, wait=wait))
+        monkeypatch.setattr(bench, "find_suite", lambda: folder)
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+        return folder
+
+    return make
+
+
+def rows_of(file):
+    return {row["side"]: row for row in json.loads(file.read_text())["rows"]}
+
+
+def test_the_whole_suite_works_on_tiny_sizes(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "all.json"
+    assert main(["bench", "--quick", "--json", str(file)]) == 0, capfd.readouterr().out
+    content = json.loads(file.read_text())
+    questions = {path.stem.removeprefix("test_") for path in SUITE.glob("test_*.py")}
+    assert {row["question"] for row in content["rows"]} == questions
+    assert content["made_by"]["quick"]
+    for row in content["rows"]:
+        assert "skipped" in row or row["median"] > 0
+    ours = [row for row in content["rows"] if row["side"] == "fastad"]
+    assert ours
+    assert all(row["difference"] <= harness.TOLERANCE for row in ours if "difference" in row)
+    assert "its times mean nothing" in capfd.readouterr().out
+    assert not (tmp_path / "bench-results").exists()  # tiny sizes never replace measured ones
+
+
+def test_rows_ratios_and_what_made_them_are_written(tiny_suite, tmp_path, capfd):
+    tiny_suite()
+    out = tmp_path / "out"
+    assert main(["bench", "tiny", "--out", str(out), "--threads", "1"]) == 0
+    rows = rows_of(out / "tiny.json")
+    assert rows["fastad"]["median"] == 8.0
+    assert rows["peer"]["ratio"] == 4.0
+    assert "pip install 'fastad[bench]'" in rows["absent"]["skipped"]
+    made_by = json.loads((out / "tiny.json").read_text())["made_by"]
+    assert made_by["threads"] == 1
+    assert {"cpu", "torch", "commit", "date", "peers"} <= made_by.keys()
+    shown = capfd.readouterr().out
+    assert "4.00x faster" in shown
+    assert "absent skipped: No module named" in shown
+
+
+def test_less_memory_is_better(tiny_suite, tmp_path, capfd):
+    tiny_suite(unit="MB")
+    assert main(["bench", "--quick", "--json", str(tmp_path / "all.json")]) == 0
+    assert rows_of(tmp_path / "all.json")["peer"]["ratio"] == 0.25
+    assert "4.00x larger" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("gate", ["1e-3", "float('nan')"])
+def test_what_is_not_correct_gets_no_time(tiny_suite, tmp_path, capfd, gate):
+    tiny_suite(gate=gate)
+    assert main(["bench", "--out", str(tmp_path / "out")]) == 1
+    row = rows_of(tmp_path / "out" / "tiny.json")["peer"]
+    assert "nothing was timed" in row["failed"]
+    assert not {"median", "ratio"} & row.keys()
+    assert "FAILED" in capfd.readouterr().out
+
+
+def test_ctrl_c_keeps_what_was_measured(tiny_suite, tmp_path):
+    folder = tiny_suite(wait="time.sleep(0 if side == 'fastad' else 60)")
+    code = (
+        "import pathlib, signal, sys; from fastad.commands import bench; from fastad.cli import "
+        "main; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        f"bench.find_suite = lambda: pathlib.Path({str(folder)!r}); "
+        f"sys.exit(main(['bench', '--out', {str(tmp_path / 'out')!r}]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "8 steps/s" in line:
+            break
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    shown, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, shown
+    assert rows_of(tmp_path / "out" / "tiny.json").keys() == {"fastad"}
+
+
+def complaint_of(capsys, *arguments):
+    capsys.readouterr()
+    assert main(["bench", *arguments]) == 2
+    return capsys.readouterr().err
+
+
+def test_questions_threads_and_missing_parts_are_named(capsys, monkeypatch, tmp_path):
+    assert "did you mean 'attention'?" in complaint_of(capsys, "atention")
+    assert "threads=0 must be at least 1" in complaint_of(capsys, "--threads", "0")
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name: None if name == "pytest_benchmark" else find_spec(name),
+    )
+    assert "pip install 'fastad[bench]'" in complaint_of(capsys)
+    monkeypatch.setattr("fastad.__file__", str(tmp_path / "fastad" / "__init__.py"))
+    assert "the benchmark suite is not in" in complaint_of(capsys)
+
+
+def made_row(question, case, side, median, unit="steps/s"):
+    figures = {"median": median, "p20": median, "p80": median, "rounds": 3, "unit": unit}
+    return {"question": question, "case": case, "side": side, **figures}
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A folder with ratios 2, 3 and 8 against one peer, and half the memory of another."""
+    rows = [
+        row
+        for case, peers in (("a", 4.0), ("b", 1.5), ("c", 6.0))
+        for row in (
+            made_row("rollout", case, "fastad", 12.0),
+            made_row("rollout", case, "p", peers),
+        )
+    ]
+    rows.insert(2, made_row("rollout", "a", "fastad, slow", 1.0))
+    rows += [made_row("memory", "m", "fastad", 5.0, "MB"), made_row("memory", "m", "q", 10.0, "MB")]
+    rows.append({"question": "memory", "case": "m", "side": "r", "skipped": "pip install r"})
+    report.write(report.with_ratios(rows), tmp_path / "results", report.made_by(quick=False))
+    (tmp_path / "README.md").write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
+    return tmp_path
+
+
+def refresh(folder):
+    files = (("results", "results"), ("readme", "README.md"), ("figure", "docs/b.png"))
+    return readme.main([part for flag, name in files for part in (f"--{flag}", str(folder / name))])
+
+
+def test_the_readme_gets_the_case_in_the_middle_and_the_span(results):
+    assert refresh(results) == refresh(results) == 0
+    text = (results / "README.md").read_text()
+    assert (
+        "| Rollout | p | a | 12 steps/s | 4 steps/s | 3.00x faster | 2.00x to 8.00x (3) |" in text
+    )
+    assert "| Memory | q | m | 5 MB | 10 MB | 2.00x smaller |  |" in text
+    assert "left out: r" in text
+    assert "fastad, slow" not in text  # it is ours
+    assert "![How many times faster fastad is than its peers](docs/b.png)" in text
+    assert "old" not in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert (results / "docs" / "b.png").stat().st_size > 10_000
+
+
+def test_the_readme_is_left_alone_without_results_or_markers(results, capsys):
+    file = results / "results" / "memory.json"
+    file.write_text(file.read_text().replace('"quick": false', '"quick": true'))
+    assert refresh(results) == 2
+    assert "memory: measured with --quick" in capsys.readouterr().err
+    shutil.rmtree(results / "results")
+    assert refresh(results) == 2
+    assert "fastad bench --out" in capsys.readouterr().err
+    assert "old" in (results / "README.md").read_text()
+
+
+def test_a_failed_row_shows_no_figures_and_skips_are_gathered():
+    rows = [
+        made_row("q", "case", "fastad", 3.0),
+        {"question": "q", "case": "case", "side": "bad", "failed": "differs"},
+        {"question": "q", "case": "case", "side": "absent", "skipped": "not here"},
+        made_row("q", "other", "fastad", 3.0),
+        {"question": "q", "case": "other", "side": "absent", "skipped": "not here"},
+    ]
+    console = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    report.print_tables(report.with_ratios(rows), report.made_by(quick=False), console)
+    text = console.export_text()
+    assert "absent skipped in 2 cases: not here" in text
+    assert "FAILED: differs" in text
+    assert max(map(len, text.splitlines())) <= 100
