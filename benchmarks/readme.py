@@ -39,6 +39,8 @@ def compared(rows: Iterable[Row]) -> list[dict[str, Any]]:
     ours: dict[str, Row] = {}
     members: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
+        if "skipped" in row:
+            continue
         first = ours.setdefault(row["case"], row)
         if "ratio" in row and row is not first and not row["side"].startswith("fastad, "):
             members.setdefault((row.get("group", ""), row["side"]), []).append(row)

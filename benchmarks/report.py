@@ -25,17 +25,23 @@ Row = dict[str, Any]
 
 
 def with_ratios(rows: Iterable[Row]) -> list[Row]:
-    """Add to every row of a case how many times better its first side, ours, is."""
+    """Add to every row of a case how many times better its first side that was measured is."""
     done: list[Row] = []
     for _, case in groupby(rows, key=lambda row: (row["question"], row["case"])):
         sides = list(case)
-        ours = sides[0]
+        ours = first_measured(sides)
         for row in sides:
-            if "median" in row and "median" in ours and row is not ours:
+            if "median" in row and ours is not None and row is not ours:
                 ratio = ours["median"] / row["median"]
                 row = row | {"ratio": 1 / ratio if row["unit"] in LESS_IS_BETTER else ratio}
             done.append(row)
     return done
+
+
+def first_measured(sides: list[Row]) -> Row | None:
+    """Ours, unless a way of ours was left out, such as compiling without a compiler."""
+    first = next((row for row in sides if "skipped" not in row), None)
+    return first if first is not None and "median" in first else None
 
 
 def print_tables(

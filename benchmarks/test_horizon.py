@@ -34,7 +34,7 @@ class Case:
 
 CASES = [Case(100_000, 400, 2_000)]
 QUICK = [Case(400, 40, 40)]
-SIDES = ("once the ring is full", "at the end")
+SIDES = ("fastad, ring just full", "fastad, at the end")
 
 
 @cache

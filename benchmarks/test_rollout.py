@@ -1,7 +1,8 @@
 """Environment steps per second of a whole rollout step: model, sampling, environment.
 
 Dark Room, a model of 4 layers and width 64, and a context that is full, as it is for most of a
-long rollout. Past its context, recomputing exactly takes more tokens than the context: through
+long rollout; fastad is measured with its step compiled, as `fastad rollout --compile` does, and
+without. Past its context, recomputing exactly takes more tokens than the context: through
 its layers a prediction depends on 4 * (context - 1) + 1 of them. Both are shown.
 
 GPT-2 is Hugging Face's, with the same weights and its own cache; it cannot slide, so the newest
@@ -56,9 +57,8 @@ class _Cached(CachedContext):
         super().__init__(model, num_envs, device=DEVICE, compile=compile)
         if full:
             for ring in self.cache:
-                chunk = random_keys(model, num_envs, 1)[0].transpose(1, 2)
-                for _ in range(ring.capacity):
-                    ring.append(chunk, chunk)
+                keys, values = random_keys(model, num_envs, ring.capacity)
+                ring.append(keys.transpose(1, 2), values.transpose(1, 2))
 
 
 class _Rolled(RolledCache):
@@ -99,8 +99,8 @@ class _Recomputed(RecomputedContext):
 
 
 SIDES: dict[str, Callable[..., Context]] = {
-    "ring cache": lambda *args, **full: _Cached(*args, **full, compile=False),
-    "ring cache, compiled step": lambda *args, **full: _Cached(*args, **full, compile=True),
+    "fastad, compiled step": lambda *args, **full: _Cached(*args, **full, compile=True),
+    "fastad, plain step": lambda *args, **full: _Cached(*args, **full, compile=False),
     "rolled copy": _Rolled,
     "GPT-2, Hugging Face": _GPT2,
     "recomputing the context": lambda *args, **full: _Recomputed(*args, **full, field=False),
@@ -129,6 +129,8 @@ def difference(side: str) -> float:
 
 def test_rollout(measure: Measure, case: Case, side: str) -> None:
     """See the module."""
+    if measure.quick and "compiled" in side:
+        pytest.skip("compiling takes longer than all the rest of --quick")
     measure.gate(difference(side))
     model = make_model(case.context)
     config = model.config
@@ -141,6 +143,6 @@ def test_rollout(measure: Measure, case: Case, side: str) -> None:
     block_steps = 1 if "recomputing" in side or case.num_envs * case.context > 10**6 else 20
     steps = interact(
         env, agent, num_steps=10**9, block_steps=block_steps, generator=generator,
-        cuda_graph=DEVICE == "cuda" and side == "ring cache",
+        cuda_graph=DEVICE == "cuda" and side == "fastad, plain step",
     )  # fmt: skip
     measure.rate(lambda: next(steps), work=block_steps * case.num_envs, unit="steps/s")

@@ -51,8 +51,8 @@ def dense(model: Transformer, length: int) -> nn.Module:
 
 
 SIDES: dict[str, Callable[[Transformer, int], nn.Module]] = {
-    "fastad, banded": banded,
-    "fastad, dense causal": dense,
+    "fastad": banded,
+    "dense causal attention": dense,
     "GPT-2, Hugging Face": GPT2,
 }
 
