@@ -13,10 +13,10 @@ demo: .venv/installed  ## collect, train and watch in-context learning, in minut
 	$(BIN)/fastad demo dark-room
 
 test: .venv/dev  ## run the tests
-	$(BIN)/python -m pytest -n auto --dist loadscope -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope -q
 
 oldest: .venv-oldest/dev  ## run the kernels' tests on the oldest Triton supported
-	.venv-oldest/bin/python -m pytest -n auto -q tests/kernels
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n auto -q tests/kernels
 
 slow: .venv/dev  ## run the long experiments (about an hour)
 	$(BIN)/python -m pytest -q -m slow

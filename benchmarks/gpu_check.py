@@ -3,7 +3,8 @@
     python benchmarks/gpu_check.py --out gpu.json
 
 1. Correctness: forward, backward, decode, the dropout mask, determinism and 8-bit storage against
-   float64, over head dims, lengths and features; a captured CUDA graph against eager steps.
+   float64, over head dims, lengths and features; a captured CUDA graph against eager steps; a
+   rollout of a model through the kernels, and as a CUDA graph.
 2. Times of forward and backward against PyTorch, FlexAttention and flash-attn, where present.
 3. Decode as bytes per second, and as a share of what a copy on this device reaches.
 
@@ -21,11 +22,18 @@ from pathlib import Path
 import torch
 
 # From a checkout, installed or not; and the interpreter has to be chosen before Triton is imported.
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "kernels")]
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / folder) for folder in ("benchmarks", "kernels", ".")]
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
-from gpu import attention_checks, attention_times, decode_checks, decode_times  # noqa: E402
+from gpu import (  # noqa: E402
+    attention_checks,
+    attention_times,
+    decode_checks,
+    decode_times,
+    rollout_checks,
+)
 from gpu.common import HAS_GPU, NO_GPU, Check, Clock, describe_machine  # noqa: E402
 
 # Of the time limit, when each section ends at the latest.
@@ -40,7 +48,7 @@ def run(clock: Clock, quick: bool) -> dict:
     }
     checks, left_attention = attention_checks.run(clock, ATTENTION_CHECKED, quick)
     decode, left_decode = decode_checks.run(clock, DECODE_CHECKED, quick)
-    checks += decode
+    checks += decode + rollout_checks.run()
     failures = [check for check in checks if check.problem]
     failed = {(check.group, check.head_dim) for check in failures}
     result["correctness"] = {

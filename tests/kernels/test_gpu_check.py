@@ -39,7 +39,7 @@ def test_without_a_gpu_all_checks_run_in_the_interpreter_and_no_time_is_claimed(
     assert correctness["failed"] == correctness["cases_without_time"] == 0
     groups = {(check["group"], check["head_dim"]) for check in correctness["checks"]}
     assert {(group, d) for group in ("forward", "backward") for d in (16, 32, 64, 128)} <= groups
-    assert {("decode", 16), ("decode", 64)} <= groups
+    assert {("decode", 16), ("decode", 64), ("rollout", 16)} <= groups
     assert result["run_on"] == "Triton's interpreter on a CPU: no times"
     assert result["attention"] == result["decode"] == "not measured: no GPU"
     assert result["versions"]["torch"] == torch.__version__
