@@ -160,9 +160,10 @@ def write(rows: Iterable[Row], folder: Path, made_by: dict[str, Any]) -> list[Pa
 
 
 def write_rows(rows: Iterable[Row], file: Path, made_by: dict[str, Any]) -> Path:
-    """Write all rows to one file, with what made them; returns it."""
+    """Add rows to one file for all questions, with what made them; returns it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, {"made_by": made_by, "rows": list(rows)})
+    earlier = json.loads(file.read_text())["rows"] if file.exists() else []
+    write_json(file, {"made_by": made_by, "rows": [*earlier, *rows]})
     return file
 
 

@@ -28,7 +28,7 @@ from fastad.model.transformer import Transformer
 from fastad.rollout import InContextAgent
 from fastad.steps import Steps
 
-MAX_RECOMPUTED = 300_000  # tokens of one step; more would take minutes per measurement
+MAX_RECOMPUTED = 150_000  # tokens of one step; more would take minutes per measurement
 GATE_CONTEXT = 32
 
 
@@ -101,8 +101,8 @@ class _Recomputed(RecomputedContext):
 SIDES: dict[str, Callable[..., Context]] = {
     "fastad, compiled step": lambda *args, **full: _Cached(*args, **full, compile=True),
     "fastad, plain step": lambda *args, **full: _Cached(*args, **full, compile=False),
-    "rolled copy": _Rolled,
     "GPT-2, Hugging Face": _GPT2,
+    "rolled copy": _Rolled,
     "recomputing the context": lambda *args, **full: _Recomputed(*args, **full, field=False),
     "recomputing all that counts": lambda *args, **full: _Recomputed(*args, **full, field=True),
 }

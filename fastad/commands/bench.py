@@ -43,7 +43,7 @@ class BenchConfig:
 
 
 def run_bench(config: BenchConfig) -> None:
-    """Run the suite with pytest in a process of its own; it prints the rows and the tables.
+    """Run every question with pytest in a fresh process, which prints its rows and its table.
 
     Raises:
         UserError: If a question is unknown, or the suite or pytest-benchmark is not there.
@@ -56,18 +56,24 @@ def run_bench(config: BenchConfig) -> None:
     for package, name in (("pytest", "pytest"), ("pytest_benchmark", "pytest-benchmark")):
         if importlib.util.find_spec(package) is None:
             raise UserError(f"{name} is not installed; pip install 'fastad[bench]'")
-    command = [sys.executable, "-m", "pytest", *map(str, files)]
     out = DEFAULT_OUT if config.out is None and not config.quick else config.out
+    options = ["--quick"] if config.quick else []
     for flag, value in (("--out", out), ("--all-rows", config.json)):
         if value is not None:
-            command += [flag, str(value)]
-    status = _wait([*command, "--quick"] if config.quick else command, _environment(config))
-    if status == INTERRUPTED:
-        raise KeyboardInterrupt
-    if status == TESTS_FAILED:
+            options += [flag, str(value)]
+    if config.json is not None:
+        config.json.unlink(missing_ok=True)  # every question adds its rows
+    statuses = set()
+    for file in files:
+        # A process each: what one question leaves in memory would slow the next.
+        command = [sys.executable, "-m", "pytest", str(file), *options]
+        statuses.add(_wait(command, _environment(config)))
+        if INTERRUPTED in statuses:
+            raise KeyboardInterrupt
+    if TESTS_FAILED in statuses:
         raise CheckFailedError("a side of the benchmarks failed; no time is shown for it")
-    if status != OK:
-        raise UserError(f"pytest could not run the suite (status {status}); it says why above")
+    if statuses != {OK}:
+        raise UserError(f"pytest could not run the suite (status {max(statuses)}); see above")
 
 
 def find_suite() -> Path:
