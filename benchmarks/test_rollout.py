@@ -54,6 +54,7 @@ class _Cached(CachedContext):
                 check_compiler(torch.device(DEVICE))
             except UserError as error:
                 pytest.skip(str(error))
+        torch.compiler.reset()  # a second size would be compiled for all sizes, which is slower
         super().__init__(model, num_envs, device=DEVICE, compile=compile)
         if full:
             for ring in self.cache:

@@ -17,9 +17,10 @@ class GPT2(nn.Module):
     Args:
         model: Without positions (GPT-2's own places are set to zero), fused layout, pre-norm.
         num_places: Longest sequence.
+        activation: "gelu" is fastad's; GPT-2's own is "gelu_new", by tanh, nearly the same.
     """
 
-    def __init__(self, model: Transformer, num_places: int) -> None:
+    def __init__(self, model: Transformer, num_places: int, *, activation: str = "gelu") -> None:
         super().__init__()
         transformers = peer("transformers")
         config = model.config
@@ -32,7 +33,7 @@ class GPT2(nn.Module):
             n_embd=config.width,
             n_layer=config.num_layers,
             n_head=config.num_heads,
-            activation_function="gelu",  # exact, as in fastad; its default is by tanh
+            activation_function=activation,
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,
