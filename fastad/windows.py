@@ -170,13 +170,19 @@ class WindowSampler:
         self.dataset.gather(histories, self._positions(histories, where), arrays)
         return arrays
 
+    @cached_property
+    def _fixed_episodes(self) -> tuple[np.ndarray, np.ndarray]:
+        """What `_episodes` gives where all episodes are equally long: the same for every batch."""
+        step = np.arange(self.num_steps) % self.dataset.info.episode_length
+        episode_step = np.tile(step, (self.batch_size, 1))
+        return episode_step == 0, episode_step
+
     def _episodes(self, windows: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Where episodes start, (B, T) bool, and the step within each, (B, T) int64."""
+        if self.dataset.info.fixed_length:
+            return self._fixed_episodes
         shape = windows["actions"].shape
         time = np.arange(self.num_steps)
-        if self.dataset.info.fixed_length:
-            episode_step = np.broadcast_to(time % self.dataset.info.episode_length, shape).copy()
-            return episode_step == 0, episode_step
         starts = np.ones(shape, dtype=bool)
         starts[:, 1:] = (windows["terminations"] | windows["truncations"])[:, :-1]
         began = np.maximum.accumulate(np.where(starts, time, 0), axis=1)

@@ -86,6 +86,7 @@ class HistoryDataset:
         self.seeds = [seed for shard in self.shards for seed in shard.meta.seeds]
         self.num_shards_complete = int((committed == self.info.num_steps).sum())
         self._bounds: dict[int, np.ndarray] = {}
+        self._views: dict[tuple[int, str, int], np.ndarray] = {}
         check_sample(self)
 
     @property
@@ -164,11 +165,20 @@ class HistoryDataset:
             here = np.flatnonzero(shards == index) if len(chosen) > 1 else slice(None)
             row = self._row_of[histories[here]]
             for name, array in into.items():
-                column = self.shards[index].columns[name]
                 if are_consecutive:
-                    array[here] = _runs(column, num_steps)[row, first[here]]
+                    array[here] = self._runs(index, name, num_steps)[row, first[here]]
                 else:
-                    array[here] = column[row[:, None], steps[here]]
+                    array[here] = self.shards[index].columns[name][row[:, None], steps[here]]
+
+    def _runs(self, shard: int, name: str, num_steps: int) -> np.ndarray:
+        """Every run of so many consecutive steps of a column, as a view (N, S - T + 1, T, ...)."""
+        key = shard, name, num_steps
+        if key not in self._views:
+            column = self.shards[shard].columns[name]
+            # Runs overlap. NumPy copies each in one piece: 30 times as fast as every step alone.
+            runs = np.lib.stride_tricks.sliding_window_view(column, num_steps, axis=1)
+            self._views[key] = np.moveaxis(runs, -1, 2)
+        return self._views[key]
 
     def episode_bounds(self, history: int) -> np.ndarray:
         """Where episodes begin and end: episode `e` is steps [bounds[e], bounds[e + 1]).
@@ -243,19 +253,6 @@ class HistoryDataset:
                 return Shard(path, meta, histories.start, maps)
             meta = latest
         return None
-
-
-def _runs(column: np.ndarray, num_steps: int) -> np.ndarray:
-    """Every run of so many consecutive steps, as a view (N, S - T + 1, T, ...)."""
-    num_histories, length, *shape = column.shape
-    per_history, per_step, *strides = column.strides
-    # Runs overlap. NumPy copies each in one piece, where an index of every step is 30 times slower.
-    return np.lib.stride_tricks.as_strided(
-        column,
-        (num_histories, length - num_steps + 1, num_steps, *shape),
-        (per_history, per_step, per_step, *strides),
-        writeable=False,
-    )
 
 
 def load_info(path: str | Path) -> DatasetInfo:
