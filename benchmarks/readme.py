@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 TITLES = {
     "rollout": "Rollout",
+    "horizon": "Long rollouts",
     "train": "Training",
     "collect": "Collection",
     "loader": "Loading",
@@ -77,13 +78,19 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             unit = row["unit"]
             span = f"{factor(ratios[0])} to {factor(ratios[-1])} ({len(ratios)})"
             cells = (
-                title, entry["side"], row["case"], f"{report.short(first['median'])} {unit}",
+                title, entry["side"], row["case"], _own(first),
                 f"{report.short(row['median'])} {unit}", report.comparison(row),
                 span if len(ratios) > 1 else "",
             )  # fmt: skip
             lines.append(f"| {' | '.join(cells)} |")
             title = ""
     return "\n".join(lines)
+
+
+def _own(row: Row) -> str:
+    """Our figure, with the way of ours that it was measured in, if there are several."""
+    _, _, way = row["side"].partition(", ")
+    return f"{report.short(row['median'])} {row['unit']}" + (f" ({way})" if way else "")
 
 
 def factor(ratio: float) -> str:
@@ -100,6 +107,12 @@ def section(results: dict[str, dict[str, Any]], figure: str) -> str:
         "is timed before it agrees with its specification.",
         "",
     ]
+    for row in results.get("horizon", {"rows": []})["rows"]:
+        if "ratio" in row:
+            lines.append(
+                f"- A cached rollout of {row['case']}: at the end a step takes {row['ratio']:.2f} "
+                f"times as long as when the ring had just been filled."
+            )
     for key, names in _by_machine(results).items():
         titles = ", ".join(TITLES.get(name, name) for name in names)
         lines.append(f"- {titles}: {key}.")
