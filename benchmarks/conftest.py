@@ -44,12 +44,6 @@ def measure(benchmark: Any, request: pytest.FixtureRequest) -> Measure:
     return Measure(benchmark, row, quick=request.config.getoption("quick"))
 
 
-@pytest.fixture
-def quick(request: pytest.FixtureRequest) -> bool:
-    """Whether this is only a check that the suite works."""
-    return bool(request.config.getoption("quick"))
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Function) -> None:
     """Begin a row: what is compared is known before anything can fail."""

@@ -129,20 +129,22 @@ def rollout(
             influence a prediction at every step. Both give the same logits.
         greedy: See `InContextAgent`.
         control: See `InContextAgent`.
-        compile: Compile the cached step: quicker by a third or more, after half a minute.
+        compile: Compile the cached step: quicker with few environments, after up to half a minute.
         cuda_graph: On GPUs, replay the cached step, environment and sampling included, as one
             graph.
         on_block: Called with each episode's worth of transitions, (N, steps, ...): progress, or a
             history writer.
 
     Raises:
-        UserError: If the environment's spaces are not the model's, or there are no episodes.
+        UserError: If the environment's spaces are not the model's, there are no episodes, or the
+            step cannot be compiled.
     """
     check_spaces(model, env)
     if num_episodes < 1:
         raise UserError(f"num_episodes={num_episodes} must be at least 1")
     model.eval()
-    check_step(kv_cache=kv_cache, compile=compile)
+    if compile and not kv_cache:
+        raise UserError("compile=True compiles the cached step; use it with --kv-cache")
     # Learned positions are checked against their table on the host, at every step.
     slides = model.config.positions != "learned"
     cuda_graph = cuda_graph and kv_cache and slides and env.device.type == "cuda"
@@ -172,12 +174,6 @@ def rollout(
     returns = episode_returns(torch.cat(rewards, 1), torch.cat(ended, 1), num_episodes).cpu()
     seconds = time.perf_counter() - began  # after the device has answered
     return RolloutResult(returns, seconds, num_steps * env.num_envs)
-
-
-def check_step(*, kv_cache: bool, compile: bool) -> None:
-    """Refuse to compile what has another shape at every step."""
-    if compile and not kv_cache:
-        raise UserError("compile=True compiles the cached step; use it with --kv-cache")
 
 
 def check_spaces(model: Transformer, env: BatchedEnv) -> None:

@@ -51,8 +51,8 @@ class RolloutConfig:
     flash: the flash-attn package, 16-bit GPUs only, without a KV cache. reference: the plain
     specification."""
     compile: bool = False
-    """Compile the cached step with torch.compile: quicker by a third or more, after up to half a
-    minute. On CPUs this needs a C++ compiler."""
+    """Compile the cached step with torch.compile: some 1.5 times as quick with up to 64
+    environments, after up to half a minute. On CPUs this needs a C++ compiler."""
     cuda_graph: bool = True
     """On GPUs, record one step of model, sampling and environment as a CUDA graph and replay it."""
     seed: int = 0
