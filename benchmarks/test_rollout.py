@@ -12,17 +12,18 @@ place. The rolled copy is exact here because the model has no positions.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
+from fastad_kernels import Implementation
 from torch import Tensor
 
 from benchmarks.harness import Measure, needs_memory, peer, relative_difference
 from benchmarks.models import DEVICE, dark_room, make_model, random_steps
 from benchmarks.peers.gpt2 import GPT2
 from benchmarks.peers.rolled import RolledCache
-from fastad.context import CachedContext, Context, RecomputedContext, check_compiler
-from fastad.errors import UserError
+from fastad.context import CachedContext, Context, RecomputedContext
 from fastad.interact import interact
 from fastad.model.transformer import Transformer
 from fastad.rollout import InContextAgent
@@ -48,18 +49,16 @@ QUICK = [Case(2, 40)]
 
 
 class _Cached(CachedContext):
-    def __init__(self, model: Transformer, num_envs: int, *, full: bool, compile: bool) -> None:
-        if compile:
-            try:
-                check_compiler(torch.device(DEVICE))
-            except UserError as error:
-                pytest.skip(str(error))
-        torch.compiler.reset()  # a second size would be compiled for all sizes, which is slower
-        super().__init__(model, num_envs, device=DEVICE, compile=compile)
+    def __init__(
+        self, model: Transformer, num_envs: int, *, full: bool, attention: Implementation = "auto"
+    ) -> None:
+        model.attention = attention
+        super().__init__(model, num_envs, device=DEVICE)
         if full:
             for ring in self.cache:
-                keys, values = random_keys(model, num_envs, ring.capacity)
-                ring.append(keys.transpose(1, 2), values.transpose(1, 2))
+                shape = (num_envs, ring.capacity, *ring.keys.shape[2:])
+                keys = torch.randn(shape, device=DEVICE)
+                ring.append(keys, keys if ring.shared else torch.randn(shape, device=DEVICE))
 
 
 class _Rolled(RolledCache):
@@ -100,8 +99,8 @@ class _Recomputed(RecomputedContext):
 
 
 SIDES: dict[str, Callable[..., Context]] = {
-    "fastad, compiled step": lambda *args, **full: _Cached(*args, **full, compile=True),
-    "fastad, plain step": lambda *args, **full: _Cached(*args, **full, compile=False),
+    "fastad": _Cached,
+    "fastad, PyTorch alone": partial(_Cached, attention="sdpa"),
     "GPT-2, Hugging Face": _GPT2,
     "rolled copy": _Rolled,
     "recomputing the context": lambda *args, **full: _Recomputed(*args, **full, field=False),
@@ -130,8 +129,6 @@ def difference(side: str) -> float:
 
 def test_rollout(measure: Measure, case: Case, side: str) -> None:
     """See the module."""
-    if measure.quick and "compiled" in side:
-        pytest.skip("compiling takes longer than all the rest of --quick")
     measure.gate(difference(side))
     model = make_model(case.context)
     config = model.config
@@ -144,6 +141,6 @@ def test_rollout(measure: Measure, case: Case, side: str) -> None:
     block_steps = 1 if "recomputing" in side or case.num_envs * case.context > 10**6 else 20
     steps = interact(
         env, agent, num_steps=10**9, block_steps=block_steps, generator=generator,
-        cuda_graph=DEVICE == "cuda" and side == "fastad, plain step",
+        cuda_graph=DEVICE == "cuda" and side == "fastad",
     )  # fmt: skip
     measure.rate(lambda: next(steps), work=block_steps * case.num_envs, unit="steps/s")

@@ -1,10 +1,14 @@
-"""The one seam between the model and the attention kernels."""
+"""The one seam between the model and the kernels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from fastad_kernels import (
+    Block,
+    BlockShape,
+    FrozenBlocks,
     Implementation,
     RingCache,
     alibi_slopes,
@@ -13,6 +17,9 @@ from fastad_kernels import (
     decode_attention,
     rope_angles,
 )
+from fastad_kernels.blocks import absorb
+from fastad_kernels.cache import Order
+from fastad_kernels.dispatch import choose
 from torch import Tensor
 
 from fastad.errors import UserError
@@ -41,22 +48,26 @@ class Band:
 
 def make_band(
     scheme: Positions,
-    positions: Tensor,
+    positions: Tensor | None,
     *,
     window: int,
     num_heads: int,
     head_dim: int,
     rope_base: float,
+    device: torch.device,
     dropout: float = 0.0,
     impl: Implementation = "auto",
 ) -> Band:
     """Prepare what the layers share for tokens at `positions`, (T,) or (B, T) int64.
 
-    Only "rope" and "alibi" reach attention: "learned" positions are part of the embedding, and
-    "none" leaves order to causality.
+    Only "rope" and "alibi" reach attention, and only "rope" by positions: "learned" ones are part
+    of the embedding, and "none" leaves order to causality.
     """
-    rope = rope_angles(positions, head_dim, base=rope_base) if scheme == "rope" else None
-    slopes = alibi_slopes(num_heads, device=positions.device) if scheme == "alibi" else None
+    rope = None
+    if scheme == "rope":
+        assert positions is not None
+        rope = rope_angles(positions, head_dim, base=rope_base)
+    slopes = alibi_slopes(num_heads, device=device) if scheme == "alibi" else None
     return Band(window=window, rope=rope, slopes=slopes, dropout=dropout, impl=impl)
 
 
@@ -97,10 +108,37 @@ def make_ring(
     device: torch.device | str,
 ) -> RingCache:
     """A ring in the memory order that `impl` reads; see `RingCache` for the sizes."""
-    order: Literal["token"] | None = "token" if impl == "triton" else None
+    orders: dict[str, Order] = {"triton": "token", "native": "column"}
     return RingCache(
-        batch_size, capacity, num_kv_heads, head_dim, dtype=dtype, device=device, order=order
-    )
+        batch_size, capacity, num_kv_heads, head_dim, dtype=dtype, device=device,
+        order=orders.get(impl),
+    )  # fmt: skip
+
+
+def freeze_blocks(
+    blocks: Sequence[Block],
+    shape: BlockShape,
+    *,
+    scheme: Positions,
+    impl: Implementation,
+) -> FrozenBlocks | None:
+    """One kernel for whole steps of frozen blocks, where `impl` has one; else None.
+
+    Without rotary positions keys and values are linear in the tokens that they come from: where
+    those are fewer numbers, the cache holds tokens instead (`fastad_kernels.blocks`).
+    """
+    weight = blocks[0].query.weight
+    chosen = choose(weight.new_empty(0, shape.dim))[0] if impl == "auto" else impl
+    if chosen != "native":
+        return None
+    from fastad_kernels.native import NativeBlocks
+
+    width = weight.shape[1]
+    if scheme != "rope" and width < 2 * shape.num_kv_heads * shape.dim:
+        absorbed = [absorb(block, shape) for block in blocks]
+        blocks, shape = [block for block, _ in absorbed], absorbed[0][1]
+    slopes = alibi_slopes(shape.num_heads) if scheme == "alibi" else None
+    return NativeBlocks(list(blocks), shape, alibi_slopes=slopes)
 
 
 def check_attention(

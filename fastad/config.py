@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # As `fastad_kernels.Implementation`, spelled out because --help must not wait for PyTorch.
-Attention = Literal["auto", "triton", "sdpa", "flash", "reference"]
+Attention = Literal["auto", "triton", "native", "sdpa", "flash", "reference"]
 
 
 def dump_config(command: str, plain: dict[str, Any]) -> str:

@@ -1,14 +1,11 @@
 """What the frozen model remembers of N environments, kept or recomputed: the same logits."""
 
-import os
-import shutil
 from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from fastad.errors import UserError
 from fastad.model.cache import ModelCache
 from fastad.model.transformer import Transformer
 from fastad.steps import Steps
@@ -33,12 +30,10 @@ class CachedContext:
         model: In evaluation mode.
         num_envs: `N`.
         device: Of the model.
-        compile: Compile the step with `torch.compile`, which takes a while at the first one.
+        compile: Compile PyTorch's step with `torch.compile`, which takes a while at the first one,
+            instead of taking the kernels for whole blocks where there are any.
         untracked: Keep lengths on the device alone, so that every step performs the same
             operations on the same memory and can be replayed as a CUDA graph.
-
-    Raises:
-        UserError: If the step shall be compiled and no C++ compiler is there.
     """
 
     def __init__(
@@ -50,12 +45,14 @@ class CachedContext:
         compile: bool = False,
         untracked: bool = False,
     ) -> None:
-        self.cache = ModelCache(model.config, num_envs, device=device, attention=model.attention)
+        self.cache = ModelCache(
+            model.config, num_envs, device=device, attention=model.attention,
+            blocks=None if compile else model.freeze(),
+        )  # fmt: skip
         if untracked:
             self.cache.untrack()
         self.forward: Callable[[Steps, ModelCache], Tensor] = model
         if compile:
-            check_compiler(torch.device(device))
             self.forward = torch.compile(model)
 
     def predict(self, steps: Steps) -> Tensor:
@@ -97,13 +94,3 @@ class RecomputedContext:
     def forget(self, mask: Tensor) -> None:
         """See `Context.forget`."""
         self.lengths = self.lengths.masked_fill(mask.cpu(), 0)
-
-
-def check_compiler(device: torch.device) -> None:
-    """Refuse to compile for a CPU without a C++ compiler; GPUs bring theirs along."""
-    compilers = [os.environ.get("CXX", ""), "g++", "clang++", "cl"]
-    if device.type == "cpu" and not any(shutil.which(name) for name in compilers if name):
-        raise UserError(
-            "compile=True needs a C++ compiler on CPUs, and none of g++, clang++ or $CXX is "
-            "there; install one (Debian: apt install g++) or leave --compile out"
-        )

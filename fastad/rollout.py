@@ -129,15 +129,15 @@ def rollout(
             influence a prediction at every step. Both give the same logits.
         greedy: See `InContextAgent`.
         control: See `InContextAgent`.
-        compile: Compile the cached step: quicker with few environments, after up to half a minute.
+        compile: On GPUs, compile the cached step with `torch.compile`, in up to half a minute.
         cuda_graph: On GPUs, replay the cached step, environment and sampling included, as one
             graph.
         on_block: Called with each episode's worth of transitions, (N, steps, ...): progress, or a
             history writer.
 
     Raises:
-        UserError: If the environment's spaces are not the model's, there are no episodes, or the
-            step cannot be compiled.
+        UserError: If the environment's spaces are not the model's, there are no episodes, or
+            `compile` is given where it does not help.
     """
     check_spaces(model, env)
     if num_episodes < 1:
@@ -145,6 +145,11 @@ def rollout(
     model.eval()
     if compile and not kv_cache:
         raise UserError("compile=True compiles the cached step; use it with --kv-cache")
+    if compile and env.device.type == "cpu":
+        raise UserError(
+            "compile=True is for GPUs; on CPUs the cached step is C++ already, and quicker, where "
+            "a compiler is installed (`fastad doctor` tells); leave --compile out"
+        )
     # Learned positions are checked against their table on the host, at every step.
     slides = model.config.positions != "learned"
     cuda_graph = cuda_graph and kv_cache and slides and env.device.type == "cuda"

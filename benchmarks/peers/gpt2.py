@@ -45,13 +45,13 @@ class GPT2(nn.Module):
 
     def forward(self, steps: Steps) -> Tensor:
         """Logits (B, T, A), all steps at once."""
-        tokens = self.embedding(steps, torch.empty(0))
+        tokens = self.embedding(steps)
         return self.head(self.body(inputs_embeds=tokens, use_cache=False).last_hidden_state)
 
     @torch.inference_mode()
     def decode(self, steps: Steps, cache: object) -> Tensor:
         """Logits (B, A) of the newest of the steps (B, T), which join its `DynamicCache`."""
-        tokens = self.embedding(steps, torch.empty(0))
+        tokens = self.embedding(steps)
         out = self.body(inputs_embeds=tokens, past_key_values=cache, use_cache=True)
         return self.head(out.last_hidden_state[:, -1])
 

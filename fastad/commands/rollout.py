@@ -46,13 +46,14 @@ class RolloutConfig:
     """no-reward: the model is shown rewards of 0. wiped-context: it forgets at every episode.
     Learning in context must vanish in both, unless the episode's end gives the reward away."""
     attention: Attention = "auto"
-    """Attention implementation; a named one never falls back. auto: triton on GPUs, sdpa on CPUs.
-    triton: our kernels (on a CPU only with TRITON_INTERPRET=1, which is slow). sdpa: PyTorch's.
-    flash: the flash-attn package, 16-bit GPUs only, without a KV cache. reference: the plain
-    specification."""
+    """Attention implementation; a named one never falls back. auto: triton on GPUs, native
+    on CPUs with a C++ compiler, else sdpa. triton: our kernels for GPUs (on a CPU only with
+    TRITON_INTERPRET=1, which is slow). native: our C++ kernels for CPUs, compiled at first use.
+    sdpa: PyTorch's. flash: the flash-attn package, 16-bit GPUs only, without a KV cache.
+    reference: the plain specification."""
     compile: bool = False
-    """Compile the cached step with torch.compile: some 1.5 times as quick with up to 64
-    environments, after up to half a minute. On CPUs this needs a C++ compiler."""
+    """On GPUs, compile the cached step with torch.compile, in up to half a minute. On CPUs it is
+    C++ already."""
     cuda_graph: bool = True
     """On GPUs, record one step of model, sampling and environment as a CUDA graph and replay it."""
     seed: int = 0

@@ -1,7 +1,7 @@
 """The KV cache of a whole model: one ring per layer."""
 
 import torch
-from fastad_kernels import Implementation, RingCache
+from fastad_kernels import FrozenBlocks, Implementation, RingCache
 from torch import Tensor
 
 from fastad.attention import make_ring
@@ -19,6 +19,7 @@ class ModelCache(list[RingCache]):
         dtype: Of the storage.
         device: Of the storage.
         attention: The implementation that will read it, which decides the order in memory.
+        blocks: If given, these decode all layers in one call, from rings of their own kind.
     """
 
     def __init__(
@@ -30,8 +31,13 @@ class ModelCache(list[RingCache]):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         attention: Implementation = "auto",
+        blocks: FrozenBlocks | None = None,
     ) -> None:
+        self.blocks = blocks
         capacity = config.context + prompt_steps * config.tokens_per_step - 1
+        if blocks is not None:
+            super().__init__(blocks.make_rings(batch_size, capacity))
+            return
         super().__init__(
             make_ring(
                 attention,

@@ -103,12 +103,13 @@ class StepEmbedding(nn.Module):
         self.kind = None if self.fused else nn.Embedding(3, width)
         self.place = nn.Embedding(config.context, width) if config.positions == "learned" else None
 
-    def forward(self, steps: Steps, positions: Tensor) -> Tensor:
+    def forward(self, steps: Steps, positions: Tensor | None = None) -> Tensor:
         """Embed B sequences of T steps.
 
         Args:
             steps: (B, T).
-            positions: Of the tokens, (T * tokens_per_step,) or (B, T * tokens_per_step).
+            positions: Of the tokens, (T * tokens_per_step,) or (B, T * tokens_per_step); for
+                learned positions alone.
 
         Returns:
             (B, T * tokens_per_step, width).
@@ -129,5 +130,6 @@ class StepEmbedding(nn.Module):
             keep = torch.rand(tokens.shape[:2], device=tokens.device) >= self.token_mask
             tokens = tokens * keep.unsqueeze(-1)
         if self.place is not None:
+            assert positions is not None
             tokens = tokens + self.place(positions)
         return tokens

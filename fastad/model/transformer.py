@@ -3,13 +3,21 @@
 import math
 from typing import Any
 
+import fastad_kernels
 import torch
 import torch.nn.functional as F
-from fastad_kernels import Implementation, RingCache
+from fastad_kernels import (
+    Affine,
+    BlockShape,
+    FrozenBlocks,
+    Implementation,
+    RingCache,
+    residual_mlp,
+)
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from fastad.attention import Band, attend, make_band
+from fastad.attention import Band, attend, freeze_blocks, make_band
 from fastad.errors import UserError
 from fastad.model.cache import ModelCache
 from fastad.model.config import ModelConfig
@@ -40,7 +48,13 @@ class Block(nn.Module):
         """Map tokens (B, T, width) to (B, T, width)."""
         if self.pre_norm:
             x = x + self.dropout(self._attention(self.attention_norm(x), band, ring))
-            return x + self.dropout(self._mlp(self.mlp_norm(x)))
+            if self.training and isinstance(self.dropout, nn.Dropout):
+                return x + self.dropout(self._mlp(self.mlp_norm(x)))
+            norm, mlp_in, mlp_out = self.mlp_norm, self.mlp_in, self.mlp_out
+            return residual_mlp(
+                x, norm.weight, norm.bias, mlp_in.weight, mlp_in.bias, mlp_out.weight,
+                mlp_out.bias, epsilon=norm.eps, impl=band.impl,
+            )  # fmt: skip
         x = self.attention_norm(x + self.dropout(self._attention(x, band, ring)))
         out: Tensor = self.mlp_norm(x + self.dropout(self._mlp(x)))
         return out
@@ -54,6 +68,25 @@ class Block(nn.Module):
         q, k, v = heads.split(self.heads, dim=2)  # (B, T, H or Hkv, D)
         out: Tensor = self.attention_out(attend(q, k, v, band, ring).flatten(2))
         return out
+
+    def weights(self) -> fastad_kernels.Block:
+        """As `fastad_kernels.FrozenBlocks` take them; copied."""
+
+        def affine(*layers: nn.Linear | nn.LayerNorm) -> Affine:
+            weight, bias = zip(
+                *((layer.weight.detach(), layer.bias.detach()) for layer in layers), strict=True
+            )
+            return Affine(*(x[0] if len(x) == 1 else torch.cat(x) for x in (weight, bias)))
+
+        return fastad_kernels.Block(
+            attention_norm=affine(self.attention_norm),
+            query=affine(self.query),
+            key_value=affine(self.key, self.value),
+            out=affine(self.attention_out),
+            mlp_norm=affine(self.mlp_norm),
+            mlp_in=affine(self.mlp_in),
+            mlp_out=affine(self.mlp_out),
+        )
 
     def _mlp(self, x: Tensor) -> Tensor:
         out: Tensor = self.mlp_out(F.gelu(self.mlp_in(x)))
@@ -113,12 +146,14 @@ class Transformer(nn.Module):
         """
         per_step = self.config.tokens_per_step
         num_tokens = steps.previous_action.shape[1] * per_step
-        if cache is None:
-            positions = torch.arange(num_tokens, device=steps.previous_action.device)
-        else:
-            positions = cache.positions(num_tokens)
         if self.config.positions == "learned":
             self.check_length(num_tokens if cache is None else cache.longest() + num_tokens)
+        positions = None
+        if self.config.positions in ("rope", "learned"):
+            if cache is not None:
+                positions = cache.positions(num_tokens)
+            else:
+                positions = torch.arange(num_tokens, device=steps.previous_action.device)
         x = self.dropout(self.embedding(steps, positions))
         band = make_band(
             self.config.positions,
@@ -127,15 +162,33 @@ class Transformer(nn.Module):
             num_heads=self.config.num_heads,
             head_dim=self.config.head_dim,
             rope_base=self.config.rope_base,
+            device=x.device,
             dropout=self.config.attention_dropout if self.training else 0.0,
             impl=self.attention,
         )
-        for index, block in enumerate(self.blocks):
-            x = block(x, band, None if cache is None else cache[index])
+        if cache is not None and cache.blocks is not None:
+            x = cache.blocks.decode(x, cache, rope=band.rope)
+        else:
+            for index, block in enumerate(self.blocks):
+                x = block(x, band, None if cache is None else cache[index])
         # The last token of each step, the observation, is the one that predicts.
         x = x[:, per_step - 1 :: per_step]
         logits: Tensor = self.head(self.final_norm(x))
         return logits
+
+    def freeze(self) -> FrozenBlocks | None:
+        """The blocks as one kernel for the cached step, for as long as no weight changes.
+
+        None where the model's implementation of attention has no such kernel on this device.
+        """
+        config = self.config
+        blocks = [block for block in self.blocks if isinstance(block, Block)]
+        shape = BlockShape(
+            config.num_heads, config.kv_heads, config.head_dim, config.head_dim**-0.5,
+            config.context, config.norm == "pre", blocks[0].attention_norm.eps,
+        )  # fmt: skip
+        weights = [block.weights() for block in blocks]
+        return freeze_blocks(weights, shape, scheme=config.positions, impl=self.attention)
 
     def check_length(self, num_tokens: int) -> None:
         """Refuse sequences of more tokens than learned positions have places for."""

@@ -1,17 +1,22 @@
 """Exact banded attention with a ring-buffer KV cache, for contexts that span many episodes.
 
 Three calls, `attention` over whole sequences, `attention_varlen` over packed ones and
-`decode_attention` on a `RingCache`, each with a plain-PyTorch reference beside it that is its
-specification.
+`decode_attention` on a `RingCache`, and `FrozenBlocks`, which decodes whole transformer blocks;
+each with a plain-PyTorch reference beside it that is its specification.
 """
 
-from fastad_kernels.api import attention, attention_varlen, decode_attention
+from fastad_kernels.api import attention, attention_varlen, decode_attention, residual_mlp
+from fastad_kernels.blocks import Affine, Block, BlockShape, FrozenBlocks
 from fastad_kernels.cache import RingCache
 from fastad_kernels.dispatch import IMPLEMENTATIONS, Implementation
 from fastad_kernels.positions import alibi_slopes, apply_rope, rope_angles
 
 __all__ = [
     "IMPLEMENTATIONS",
+    "Affine",
+    "Block",
+    "BlockShape",
+    "FrozenBlocks",
     "Implementation",
     "RingCache",
     "alibi_slopes",
@@ -19,5 +24,6 @@ __all__ = [
     "attention",
     "attention_varlen",
     "decode_attention",
+    "residual_mlp",
     "rope_angles",
 ]

@@ -6,9 +6,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from fastad_kernels import checks
+from fastad_kernels import checks, reference
 from fastad_kernels.cache import RingCache
-from fastad_kernels.dispatch import Implementation, find_implementation
+from fastad_kernels.dispatch import Implementation, choose, find_implementation
 
 
 def attention(
@@ -52,7 +52,7 @@ def attention(
     """
     checks.check_qkv(q, k, v)
     _check_settings(q, window, scale, alibi_slopes, dropout, dropout_seed)
-    module = find_implementation(impl, q)
+    module = find_implementation(impl, q, dropout=dropout)
     out: Tensor = module.attention(
         q, k, v, window=window, causal=causal, scale=_scale(scale, q),
         alibi_slopes=_packed(alibi_slopes),
@@ -116,7 +116,7 @@ def attention_varlen(
             f"{tuple(cu_seqlens_k.shape)} must have the same shape"
         )
     _check_settings(q, window, scale, alibi_slopes, dropout, dropout_seed)
-    module = find_implementation(impl, q)
+    module = find_implementation(impl, q, dropout=dropout)
     out: Tensor = module.attention_varlen(
         q, k, v, cu_seqlens_q=cu_seqlens_q.contiguous(), cu_seqlens_k=cu_seqlens_k.contiguous(),
         max_seqlen_q=max_seqlen_q, max_seqlen_k=max_seqlen_k, window=window, causal=causal,
@@ -150,7 +150,8 @@ def decode_attention(
         alibi_slopes: (H,), or None for no linear bias.
         rope: cos and sin of the new tokens, (B or 1, T, D / 2), applied to q and k; or None.
         impl: A named implementation never falls back; "auto" logs its choice once. "triton" needs
-            a ring of order "token", which is what GPUs get by default, and computes no gradient.
+            a ring of order "token", which is what GPUs get by default, "native" one of order
+            "column"; neither computes a gradient.
 
     Returns:
         (B, T, H, D), dtype of q.
@@ -163,13 +164,57 @@ def decode_attention(
     checks.check_window(window)
     checks.check_scale(scale)
     checks.check_slopes(q, alibi_slopes)
-    checks.check_ring(q, k, cache, window)
+    checks.check_ring(q, k, v, cache, window)
     checks.check_rope(q, rope)
-    out: Tensor = find_implementation(impl, q).decode_attention(
+    out: Tensor = find_implementation(impl, q, ring=cache).decode_attention(
         q, k, v, cache, window=window, scale=_scale(scale, q),
         alibi_slopes=_packed(alibi_slopes), rope=rope,
     )  # fmt: skip
     return out
+
+
+def residual_mlp(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    in_weight: Tensor,
+    in_bias: Tensor,
+    out_weight: Tensor,
+    out_bias: Tensor,
+    *,
+    epsilon: float = 1e-5,
+    impl: Implementation = "auto",
+) -> Tensor:
+    """The MLP of a pre-norm block, x + out(gelu(in(norm(x)))).
+
+    "native" has a kernel for widths that are whole vectors, which keeps nothing but x for the
+    backward pass. All others, and all other widths, take PyTorch's own operations.
+
+    Args:
+        x: (..., width).
+        norm_weight: LayerNorm's scale, (width,).
+        norm_bias: Its shift, (width,).
+        in_weight: (hidden, width).
+        in_bias: (hidden,).
+        out_weight: (width, hidden).
+        out_bias: (width,).
+        epsilon: LayerNorm's.
+        impl: As in `attention`.
+
+    Returns:
+        (..., width).
+    """
+    name = choose(x)[0] if impl == "auto" else impl
+    if name == "native":
+        from fastad_kernels.native import mlp
+
+        if mlp.takes(x, in_weight):
+            return mlp.residual_mlp(
+                x, norm_weight, norm_bias, in_weight, in_bias, out_weight, out_bias, epsilon
+            )
+    return reference.residual_mlp(
+        x, norm_weight, norm_bias, in_weight, in_bias, out_weight, out_bias, epsilon
+    )
 
 
 def _check_settings(

@@ -7,7 +7,17 @@ from torch import Tensor
 
 from fastad_kernels.quantization import dequantize, quantize
 
-Order = Literal["token", "head"]
+Order = Literal["token", "head", "column"]
+
+# Of keys and of values: their dimensions from the outermost to the innermost, None as they are.
+# "head" is as the products of `sdpa.decode_attention` read them, keys as columns, values as rows.
+_MEMORY_ORDERS: dict[str, tuple[tuple[int, ...] | None, tuple[int, ...] | None]] = {
+    "token": (None, None),
+    "head": ((0, 2, 3, 1), (0, 2, 1, 3)),
+    "column": ((0, 2, 3, 1), (0, 2, 3, 1)),
+}
+
+COLUMN_MULTIPLE = 16  # float32 numbers in the widest registers of a CPU
 
 STORAGE_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int8)
 
@@ -30,14 +40,18 @@ class RingCache:
 
     Args:
         batch_size: `B`.
-        capacity: `C`, at least window + T - 1 for appends of T tokens.
+        capacity: `C`, at least window + T - 1 for appends of T tokens; order "column" rounds it up
+            to whole vectors of `COLUMN_MULTIPLE` slots.
         num_kv_heads: `Hkv`.
         head_dim: `D`.
         dtype: Of the storage; int8 keeps one fp32 scale per token and head beside the codes.
         device: Of the storage.
         order: Of the memory; shapes are the same. "token" keeps a token's heads together, as the
             Triton kernel reads them, "head" a head's tokens, as a CPU's matrix products read
-            fastest. By default "head" on CPUs and "token" elsewhere.
+            fastest, "column" a feature's tokens, as the C++ kernels read them. By default "head"
+            on CPUs and "token" elsewhere.
+        shared: Whether the values are the keys: then they are stored once, and whoever appends
+            gives the same tensor for both.
 
     Raises:
         ValueError: If a size is below 1 or the dtype or order is unknown.
@@ -53,7 +67,10 @@ class RingCache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         order: Order | None = None,
+        shared: bool = False,
     ) -> None:
+        if order == "column":
+            capacity = -(-capacity // COLUMN_MULTIPLE) * COLUMN_MULTIPLE
         shape = (batch_size, capacity, num_kv_heads, head_dim)
         names = ("batch_size", "capacity", "num_kv_heads", "head_dim")
         for name, value in zip(names, shape, strict=True):
@@ -63,22 +80,28 @@ class RingCache:
             raise ValueError(f"dtype={dtype} must be one of {', '.join(map(str, STORAGE_DTYPES))}")
         if order is None:
             order = "head" if torch.device(device).type == "cpu" else "token"
-        if order not in ("token", "head"):
-            raise ValueError(f"order={order!r} must be 'token', 'head' or None")
-        by_head = order == "head"
-        # As the products of `sdpa.decode_attention` read them: keys as columns, values as rows.
-        self.keys = _storage(shape, dtype, device, (0, 2, 3, 1) if by_head else None)
-        self.values = _storage(shape, dtype, device, (0, 2, 1, 3) if by_head else None)
+        if order not in _MEMORY_ORDERS:
+            raise ValueError(f"order={order!r} must be one of {', '.join(_MEMORY_ORDERS)} or None")
+        if shared and dtype == torch.int8:
+            raise ValueError("shared=True keeps no int8 codes; take a floating dtype")
+        keys, values = _MEMORY_ORDERS[order]
+        self.keys = _storage(shape, dtype, device, keys)
+        self.values = self.keys if shared else _storage(shape, dtype, device, values)
         self.key_scales: Tensor | None = None
         self.value_scales: Tensor | None = None
         if dtype == torch.int8:
             self.key_scales, self.value_scales = (
-                _storage(shape[:3], torch.float32, device, (0, 2, 1) if by_head else None)
+                _storage(shape[:3], torch.float32, device, None if order == "token" else (0, 2, 1))
                 for _ in range(2)
             )
         self.lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
         self.lockstep: int | None = 0
         self._is_tracked = True
+
+    @property
+    def shared(self) -> bool:
+        """Whether the values are the keys."""
+        return self.values is self.keys
 
     @property
     def capacity(self) -> int:
@@ -126,7 +149,7 @@ class RingCache:
     def _encode(self, k: Tensor, v: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Each storage tensor with what is to be written into it."""
         if self.key_scales is None or self.value_scales is None:
-            return [(self.keys, k), (self.values, v)]
+            return [(self.keys, k)] if self.shared else [(self.keys, k), (self.values, v)]
         (key_codes, key_scales), (value_codes, value_scales) = quantize(k), quantize(v)
         return [
             (self.keys, key_codes),

@@ -130,7 +130,7 @@ def check_rows(**tensors: Tensor) -> None:
             )
 
 
-def check_ring(q: Tensor, k: Tensor, cache: RingCache, window: int) -> None:
+def check_ring(q: Tensor, k: Tensor, v: Tensor, cache: RingCache, window: int) -> None:
     """The ring holds the window of every new token, and q and k have its shape and device."""
     if window is None:
         raise ValueError("window=None must be an integer: a ring remembers a bounded context")
@@ -145,6 +145,8 @@ def check_ring(q: Tensor, k: Tensor, cache: RingCache, window: int) -> None:
         raise ValueError(f"k has shape {tuple(k.shape)}; this ring takes {expected}")
     if q.device != cache.keys.device:
         raise ValueError(f"q is on {q.device}; the ring is on {cache.keys.device}")
+    if cache.shared and v is not k:
+        raise ValueError("this ring keeps keys alone; give the same tensor as k and v")
 
 
 def check_rope(q: Tensor, rope: tuple[Tensor, Tensor] | None) -> None:

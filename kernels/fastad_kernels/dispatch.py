@@ -12,7 +12,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-Implementation = Literal["auto", "triton", "sdpa", "flash", "reference"]
+from fastad_kernels.cache import RingCache
+
+Implementation = Literal["auto", "triton", "native", "sdpa", "flash", "reference"]
 IMPLEMENTATIONS: tuple[str, ...] = get_args(Implementation)
 
 # Known here as well as to the kernels, because whoever asks may not have Triton.
@@ -22,23 +24,34 @@ TRITON_IS_INSTALLED = find_spec("triton") is not None
 _LOGGER = logging.getLogger(__name__)
 
 
-def find_implementation(impl: str, q: Tensor) -> ModuleType:
+def find_implementation(
+    impl: str, q: Tensor, *, dropout: float = 0.0, ring: RingCache | None = None
+) -> ModuleType:
     """The module that implements `impl` for queries like `q`.
 
     "auto" takes Triton's kernels on a GPU where Triton is installed and the head dim is one of
-    theirs, PyTorch's fused attention everywhere else, and logs each choice once (but not while
+    theirs, our C++ kernels on a CPU for float32 without dropout where a compiler is installed,
+    PyTorch's fused attention everywhere else, and logs each choice once (but not while
     `torch.compile` traces). A named implementation never falls back. Modules are imported when
     first asked for: Triton and flash-attn need not be installed.
+
+    Args:
+        impl: One of `IMPLEMENTATIONS`.
+        q: Queries; their device, dtype and head dim count.
+        dropout: Of the attention weights.
+        ring: What will be decoded from, if anything.
 
     Raises:
         ValueError: If `impl` is unknown or cannot work here; the message says why.
     """
     if impl == "auto":
-        impl, reason = choose(q.device.type, q.shape[-1])
+        impl, reason = choose(q, dropout=dropout, ring=ring)
         if not torch.compiler.is_compiling():
             _log_choice(q.device.type, q.shape[-1], impl, reason)
     if impl == "triton":
         return _import_triton(q)
+    if impl == "native":
+        return _import_native(q)
     if impl == "sdpa":
         from fastad_kernels import sdpa
 
@@ -54,15 +67,29 @@ def find_implementation(impl: str, q: Tensor) -> ModuleType:
     raise ValueError(f"impl={impl!r} must be one of {', '.join(IMPLEMENTATIONS)}")
 
 
-def choose(device_type: str, head_dim: int) -> tuple[str, str]:
+def choose(q: Tensor, *, dropout: float = 0.0, ring: RingCache | None = None) -> tuple[str, str]:
     """What "auto" means: the implementation's name, and why."""
-    if device_type != "cuda":
-        return "sdpa", "PyTorch's fused kernels, banded by blocks"
-    if not TRITON_IS_INSTALLED:
-        return "sdpa", "Triton is not installed"
-    if head_dim not in TRITON_HEAD_DIMS:
-        return "sdpa", f"Triton's kernels take head dims {_listed(TRITON_HEAD_DIMS)}"
-    return "triton", "compiled for this GPU"
+    head_dim = q.shape[-1]
+    if q.device.type == "cuda":
+        if not TRITON_IS_INSTALLED:
+            return "sdpa", "Triton is not installed"
+        if head_dim not in TRITON_HEAD_DIMS:
+            return "sdpa", f"Triton's kernels take head dims {_listed(TRITON_HEAD_DIMS)}"
+        return "triton", "compiled for this GPU"
+    if q.device.type != "cpu":
+        return "sdpa", f"we have no kernels for {q.device.type}"
+    from fastad_kernels import native
+
+    if q.dtype != torch.float32:
+        return "sdpa", "the C++ kernels compute in float32"
+    if dropout > 0.0:
+        return "sdpa", "the C++ kernels have no dropout"
+    if ring is not None and not native.reads(ring):
+        return "sdpa", "the ring does not lie in memory as the C++ kernels read it"
+    reason = native.why_unavailable()
+    if reason is not None:
+        return "sdpa", reason
+    return "native", "C++ compiled for this CPU"
 
 
 @cache
@@ -86,6 +113,17 @@ def _import_triton(q: Tensor) -> ModuleType:
             "with TRITON_INTERPRET=1 set before the kernels are first used"
         )
     return kernels
+
+
+def _import_native(q: Tensor) -> ModuleType:
+    from fastad_kernels import native
+
+    if q.device.type != "cpu" or q.dtype != torch.float32:
+        raise ValueError(f"q is {q.dtype} on {q.device}; impl='native' computes in float32 on CPUs")
+    reason = native.why_unavailable()
+    if reason is not None:
+        raise ValueError(f"impl='native' cannot be used here: {reason}")
+    return native
 
 
 def _listed(values: tuple[int, ...]) -> str:

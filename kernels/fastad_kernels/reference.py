@@ -4,6 +4,7 @@ Everything else in this package is held to these functions.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fastad_kernels import philox
@@ -167,6 +168,21 @@ def decode_attention(
     keys, values = cache.read(cache.capacity, q.dtype)
     out, _ = _attend(q, keys, values, distance, visible, scale, alibi_slopes, None)
     return out
+
+
+def residual_mlp(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    in_weight: Tensor,
+    in_bias: Tensor,
+    out_weight: Tensor,
+    out_bias: Tensor,
+    epsilon: float,
+) -> Tensor:
+    """A pre-norm GELU MLP with its residual connection, (..., width) to (..., width)."""
+    tokens = F.layer_norm(x, x.shape[-1:], norm_weight, norm_bias, epsilon)
+    return x + F.linear(F.gelu(F.linear(tokens, in_weight, in_bias)), out_weight, out_bias)
 
 
 def _attend(

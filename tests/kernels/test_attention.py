@@ -179,7 +179,10 @@ def test_nan_that_no_query_sees_reaches_neither_result_nor_gradient(window):
     [
         ({"window": 0}, "window=0 must be at least 1"),
         ({"dropout": 1.0}, r"dropout=1.0 must be in \[0, 1\)"),
-        ({"impl": "sdpaa"}, "impl='sdpaa' must be one of auto, triton, sdpa, flash, reference"),
+        (
+            {"impl": "sdpaa"},
+            "impl='sdpaa' must be one of auto, triton, native",
+        ),
         ({"k": torch.zeros(2, 5, 3, 16), "v": torch.zeros(2, 5, 3, 16)}, "4 query heads"),
         ({"k": torch.zeros(2, 5, 4, 8), "v": torch.zeros(2, 5, 4, 8)}, "head dim"),
         ({"v": torch.zeros(2, 6, 4, 16)}, "same shape"),

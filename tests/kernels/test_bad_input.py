@@ -37,7 +37,7 @@ BOTH = [
     ({"alibi_slopes": torch.ones(4, dtype=torch.int64)}, "it must be floating point"),
     ({"alibi_slopes": torch.ones(4, device="meta")}, "alibi_slopes is on meta; q is on cpu"),
     ({"alibi_slopes": torch.ones(4, requires_grad=True)}, "alibi_slopes requires a gradient"),
-    ({"impl": "cuda"}, "impl='cuda' must be one of auto, triton, sdpa, flash, reference"),
+    ({"impl": "cuda"}, "impl='cuda' must be one of auto, triton, native, sdpa, flash, reference"),
 ]  # fmt: skip
 
 

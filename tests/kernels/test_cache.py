@@ -223,7 +223,7 @@ def test_reading_storage_of_the_same_dtype_copies_nothing():
         ({"num_kv_heads": 0}, "num_kv_heads=0 must be at least 1"),
         ({"head_dim": -1}, "head_dim=-1 must be at least 1"),
         ({"dtype": torch.int32}, "dtype=torch.int32 must be one of torch.float32"),
-        ({"order": "batch"}, "order='batch' must be 'token', 'head' or None"),
+        ({"order": "batch"}, "order='batch' must be one of token, head, column or None"),
     ],
 )
 def test_a_ring_that_cannot_be_is_refused(changes, message):

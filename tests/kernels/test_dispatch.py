@@ -1,21 +1,30 @@
 """Which implementation "auto" takes, and that it says so once."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
-from fastad_kernels import attention, dispatch, sdpa
+from fastad_kernels import attention, dispatch, native
 
 
-def test_auto_takes_sdpa_on_a_cpu_and_logs_it_once(caplog):
+@pytest.mark.parametrize(
+    ("dtype", "reason", "name", "why"),
+    [
+        (torch.float32, None, "native", "C++ compiled for this CPU"),
+        (torch.float32, "no compiler", "sdpa", "no compiler"),
+        (torch.float64, None, "sdpa", "the C++ kernels compute in float32"),
+    ],
+)
+def test_auto_logs_once_what_it_takes_on_a_cpu(caplog, monkeypatch, dtype, reason, name, why):
     dispatch._log_choice.cache_clear()
-    q = torch.zeros(1, 3, 1, 16)
-    with caplog.at_level(logging.INFO, logger="fastad_kernels"):
+    monkeypatch.setattr(native, "why_unavailable", lambda: reason)
+    q = torch.zeros(1, 3, 1, 16, dtype=dtype)
+    with caplog.at_level(logging.INFO, logger="fastad_kernels.dispatch"):
         for _ in range(2):
-            assert dispatch.find_implementation("auto", q) is sdpa
-            attention(q, q, q)
+            assert dispatch.find_implementation("auto", q).__name__ == f"fastad_kernels.{name}"
     assert [record.getMessage() for record in caplog.records] == [
-        "attention on cpu with head dim 16: sdpa (PyTorch's fused kernels, banded by blocks)"
+        f"attention on cpu with head dim 16: {name} ({why})"
     ]
 
 
@@ -25,7 +34,8 @@ def test_auto_takes_sdpa_on_a_cpu_and_logs_it_once(caplog):
 )
 def test_auto_takes_triton_on_a_gpu_where_it_can(monkeypatch, head_dim, installed, expected):
     monkeypatch.setattr(dispatch, "TRITON_IS_INSTALLED", installed)
-    assert dispatch.choose("cuda", head_dim)[0] == expected
+    q = SimpleNamespace(device=torch.device("cuda"), shape=(1, 3, 1, head_dim))
+    assert dispatch.choose(q)[0] == expected
 
 
 @pytest.mark.parametrize("impl", ["auto", "sdpa", "reference"])

@@ -13,6 +13,8 @@ from fastad.steps import Steps
 
 LAYOUTS, SCHEMES = ("fused", "interleaved"), ("none", "rope", "alibi")
 LAYOUT_AND_SCHEME = list(itertools.product(LAYOUTS, SCHEMES))
+# Who decodes: PyTorch, layer by layer, or the C++ kernels, all blocks at once.
+DECODERS = ("sdpa", "native")
 EPISODE = 5
 TOLERANCE = 1e-5  # relative to the largest logit, in float32
 
@@ -27,6 +29,13 @@ def make_model(**changes):
             if parameter.ndim == 2:
                 parameter.mul_(3.0)  # as sharp as a trained model: errors would show
     return model
+
+
+def make_cache(model, num_envs, **sizes):
+    """The cache of a frozen model, as a rollout has it, full of NaN."""
+    cache = ModelCache(model.config, num_envs, blocks=model.freeze(), **sizes)
+    poison(cache)
+    return cache
 
 
 def make_steps(batch, length, seed=0):
@@ -57,31 +66,36 @@ def assert_close(actual, expected):
     assert (actual - expected).abs().max() <= TOLERANCE * expected.abs().max()
 
 
-@pytest.mark.parametrize("impl", ["sdpa", "reference"])
+@pytest.mark.parametrize("impl", [*DECODERS, "reference"])
 @pytest.mark.parametrize(("layout", "positions"), LAYOUT_AND_SCHEME)
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("norm", ["pre", "post"])
 @torch.no_grad()
-def test_cached_logits_equal_recomputed_after_three_windows(layout, positions, impl):
-    model = make_model(layout=layout, positions=positions, num_kv_heads=2)
+def test_cached_logits_equal_recomputed_after_three_windows(
+    layout, positions, impl, kv_heads, norm
+):
+    model = make_model(layout=layout, positions=positions, num_kv_heads=kv_heads, norm=norm)
     length = 4 * 12  # steps: four windows fused, twelve interleaved
     steps = make_steps(3, length)
     model.attention = "reference"
     expected = model(steps)
     model.attention = impl
-    cache = ModelCache(model.config, 3)
-    poison(cache)
+    cache = make_cache(model, 3)
+    assert (cache.blocks is not None) == (impl == "native")
     cached = torch.cat([model(part(steps, t, t + 1), cache) for t in range(length)], dim=1)
     assert_close(cached, expected)
     assert_close(model(steps), expected)
 
 
+@pytest.mark.parametrize("impl", DECODERS)
 @pytest.mark.parametrize(("layout", "positions"), LAYOUT_AND_SCHEME)
 @torch.no_grad()
-def test_environments_re_tasked_at_different_times_keep_exact_contexts(layout, positions):
+def test_environments_re_tasked_at_different_times_keep_exact_contexts(layout, positions, impl):
     model = make_model(layout=layout, positions=positions)
+    model.attention = impl
     length, starts = 50, [0, 17, 31]
     steps = make_steps(3, length)
-    cache = ModelCache(model.config, 3)
-    poison(cache)
+    cache = make_cache(model, 3)
     cached = []
     for t in range(length):
         for row, start in enumerate(starts):
@@ -99,14 +113,15 @@ def test_environments_re_tasked_at_different_times_keep_exact_contexts(layout, p
         assert_close(logits[row : row + 1, start:], expected)
 
 
+@pytest.mark.parametrize("impl", DECODERS)
 @pytest.mark.parametrize(("layout", "positions"), LAYOUT_AND_SCHEME)
 @pytest.mark.parametrize("prompt", [0, 1, 11, 12, 13])
 @torch.no_grad()
-def test_a_prompt_may_be_appended_at_once(layout, positions, prompt):
+def test_a_prompt_may_be_appended_at_once(layout, positions, prompt, impl):
     model = make_model(layout=layout, positions=positions)
+    model.attention = impl
     steps = make_steps(2, prompt + 30)
-    cache = ModelCache(model.config, 2, prompt_steps=max(prompt, 1))
-    poison(cache)
+    cache = make_cache(model, 2, prompt_steps=max(prompt, 1))
     pieces = [(0, prompt)] * (prompt > 0) + [(t, t + 1) for t in range(prompt, prompt + 30)]
     cached = torch.cat([model(part(steps, first, last), cache) for first, last in pieces], dim=1)
     assert_close(cached, model(steps))
@@ -150,13 +165,28 @@ def test_the_interleaved_layout_predicts_from_the_observation_token():
     assert (model(changed)[:, -1] - model(steps)[:, -1]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("impl", DECODERS)
 @torch.no_grad()
-def test_learned_positions_refuse_to_slide():
+def test_learned_positions_refuse_to_slide(impl):
     model = make_model(positions="learned")
+    model.attention = impl
     steps = make_steps(1, 13)
-    cache = ModelCache(model.config, 1)
+    cache = make_cache(model, 1)
     cached = torch.cat([model(part(steps, t, t + 1), cache) for t in range(12)], dim=1)
     assert_close(cached, model(part(steps, 0, 12)))
     for call in (lambda: model(steps), lambda: model(part(steps, 12, 13), cache)):
         with pytest.raises(ValueError, match=r"learned has context=12 places and cannot slide"):
             call()
+
+
+@torch.no_grad()
+def test_a_frozen_cache_holds_tokens_where_those_are_fewer_numbers_than_keys_and_values():
+    for positions, kv_heads, shared in (
+        ("none", 4, True), ("alibi", 4, True), ("rope", 4, False), ("none", 2, False),
+    ):  # fmt: skip
+        model = make_model(positions=positions, num_kv_heads=kv_heads)
+        model.attention = "native"
+        ring = make_cache(model, 1)[0]
+        assert ring.shared == shared
+        # 32 features of a token, or keys and values of as many heads of 8.
+        assert ring.keys.shape[2:] == ((1, 32) if shared else (kv_heads, 8))

@@ -6,7 +6,7 @@ from tests.kernels.planted.planting import Mutation, assert_caught, assert_pass_
 
 pytest.importorskip("triton")
 
-TESTS = "test_triton_backward.py"
+TESTS = "test_backward.py"
 SHARED, DQ, DKDV = (f"backward_{part}.py" for part in ("shared", "dq", "dkdv"))
 EXACT = "as_exact_as_those_of_plain"
 WIDE = "test_triton_windows.py"

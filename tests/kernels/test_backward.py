@@ -1,4 +1,4 @@
-"""The backward kernels against the reference: dq, dk and dv, every feature and pair of features."""
+"""Gradients of Triton's and the C++ kernels against the reference: every feature and pair."""
 
 import math
 
@@ -27,6 +27,19 @@ CASES = pairwise(
     alibi=[False, True],
     dropout=[0.0, 0.3],
 )
+# The C++ kernels compute in float32 and have no dropout, but take any head dim.
+NATIVE_CASES = pairwise(
+    lengths=[(1, 111), (63, 63), (128, 128), (111, 600), (600, 111), (130, 129)],
+    window=[None, 2, 63, 64, 65],
+    dtype=[torch.float32],
+    dim=[5, 16, 24, 32, 64, 128],
+    layout=["dense", "packed", "strided"],
+    heads=[(2, 2), (2, 1), (4, 1)],
+    causal=[True, False],
+    alibi=[False, True],
+    dropout=[0.0],
+)
+FUSED = pytest.mark.parametrize("impl", ["triton", "native"])
 # Places by which features are moved before plain PyTorch sums over them: draws of its rounding.
 ORDERS = (0, 3, 6, 11)
 DEFAULTS = {
@@ -45,7 +58,7 @@ def run(impl, q, k, v, grad_out, *, order=0, **settings):
     return out.detach(), *torch.autograd.grad(out, inputs, grad_out.to(out.dtype))
 
 
-def assert_gradients_are_as_exact_as_plain(q, k, v, grad_out, **settings):
+def assert_gradients_are_as_exact_as_plain(impl, q, k, v, grad_out, **settings):
     settings = DEFAULTS | settings
     exact = run("reference", q.double(), k.double(), v.double(), grad_out, **settings)
     plain = [run("reference", q, k, v, grad_out, order=order, **settings) for order in ORDERS]
@@ -54,7 +67,7 @@ def assert_gradients_are_as_exact_as_plain(q, k, v, grad_out, **settings):
         recomputed = recomputed_gradients(q, k, v, grad_out, order=order, **settings)
         for results, result in zip(plain[1:], recomputed, strict=True):
             results.append(result)
-    actual = run("triton", q, k, v, grad_out, **settings)
+    actual = run(impl, q, k, v, grad_out, **settings)
     for name, a, p, e in zip(("out", "dq", "dk", "dv"), actual, plain, exact, strict=True):
         assert a.dtype == q.dtype
         assert_as_exact_as_plain(a, p, e, name)
@@ -68,11 +81,17 @@ def make_gradient(q, seed=1):
 
 
 def describe(case):
+    if isinstance(case, str):
+        return case
     return "-".join(str(setting).removeprefix("torch.") for setting in case.values())
 
 
-@pytest.mark.parametrize("case", CASES, ids=describe)
-def test_gradients_are_as_exact_as_those_of_plain_pytorch(case):
+@pytest.mark.parametrize(
+    ("impl", "case"),
+    [*(("triton", case) for case in CASES), *(("native", case) for case in NATIVE_CASES)],
+    ids=describe,
+)
+def test_gradients_are_as_exact_as_those_of_plain_pytorch(impl, case):
     lengths, packing = case["lengths"], {}
     if case["layout"] == "packed":
         # Around the history in question some of one token, without queries, and without keys.
@@ -84,26 +103,40 @@ def test_gradients_are_as_exact_as_those_of_plain_pytorch(case):
             "max_seqlen_q": max(per_q), "max_seqlen_k": max(per_k),
         }  # fmt: skip
     q, k, v = make_qkv(lengths, case["dim"], case["heads"], case["dtype"], layout=case["layout"])
+    dropout = {}
+    if case["dropout"]:
+        seed = torch.tensor([2**40 + 3], device=q.device)
+        dropout = {"dropout": case["dropout"], "dropout_seed": seed}
     assert_gradients_are_as_exact_as_plain(
-        q, k, v, make_gradient(q), **packing,
+        impl, q, k, v, make_gradient(q), **packing, **dropout,
         # By 1 / sqrt(D), mostly a power of two, plain PyTorch would scale without rounding.
         window=case["window"], causal=case["causal"], scale=1.1 * case["dim"] ** -0.5,
         alibi_slopes=alibi_slopes(q.shape[-2], device=q.device) if case["alibi"] else None,
-        dropout=case["dropout"], dropout_seed=torch.tensor([2**40 + 3], device=q.device),
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+EVERY_DTYPE = pytest.mark.parametrize(
+    ("impl", "dtype"),
+    [
+        *(("triton", dtype) for dtype in (torch.float32, torch.float16, torch.bfloat16)),
+        ("native", torch.float32),
+    ],
+)
+
+
+@EVERY_DTYPE
 @pytest.mark.parametrize(("length", "window"), [(1, None), (111, 1)])
-def test_queries_that_see_one_key_have_gradients_of_zero_up_to_rounding(length, window, dtype):
+def test_queries_that_see_one_key_have_gradients_of_zero_up_to_rounding(
+    impl, length, window, dtype
+):
     q, k, v = make_qkv((length, length), 32, (2, 1), dtype)
     grad_out = make_gradient(q)
     exact, plain, (out, dq, dk, dv) = (
-        run(impl, *(x.to(precision) for x in (q, k, v)), grad_out, window=window, scale=0.25)
-        for impl, precision in (
+        run(name, *(x.to(precision) for x in (q, k, v)), grad_out, window=window, scale=0.25)
+        for name, precision in (
             ("reference", torch.float64),
             ("reference", dtype),
-            ("triton", dtype),
+            (impl, dtype),
         )
     )
     assert torch.equal(out, v.repeat_interleave(2, dim=2))
@@ -116,10 +149,12 @@ def test_queries_that_see_one_key_have_gradients_of_zero_up_to_rounding(length, 
         assert gradient.abs().max() <= step * factor.abs().max() * (2 if factor is q else 1)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_large_scores_neither_overflow_nor_lose_precision(dtype):
+@EVERY_DTYPE
+def test_large_scores_neither_overflow_nor_lose_precision(impl, dtype):
     q, k, v = make_qkv((130, 130), 64, (2, 2), dtype)
-    assert_gradients_are_as_exact_as_plain(q * 5, k * 3, v, make_gradient(q), window=100, scale=1.0)
+    assert_gradients_are_as_exact_as_plain(
+        impl, q * 5, k * 3, v, make_gradient(q), window=100, scale=1.0
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -151,62 +186,67 @@ def test_float64_is_exact_to_its_own_rounding():
         torch.testing.assert_close(a, e, rtol=1e-12, atol=1e-13)
 
 
-def test_gradients_are_bitwise_the_same_every_time():
-    q, k, v = make_qkv((70, 70), 16, (2, 1), torch.float16)
-    settings = {
-        "window": 65, "alibi_slopes": alibi_slopes(2, device=q.device), "dropout": 0.3,
-        "dropout_seed": torch.tensor([7], device=q.device),
-    }  # fmt: skip
-    results = [run("triton", q, k, v, make_gradient(q), **settings) for _ in range(5)]
+@FUSED
+def test_gradients_are_bitwise_the_same_every_time(impl):
+    dtype = torch.float32 if impl == "native" else torch.float16
+    q, k, v = make_qkv((70, 70), 16, (2, 1), dtype)
+    settings = {"window": 65, "alibi_slopes": alibi_slopes(2, device=q.device)}
+    if impl == "triton":
+        settings |= {"dropout": 0.3, "dropout_seed": torch.tensor([7], device=q.device)}
+    results = [run(impl, q, k, v, make_gradient(q), **settings) for _ in range(5)]
     for result in results[1:]:
         assert all(map(torch.equal, result, results[0]))
 
 
-def test_packed_histories_give_bitwise_the_gradients_of_each_alone():
+@FUSED
+def test_packed_histories_give_bitwise_the_gradients_of_each_alone(impl):
     q, k, v = make_qkv((150, 170), 16, (2, 1), torch.float32, layout="packed")
     grad_out, per_q, per_k = make_gradient(q), [20, 1, 129], [40, 1, 129]
     packed = run(
-        "triton", q, k, v, grad_out, window=33, cu_seqlens_q=cumulate(per_q),
+        impl, q, k, v, grad_out, window=33, cu_seqlens_q=cumulate(per_q),
         cu_seqlens_k=cumulate(per_k), max_seqlen_q=129, max_seqlen_k=129,
     )  # fmt: skip
     parts = zip(*(x.split(per) for x, per in ((q, per_q), (k, per_k), (v, per_k))),
                 grad_out.split(per_q), strict=True)  # fmt: skip
-    alone = [run("triton", *(x[None] for x in part), window=33) for part in parts]
+    alone = [run(impl, *(x[None] for x in part), window=33) for part in parts]
     for actual, expected in zip(packed, zip(*alone, strict=True), strict=True):
         assert torch.equal(actual, torch.cat([x[0] for x in expected]))
 
 
-def test_a_query_that_sees_no_key_gets_and_gives_no_gradient():
+@FUSED
+def test_a_query_that_sees_no_key_gets_and_gives_no_gradient(impl):
     q, k, v = make_qkv((70, 3), 16, (2, 2), torch.float32)
     grad_out = make_gradient(q)
     q[:, :67], grad_out[:, :67] = math.nan, math.nan
-    _, dq, dk, dv = run("triton", q, k, v, grad_out, window=2)
+    _, dq, dk, dv = run(impl, q, k, v, grad_out, window=2)
     assert (dq[:, :67] == 0).all()
-    seeing = run("triton", q[:, 67:], k, v, grad_out[:, 67:], window=2)
+    seeing = run(impl, q[:, 67:], k, v, grad_out[:, 67:], window=2)
     for actual, expected in zip((dq[:, 67:], dk, dv), seeing[1:], strict=True):
         assert torch.equal(actual, expected)
 
 
+@FUSED
 @pytest.mark.parametrize("causal", [True, False])
-def test_a_key_that_no_query_sees_gets_and_gives_no_gradient(causal):
+def test_a_key_that_no_query_sees_gets_and_gives_no_gradient(causal, impl):
     # The last 40 of 300 keys have queries, and the first of those looks back to key 196.
     q, k, v = make_qkv((40, 300), 16, (2, 1), torch.float32)
     grad_out, settings = make_gradient(q), {"window": 65, "causal": causal}
-    expected = run("triton", q, k, v, grad_out, **settings)
+    expected = run(impl, q, k, v, grad_out, **settings)
     k[:, :196], v[:, :196] = math.nan, math.inf
-    actual = run("triton", q, k, v, grad_out, **settings)
+    actual = run(impl, q, k, v, grad_out, **settings)
     assert all(map(torch.equal, actual, expected))
     assert (actual[2][:, :196] == 0).all()
     assert (actual[3][:, :196] == 0).all()
 
 
-def test_nan_in_one_packed_sequence_leaves_its_neighbours_alone():
+@FUSED
+def test_nan_in_one_packed_sequence_leaves_its_neighbours_alone(impl):
     q, k, v = make_qkv((90, 90), 16, (2, 2), torch.float32, layout="packed")
     cu_seqlens, grad_out = cumulate([30, 25, 35]), make_gradient(q)
     for x in (q, k, v, grad_out):
         x[30:55] = math.nan
     gradients = run(
-        "triton", q, k, v, grad_out, causal=False, cu_seqlens_q=cu_seqlens,
+        impl, q, k, v, grad_out, causal=False, cu_seqlens_q=cu_seqlens,
         cu_seqlens_k=cu_seqlens, max_seqlen_q=35, max_seqlen_k=35,
     )  # fmt: skip
     for gradient in gradients:
@@ -230,18 +270,20 @@ def test_packed_tokens_beyond_the_last_sequence_get_no_gradient():
         assert (gradient[55:] == 0).all()
 
 
-def test_an_expanded_gradient_is_read_like_a_whole_one():
+@FUSED
+def test_an_expanded_gradient_is_read_like_a_whole_one(impl):
     q, k, v = make_qkv((65, 65), 16, (2, 1), torch.float32)
     ones = torch.ones_like(q)
     expanded = torch.ones((), device=q.device).expand_as(q)
-    whole, actual = (run("triton", q, k, v, g, window=9) for g in (ones, expanded))
+    whole, actual = (run(impl, q, k, v, g, window=9) for g in (ones, expanded))
     assert all(map(torch.equal, actual, whole))
 
 
+@FUSED
 @pytest.mark.parametrize("lengths", [(5, 0), (0, 5)])
-def test_without_keys_or_queries_all_gradients_are_zero(lengths):
+def test_without_keys_or_queries_all_gradients_are_zero(lengths, impl):
     q, k, v = make_qkv(lengths, 16, (2, 2), torch.float32)
-    for x in run("triton", q, k, v, torch.ones_like(q)):
+    for x in run(impl, q, k, v, torch.ones_like(q)):
         assert (x == 0).all()
 
 

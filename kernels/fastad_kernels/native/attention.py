@@ -1,0 +1,214 @@
+"""Whole-sequence attention by the C++ kernels, as PyTorch operators with a gradient."""
+
+import ctypes
+from ctypes import c_double, c_int64, c_void_p
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastad_kernels.native.build import library
+
+DROPOUT_BY_SEED = False
+
+
+class _Strides(ctypes.Structure):
+    _fields_ = [(name, c_int64) for name in ("sequence", "token", "head")]
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("num_sequences", "num_heads", "num_kv_heads", "dim")),
+        *((name, c_int64) for name in ("num_queries", "num_keys")),
+        *((name, c_void_p) for name in ("cu_queries", "cu_keys")),
+        *((name, c_int64) for name in ("window", "causal")),
+        ("scale", c_double),
+        ("slopes", c_void_p),
+        *((name, _Strides) for name in ("q", "k", "v", "out")),
+        *((name, c_int64) for name in ("row_sequence", "row_head")),
+    ]
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    window: int | None,
+    causal: bool,
+    scale: float,
+    alibi_slopes: Tensor | None,
+    dropout: float,
+    dropout_seed: Tensor | None,
+) -> Tensor:
+    """As the reference, with the same arguments; without dropout."""
+    _check_dropout(dropout, dropout_seed)
+    return attention_op(q, k, v, None, None, alibi_slopes, window, causal, scale)[0]
+
+
+def attention_varlen(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    window: int | None,
+    causal: bool,
+    scale: float,
+    alibi_slopes: Tensor | None,
+    dropout: float,
+    dropout_seed: Tensor | None,
+) -> Tensor:
+    """As the reference, with the same arguments; without dropout."""
+    assert max_seqlen_q >= 0 <= max_seqlen_k  # only GPU kernels need these: they size a grid
+    _check_dropout(dropout, dropout_seed)
+    return attention_op(q, k, v, cu_seqlens_q, cu_seqlens_k, alibi_slopes, window, causal, scale)[0]
+
+
+def _check_dropout(dropout: float, dropout_seed: Tensor | None) -> None:
+    assert dropout_seed is None
+    if dropout > 0.0:
+        raise ValueError(
+            f"dropout={dropout}: impl='native' has none; take impl='sdpa' or 'reference'"
+        )
+
+
+@torch.library.custom_op("fastad::native_attention", mutates_args=())
+def attention_op(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor | None,
+    cu_seqlens_k: Tensor | None,
+    alibi_slopes: Tensor | None,
+    window: int | None,
+    causal: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Attention and, of each row, the largest base-2 score and the sum of powers above it.
+
+    A sum is (B, H, T), packed (H, total), and keeps what a log-sum-exp would round away.
+    Differentiable once, with respect to q, k and v; the sums take no gradient.
+    """
+    q, k, v = map(_with_rows, (q, k, v))
+    out = torch.empty(q.shape, dtype=q.dtype)
+    top, total = (torch.empty(_row_shape(q), dtype=q.dtype) for _ in range(2))
+    slopes = None if alibi_slopes is None else alibi_slopes.float().contiguous()
+    shape = _shape(q, k, v, cu_seqlens_q, cu_seqlens_k, slopes, window, causal, scale)
+    library().fastad_attention_forward(
+        ctypes.byref(shape), *map(_pointer, (q, k, v, out)),
+        ctypes.byref((c_void_p * 2)(_pointer(top), _pointer(total))), torch.get_num_threads(),
+    )  # fmt: skip
+    return out, top, total
+
+
+@torch.library.custom_op("fastad::native_attention_backward", mutates_args=())
+def attention_backward_op(
+    grad_out: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    top: Tensor,
+    total: Tensor,
+    cu_seqlens_q: Tensor | None,
+    cu_seqlens_k: Tensor | None,
+    alibi_slopes: Tensor | None,
+    window: int | None,
+    causal: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v. Itself not differentiable."""
+    q, k, v = map(_with_rows, (q, k, v))
+    grad_out, out = grad_out.contiguous(), out.contiguous()
+    dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype) for x in (q, k, v))
+    slopes = None if alibi_slopes is None else alibi_slopes.float().contiguous()
+    shape = _shape(q, k, v, cu_seqlens_q, cu_seqlens_k, slopes, window, causal, scale)
+    pointers = (c_void_p * 10)(*map(_pointer, (q, k, v, out, top, total, grad_out, dq, dk, dv)))
+    library().fastad_attention_backward(
+        ctypes.byref(shape), ctypes.byref(pointers), torch.get_num_threads()
+    )
+    return dq, dk, dv
+
+
+def _row_shape(q: Tensor) -> tuple[int, ...]:
+    """Of a number per query: (B, H, T), packed (H, total)."""
+    return (*q.shape[:-3], q.shape[-2], q.shape[-3])
+
+
+def _with_rows(x: Tensor) -> Tensor:
+    """The kernels read a token's head as one run of memory."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _pointer(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def _strides(x: Tensor) -> _Strides:
+    return _Strides(x.stride(0) if x.ndim == 4 else 0, x.stride(-3), x.stride(-2))
+
+
+def _shape(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor | None,
+    cu_seqlens_k: Tensor | None,
+    slopes: Tensor | None,
+    window: int | None,
+    causal: bool,
+    scale: float,
+) -> _Shape:
+    num_heads, dim = q.shape[-2:]
+    num_queries, num_keys = q.shape[-3], k.shape[-3]
+    row = num_heads * dim
+    return _Shape(
+        num_sequences=q.shape[0] if cu_seqlens_q is None else len(cu_seqlens_q) - 1,
+        num_heads=num_heads, num_kv_heads=k.shape[-2], dim=dim,
+        num_queries=num_queries, num_keys=num_keys,
+        cu_queries=_pointer(cu_seqlens_q), cu_keys=_pointer(cu_seqlens_k),
+        window=window or 0, causal=causal, scale=scale, slopes=_pointer(slopes),
+        q=_strides(q), k=_strides(k), v=_strides(v),
+        out=_Strides(num_queries * row if q.ndim == 4 else 0, row, dim),
+        row_sequence=num_heads * num_queries if q.ndim == 4 else 0, row_head=num_queries,
+    )  # fmt: skip
+
+
+@attention_op.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), q.new_empty(_row_shape(q)), q.new_empty(_row_shape(q))
+
+
+@attention_backward_op.register_fake
+def _(
+    grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
+    q, k, v, cu_seqlens_q, cu_seqlens_k, alibi_slopes, *settings = inputs
+    out, top, total = output
+    ctx.mark_non_differentiable(top, total)
+    ctx.save_for_backward(q, k, v, out, top, total, cu_seqlens_q, cu_seqlens_k, alibi_slopes)
+    ctx.settings = settings
+
+
+def _backward(ctx: Any, grad_out: Tensor, *unused: Tensor | None) -> tuple[Tensor | None, ...]:
+    gradients = attention_backward_op(grad_out, *ctx.saved_tensors, *ctx.settings)
+    return *gradients, *(None,) * (3 + len(ctx.settings))
+
+
+def _second_backward(ctx: Any, *gradients: Tensor) -> None:
+    raise NotImplementedError(
+        "impl='native' gives first derivatives only; second ones (create_graph=True, gradient "
+        "penalties, Hessians) need impl='reference'"
+    )
+
+
+attention_op.register_autograd(_backward, setup_context=_setup_context)
+attention_backward_op.register_autograd(_second_backward)

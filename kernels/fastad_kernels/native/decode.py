@@ -1,0 +1,189 @@
+"""Decoding by the C++ kernels: attention of new tokens to a ring, and whole frozen blocks."""
+
+import ctypes
+import math
+from ctypes import c_double, c_int64, c_void_p
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastad_kernels.blocks import Affine, Block, BlockShape, FrozenBlocks
+from fastad_kernels.cache import COLUMN_MULTIPLE, RingCache
+from fastad_kernels.native.build import library
+from fastad_kernels.positions import apply_rope
+
+LOG2_E = math.log2(math.e)
+VECTOR = COLUMN_MULTIPLE  # rows of matrices and tokens are whole vectors, too
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("num_envs", "num_new", "width", "mlp_width", "num_blocks")),
+        *((name, c_int64) for name in ("num_heads", "num_kv_heads", "dim", "window")),
+        *((name, c_int64) for name in ("pre_norm", "rope_rows")),
+        ("epsilon", c_double),
+    ]
+
+
+class _Rings(ctypes.Structure):
+    _fields_ = [("keys", c_void_p), ("values", c_void_p), ("capacity", c_int64)]
+
+
+class _Affine(ctypes.Structure):
+    _fields_ = [("weight", c_void_p), ("bias", c_void_p)]
+
+
+class _Block(ctypes.Structure):
+    _fields_ = [*((name, _Affine) for name in Block._fields), ("rings", _Rings)]
+
+
+class _Inputs(ctypes.Structure):
+    _fields_ = [(name, c_void_p) for name in ("x", "lengths", "cos", "sin", "slopes")]
+
+
+def decode_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cache: RingCache,
+    *,
+    window: int,
+    scale: float,
+    alibi_slopes: Tensor | None,
+    rope: tuple[Tensor, Tensor] | None,
+) -> Tensor:
+    """As the reference, with the same arguments, on a ring of order "column"."""
+    check_ring(cache)
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
+        raise ValueError("impl='native' computes no gradient in decoding; use torch.no_grad()")
+    if rope is not None:
+        q, k = apply_rope(q, *rope), apply_rope(k, *rope)
+    batch, num_new, num_heads, dim = q.shape
+    q, k, v = (q * (scale * LOG2_E)).contiguous(), k.contiguous(), v.contiguous()
+    out = torch.empty_like(q)
+    slopes = _base_two(alibi_slopes)
+    shape = _Shape(
+        num_envs=batch, num_new=num_new, num_heads=num_heads, num_kv_heads=k.shape[2], dim=dim,
+        window=window,
+    )  # fmt: skip
+    library().fastad_decode_attention(
+        ctypes.byref(shape), ctypes.byref(_rings(cache)), _pointer(q), _pointer(k), _pointer(v),
+        _pointer(out), _pointer(cache.lengths), _pointer(slopes), torch.get_num_threads(),
+    )  # fmt: skip
+    cache.lengths += num_new
+    cache.advance(num_new)
+    return out
+
+
+class NativeBlocks(FrozenBlocks):
+    """Frozen blocks as the kernels read them: all of a step's blocks are one call.
+
+    Args:
+        blocks: Float32 weights on the CPU; copied.
+        shape: Of the blocks.
+        alibi_slopes: (H,), or None.
+    """
+
+    def __init__(
+        self, blocks: list[Block], shape: BlockShape, *, alibi_slopes: Tensor | None = None
+    ) -> None:
+        self.shape = shape
+        self.slopes = _base_two(alibi_slopes)
+        self.width, self.mlp_width = (
+            blocks[0].attention_norm.bias.numel(),
+            blocks[0].mlp_in.bias.numel(),
+        )
+        self.packed = [_pack_block(block, shape.scale * LOG2_E) for block in blocks]
+        self.structs = (_Block * len(blocks))()
+        for struct, block in zip(self.structs, self.packed, strict=True):
+            for name, affine in zip(Block._fields, block, strict=True):
+                if affine is not None:
+                    setattr(struct, name, _Affine(*map(_pointer, affine)))
+        self.holds_tokens = blocks[0].key_value is None
+
+    def make_rings(self, batch_size: int, capacity: int) -> list[RingCache]:
+        """See `FrozenBlocks.make_rings`."""
+        rings = [
+            RingCache(
+                batch_size, capacity, self.shape.num_kv_heads, self.shape.dim, order="column",
+                shared=self.holds_tokens,
+            )
+            for _ in self.packed
+        ]  # fmt: skip
+        for ring in rings:
+            ring.lengths = rings[0].lengths
+        return rings
+
+    def decode(
+        self, x: Tensor, rings: list[RingCache], *, rope: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """See `FrozenBlocks.decode`."""
+        batch, num_new, width = x.shape
+        # These must live until the call is over: C sees nothing but their addresses.
+        padded = F.pad(x, (0, -width % VECTOR)) if width % VECTOR else x.clone()
+        padded = padded.contiguous()
+        angles = (None, None) if rope is None else tuple(y.float().contiguous() for y in rope)
+        rope_rows = 0 if rope is None else rope[0].numel() // (num_new * rope[0].shape[-1])
+        shape = _Shape(
+            num_envs=batch, num_new=num_new, width=width, mlp_width=self.mlp_width,
+            num_blocks=len(self.packed), num_heads=self.shape.num_heads,
+            num_kv_heads=self.shape.num_kv_heads, dim=self.shape.dim, window=self.shape.window,
+            pre_norm=self.shape.pre_norm, rope_rows=rope_rows, epsilon=self.shape.epsilon,
+        )  # fmt: skip
+        for struct, ring in zip(self.structs, rings, strict=True):
+            struct.rings = _rings(ring)
+        inputs = _Inputs(*map(_pointer, (padded, rings[0].lengths, *angles, self.slopes)))
+        library().fastad_decode_blocks(
+            ctypes.byref(shape), self.structs, ctypes.byref(inputs), torch.get_num_threads()
+        )
+        rings[0].lengths += num_new  # those of all rings
+        for ring in rings:
+            ring.advance(num_new)
+        return padded[..., :width]
+
+
+def check_ring(cache: RingCache) -> None:
+    """The kernels read float32 columns of whole vectors."""
+    if not reads(cache):
+        raise ValueError(
+            f"impl='native' needs a float32 ring of order='column'; this one is "
+            f"{cache.keys.dtype} with strides {cache.keys.stride()}"
+        )
+
+
+def reads(cache: RingCache) -> bool:
+    """Whether the kernels read a ring as it lies in memory."""
+    columns = all(x.permute(0, 2, 3, 1).is_contiguous() for x in (cache.keys, cache.values))
+    return columns and cache.keys.dtype == torch.float32 and cache.capacity % VECTOR == 0
+
+
+def _pack_block(block: Block, scale: float) -> list[Affine | None]:
+    """Norms as they are, matrices as the kernels read them, the scale within the queries."""
+    query = Affine(block.query.weight * scale, block.query.bias * scale)
+    return [None if affine is None else _pack(affine) for affine in block._replace(query=query)]
+
+
+def _pack(affine: Affine) -> Affine:
+    weight, bias = (x.detach().float().contiguous() for x in affine)
+    if weight.ndim == 1:
+        return Affine(weight.clone(), bias.clone())
+    bias = F.pad(bias, (0, -len(bias) % VECTOR))
+    packed = torch.empty(weight.shape[1], len(bias))
+    library().fastad_pack_panels(
+        (c_int64 * 2)(*weight.shape), weight.data_ptr(), packed.data_ptr(), 1
+    )
+    return Affine(packed, bias)
+
+
+def _base_two(slopes: Tensor | None) -> Tensor | None:
+    """ALiBi's slopes for scores whose softmax is to base 2."""
+    return None if slopes is None else (slopes.double() * LOG2_E).float()
+
+
+def _rings(cache: RingCache) -> _Rings:
+    return _Rings(cache.keys.data_ptr(), cache.values.data_ptr(), cache.capacity)
+
+
+def _pointer(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()

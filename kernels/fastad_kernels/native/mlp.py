@@ -1,0 +1,134 @@
+"""The residual MLP of a block by the C++ kernels, as PyTorch operators with a gradient."""
+
+import ctypes
+from ctypes import c_double, c_int64, c_void_p
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastad_kernels.native.build import library
+
+VECTOR = 16  # features come in whole vectors
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("num_tokens", "width", "hidden")),
+        ("epsilon", c_double),
+    ]
+
+
+def takes(x: Tensor, in_weight: Tensor) -> bool:
+    """Whether the kernel can do it: float32 on a CPU, outside of autocast, in whole vectors."""
+    whole = all(size % VECTOR == 0 for size in in_weight.shape)
+    floats = x.dtype == in_weight.dtype == torch.float32
+    return whole and floats and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
+def residual_mlp(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    in_weight: Tensor,
+    in_bias: Tensor,
+    out_weight: Tensor,
+    out_bias: Tensor,
+    epsilon: float,
+) -> Tensor:
+    """As `fastad_kernels.reference.residual_mlp`, with the same arguments."""
+    out: Tensor = mlp_op(
+        x, norm_weight, norm_bias, in_weight, in_bias, out_weight, out_bias, epsilon
+    )
+    return out
+
+
+@torch.library.custom_op("fastad::native_mlp", mutates_args=())
+def mlp_op(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    in_weight: Tensor,
+    in_bias: Tensor,
+    out_weight: Tensor,
+    out_bias: Tensor,
+    epsilon: float,
+) -> Tensor:
+    """See `residual_mlp`. Differentiable once."""
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    shape = _shape(x, in_weight, epsilon)
+    weights = [norm_weight, norm_bias, in_weight, in_bias, out_weight, out_bias]
+    weights = [w.contiguous() for w in weights]
+    library().fastad_mlp_forward(
+        ctypes.byref(shape), ctypes.byref(_pointers(weights)), x.data_ptr(), out.data_ptr(),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+@torch.library.custom_op("fastad::native_mlp_backward", mutates_args=())
+def mlp_backward_op(
+    grad_out: Tensor,
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    in_weight: Tensor,
+    in_bias: Tensor,
+    out_weight: Tensor,
+    out_bias: Tensor,
+    epsilon: float,
+) -> list[Tensor]:
+    """Gradients of x and of the weights, in the order of the arguments."""
+    x, grad_out = x.contiguous(), grad_out.contiguous()
+    dx = torch.empty_like(x)
+    threads = torch.get_num_threads()
+    weights = [norm_weight, norm_bias, in_weight, in_bias, out_weight, out_bias]
+    sums = [torch.zeros((threads, *w.shape)) for w in weights]
+    addresses = [s[thread].data_ptr() for thread in range(threads) for s in sums]
+    weights = [w.contiguous() for w in weights]
+    shape = _shape(x, in_weight, epsilon)
+    library().fastad_mlp_backward(
+        ctypes.byref(shape), ctypes.byref(_pointers(weights)), x.data_ptr(), grad_out.data_ptr(),
+        dx.data_ptr(), ctypes.byref((c_void_p * len(addresses))(*addresses)), threads,
+    )  # fmt: skip
+    return [dx, *(s.sum(0) for s in sums)]
+
+
+def _pointers(tensors: list[Tensor]) -> ctypes.Array[c_void_p]:
+    return (c_void_p * len(tensors))(*(x.data_ptr() for x in tensors))
+
+
+def _shape(x: Tensor, in_weight: Tensor, epsilon: float) -> _Shape:
+    hidden, width = in_weight.shape
+    return _Shape(num_tokens=x.numel() // width, width=width, hidden=hidden, epsilon=epsilon)
+
+
+@mlp_op.register_fake
+def _(x: Tensor, *rest: Any) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@mlp_backward_op.register_fake
+def _(grad_out: Tensor, *inputs: Any) -> list[Tensor]:
+    return [x.new_empty(x.shape) for x in inputs[:-1]]
+
+
+def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    *tensors, ctx.epsilon = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+    return *mlp_backward_op(grad_out, *ctx.saved_tensors, ctx.epsilon), None
+
+
+def _second_backward(ctx: Any, *gradients: Tensor) -> None:
+    raise NotImplementedError(
+        "impl='native' gives first derivatives only; second ones (create_graph=True, gradient "
+        "penalties, Hessians) need impl='reference'"
+    )
+
+
+mlp_op.register_autograd(_backward, setup_context=_setup_context)
+mlp_backward_op.register_autograd(_second_backward)

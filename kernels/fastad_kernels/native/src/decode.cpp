@@ -1,0 +1,220 @@
+// Decoding on CPUs: attention of new tokens to their rings, and whole transformer blocks of them.
+
+#include <omp.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "multiply.h"
+#include "norm.h"
+#include "ring_attention.h"
+
+namespace {
+
+struct Rings {
+  float *keys, *values;  // (environments, heads, dim, capacity); the same for shared storage
+  int64_t capacity;
+};
+
+// Matrices are (in, out) in panels, out rounded up to whole vectors; biases are as long.
+struct Affine {
+  const float *weight, *bias;
+};
+
+struct Block {
+  Norm attention_norm;
+  Affine query;
+  Affine key_value;  // (width, 2 * kv_heads * dim); null where a token is its own key and value
+  Affine out;
+  Norm mlp_norm;
+  Affine mlp_in, mlp_out;
+  Rings rings;
+};
+
+struct Shape {
+  int64_t num_envs, num_new, width, mlp_width, num_blocks;
+  int64_t num_heads, num_kv_heads, dim, window;
+  int64_t pre_norm, rope_rows;  // rows of cos and sin: 0, 1, or one per environment
+  double epsilon;
+};
+
+void rotate(float* x, int heads, int dim, const float* cos, const float* sin) {
+  const int half = dim / 2;
+  for (int h = 0; h < heads; h++, x += dim)
+    for (int i = 0; i < half; i++) {
+      const float first = x[i], second = x[i + half];
+      x[i] = first * cos[i] - second * sin[i];
+      x[i + half] = second * cos[i] + first * sin[i];
+    }
+}
+
+// Write a token's (heads * dim) features into its slot.
+void append(float* ring, int64_t features, int64_t capacity, int64_t position, const float* x) {
+  float* column = ring + position % capacity;
+  for (int64_t i = 0; i < features; i++) column[i * capacity] = x[i];
+}
+
+// Which environment's ring, of which block, will be read soon: fetched while another is used.
+struct Soon {
+  const Rings* rings;
+  int64_t env;
+};
+
+// The new tokens of one environment, which are in its rings, attend.
+void attend(const Shape& s, const Rings& rings, int64_t env, int64_t length, const float* q,
+            float* out, const float* slopes, const Soon& soon, float* state) {
+  const int64_t group = s.num_heads / s.num_kv_heads, size = s.dim * rings.capacity;
+  for (int64_t t = 0; t < s.num_new; t++)
+    for (int64_t h = 0; h < s.num_kv_heads; h++) {
+      const int64_t row = (t * s.num_heads + h * group) * s.dim;
+      const int64_t ring = (env * s.num_kv_heads + h) * size;
+      const int64_t next = (soon.env * s.num_kv_heads + h) * size;
+      const float *keys = rings.keys + ring, *values = rings.values + ring;
+      attend_ring({q + row, s.dim, out + row, s.dim, (int)group, keys, values, rings.capacity,
+                   (int)s.dim, length + t, s.window, slopes ? slopes + h * group : nullptr,
+                   soon.rings->keys + next - keys, soon.rings->values + next - values},
+                  state);
+    }
+}
+
+struct Scratch {
+  std::vector<float> tokens, queries, key_values, attended, hidden, state;
+};
+
+// The next environment of the group or, after the last, the first one in the next block.
+Soon soon_after(const Block& block, const Block* next, int64_t env, int64_t first, int64_t last) {
+  if (env + 1 < last) return {&block.rings, env + 1};
+  return {next ? &next->rings : &block.rings, next ? first : env};
+}
+
+struct Inputs {
+  float* x;  // (environments, new tokens, width rounded up), replaced by the last block's output
+  const int64_t* lengths;
+  const float *cos, *sin, *slopes;
+};
+
+void run_block(const Shape& s, const Block& block, const Inputs& in, int64_t first, int64_t last,
+               const Block* next, Scratch& scratch) {
+  const int rows = (int)((last - first) * s.num_new), width = (int)s.width;
+  const int64_t padded = round_up(width, LANES), hidden = round_up(s.mlp_width, LANES);
+  const int64_t q_width = s.num_heads * s.dim, q_padded = round_up(q_width, LANES);
+  const int64_t kv_width = s.num_kv_heads * s.dim, kv_padded = round_up(2 * kv_width, LANES);
+  float* x = in.x + first * s.num_new * padded;
+  float* tokens = s.pre_norm ? scratch.tokens.data() : x;
+  if (s.pre_norm)
+    for (int r = 0; r < rows; r++)
+      layer_norm(block.attention_norm, x + r * padded, tokens + r * padded, width,
+                 (float)s.epsilon);
+  float *q = scratch.queries.data(), *kv = scratch.key_values.data();
+  linear<Start::BIAS>(tokens, padded, rows, width, block.query.weight, (int)q_padded, block.query.bias, q,
+                q_padded);
+  const bool has_kv = block.key_value.weight != nullptr;
+  if (has_kv)
+    linear<Start::BIAS>(tokens, padded, rows, width, block.key_value.weight, (int)kv_padded,
+                  block.key_value.bias, kv, kv_padded);
+  float* attended = scratch.attended.data();
+  for (int64_t env = first; env < last; env++) {
+    const int64_t length = in.lengths[env], slot = env * kv_width * block.rings.capacity;
+    for (int64_t t = 0; t < s.num_new; t++) {
+      const int64_t row = (env - first) * s.num_new + t;
+      if (s.rope_rows) {
+        const int64_t angles = ((s.rope_rows == 1 ? 0 : env) * s.num_new + t) * (s.dim / 2);
+        rotate(q + row * q_padded, (int)s.num_heads, (int)s.dim, in.cos + angles, in.sin + angles);
+        rotate(kv + row * kv_padded, (int)s.num_kv_heads, (int)s.dim, in.cos + angles,
+               in.sin + angles);
+      }
+      const float* key = has_kv ? kv + row * kv_padded : tokens + row * padded;
+      append(block.rings.keys + slot, kv_width, block.rings.capacity, length + t, key);
+      if (block.rings.values != block.rings.keys)
+        append(block.rings.values + slot, kv_width, block.rings.capacity, length + t,
+               key + kv_width);
+      // One environment's rows need not be padded for `attend`.
+      if (q_padded != q_width)
+        std::copy_n(q + row * q_padded, q_width, q + row * q_width);
+    }
+    const int64_t row = (env - first) * s.num_new;
+    attend(s, block.rings, env, length, q + row * q_width, attended + row * q_width, in.slopes,
+           soon_after(block, next, env, first, last), scratch.state.data());
+  }
+  linear<Start::ADD_BIAS>(attended, q_width, rows, (int)q_width, block.out.weight, (int)padded, block.out.bias, x,
+               padded);
+  if (s.pre_norm) {
+    for (int r = 0; r < rows; r++)
+      layer_norm(block.mlp_norm, x + r * padded, tokens + r * padded, width, (float)s.epsilon);
+  } else {
+    for (int r = 0; r < rows; r++)
+      layer_norm(block.attention_norm, x + r * padded, x + r * padded, width, (float)s.epsilon);
+  }
+  float* h = scratch.hidden.data();
+  linear<Start::BIAS>(tokens, padded, rows, width, block.mlp_in.weight, (int)hidden, block.mlp_in.bias, h,
+                hidden);
+  for (int64_t i = 0; i < rows * hidden; i += LANES) store(h + i, gelu(load(h + i)));
+  linear<Start::ADD_BIAS>(h, hidden, rows, (int)s.mlp_width, block.mlp_out.weight, (int)padded,
+               block.mlp_out.bias, x, padded);
+  if (!s.pre_norm)
+    for (int r = 0; r < rows; r++)
+      layer_norm(block.mlp_norm, x + r * padded, x + r * padded, width, (float)s.epsilon);
+}
+
+// Rows that go through a block together: enough to use its matrices well, few enough to leave the
+// second cache to keys and values.
+constexpr int64_t GROUP_ROWS = 32;
+
+}  // namespace
+
+extern "C" {
+
+// A matrix (out, in), as PyTorch has it, as the products above read it.
+void fastad_pack_panels(const int64_t* sizes, const float* weight, float* packed, int) {
+  const int out = (int)sizes[0], in = (int)sizes[1];
+  pack_panels(weight, 1, in, in, out, packed);
+}
+
+int fastad_lanes() { return LANES; }
+
+// Append k and v (environments, new tokens, kv_heads * dim) to the rings, then attend.
+void fastad_decode_attention(const Shape* shape, const Rings* rings, const float* q,
+                             const float* k, const float* v, float* out, const int64_t* lengths,
+                             const float* slopes, int threads) {
+  const Shape& s = *shape;
+  const int64_t kv_width = s.num_kv_heads * s.dim, width = s.num_heads * s.dim;
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t env = 0; env < s.num_envs; env++) {
+    std::vector<float> state(2 * s.num_heads);
+    const int64_t slot = env * kv_width * rings->capacity;
+    for (int64_t t = 0; t < s.num_new; t++) {
+      const int64_t token = (env * s.num_new + t) * kv_width;
+      append(rings->keys + slot, kv_width, rings->capacity, lengths[env] + t, k + token);
+      if (rings->values != rings->keys)
+        append(rings->values + slot, kv_width, rings->capacity, lengths[env] + t, v + token);
+    }
+    attend(s, *rings, env, lengths[env], q + env * s.num_new * width,
+           out + env * s.num_new * width, slopes, {rings, std::min(env + 1, s.num_envs - 1)}, state.data());
+  }
+}
+
+// All blocks for the new tokens of all environments. Nothing is shared between environments, so
+// a thread takes its own through every block without waiting for the others.
+void fastad_decode_blocks(const Shape* shape, const Block* blocks, const Inputs* inputs,
+                          int threads) {
+  const Shape& s = *shape;
+  const int64_t fair = divide_up(s.num_envs, threads);
+  const int64_t group = std::min(std::max<int64_t>(GROUP_ROWS / s.num_new, 1), fair);
+  const int64_t num_groups = divide_up(s.num_envs, group), rows = group * s.num_new;
+#pragma omp parallel num_threads(threads)
+  {
+    Scratch scratch;
+    scratch.tokens.resize(rows * round_up(s.width, LANES));
+    scratch.queries.resize(rows * round_up(s.num_heads * s.dim, LANES));
+    scratch.key_values.resize(rows * round_up(2 * s.num_kv_heads * s.dim, LANES));
+    scratch.attended.resize(rows * s.num_heads * s.dim);
+    scratch.hidden.resize(rows * round_up(s.mlp_width, LANES));
+    scratch.state.resize(2 * s.num_heads);
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t g = 0; g < num_groups; g++)
+      for (int64_t b = 0; b < s.num_blocks; b++)
+        run_block(s, blocks[b], *inputs, g * group, std::min((g + 1) * group, s.num_envs),
+                  b + 1 < s.num_blocks ? &blocks[b + 1] : nullptr, scratch);
+  }
+}
+}

@@ -1,0 +1,112 @@
+// out = start + a @ b for small matrices in the caches: the one product of all kernels.
+#pragma once
+
+#include "simd.h"
+
+enum class Start { ZERO, BIAS, ADD, ADD_BIAS };  // what the product is added to
+
+// A matrix, possibly transposed: element (m, k) is data[m * row + k * column]. Strides known to the
+// compiler (not 0) become part of the instructions instead of taking registers.
+template <int ROW, int COLUMN>
+struct Strided {
+  const float* data;
+  int64_t any_row = ROW, any_column = COLUMN;
+
+  INLINE_METHOD const float* at(int64_t m, int64_t k) const {
+    return data + m * (ROW ? ROW : any_row) + k * (COLUMN ? COLUMN : any_column);
+  }
+};
+using Rows = Strided<0, 1>;
+
+template <Start START, int ROWS, int VECS, class Matrix>
+INLINE void multiply_tile(Matrix a, int inner, const float* b, int64_t b_row,
+                          const float* bias, float* out, int64_t out_row) {
+  Vec acc[ROWS][VECS] = {};
+  if constexpr (START == Start::BIAS || START == Start::ADD_BIAS)
+    UNROLL for (int n = 0; n < VECS; n++) {
+      const Vec x = load(bias + n * LANES);
+      UNROLL for (int m = 0; m < ROWS; m++) acc[m][n] = x;
+    }
+  for (int k = 0; k < inner; k++) {
+    Vec x[VECS];
+    UNROLL for (int n = 0; n < VECS; n++) x[n] = load(b + k * b_row + n * LANES);
+    UNROLL for (int m = 0; m < ROWS; m++) {
+      const Vec scale = splat(*a.at(m, k));
+      UNROLL for (int n = 0; n < VECS; n++) acc[m][n] += scale * x[n];
+    }
+  }
+  // Sums of many products are sums of sums, and lose less in rounding, if the old one joins last.
+  constexpr bool ADD = START == Start::ADD || START == Start::ADD_BIAS;
+  UNROLL for (int m = 0; m < ROWS; m++)
+    UNROLL for (int n = 0; n < VECS; n++) {
+      float* to = out + m * out_row + n * LANES;
+      store(to, ADD ? load(to) + acc[m][n] : acc[m][n]);
+    }
+}
+
+// A panel of columns, which stays in the first cache for all rows.
+template <Start START, int VECS, class Matrix>
+static __attribute__((noinline)) void multiply_panel(  // on its own, it has all registers
+    Matrix a, int rows, int inner, const float* b, int64_t b_row, const float* bias, float* out,
+    int64_t out_row) {
+  // As many accumulators as registers leave room for, and enough to hide a product's latency.
+  constexpr int ROWS = VECS == 1 ? (WIDE ? 16 : 8) : VECS == 2 ? (WIDE ? 8 : 4) : 6;
+  int m = 0;
+  const auto tile = [&](auto count) __attribute__((always_inline)) {
+    constexpr int COUNT = decltype(count)::value;
+    for (; m + COUNT <= rows; m += COUNT)
+      multiply_tile<START, COUNT, VECS>(Matrix{a.at(m, 0), a.any_row, a.any_column}, inner, b,
+                                        b_row, bias, out + m * out_row, out_row);
+  };
+  tile(std::integral_constant<int, ROWS>());
+  tile(std::integral_constant<int, VECS == 1 ? 4 : 2>());
+  tile(std::integral_constant<int, 1>());
+}
+
+constexpr int PANEL = WIDE ? 4 : 2;  // vectors
+
+// Call `use(first vector, number of vectors as a constant)` for the panels of a matrix.
+template <class Use>
+INLINE void for_panels(int vecs, Use use) {
+  int n = 0;
+  for (; n + PANEL <= vecs; n += PANEL) use(n, std::integral_constant<int, PANEL>());
+  if constexpr (PANEL > 2)
+    for (; n + 2 <= vecs; n += 2) use(n, std::integral_constant<int, 2>());
+  for (; n < vecs; n++) use(n, std::integral_constant<int, 1>());
+}
+
+// out (rows, vecs * LANES) from a (rows, inner) and b (inner, vecs * LANES).
+template <Start START, class Matrix>
+INLINE void multiply(Matrix a, int rows, int inner, const float* b, int64_t b_row,
+                     int vecs, const float* bias, float* out, int64_t out_row) {
+  for_panels(vecs, [&](int n, auto count) __attribute__((always_inline)) {
+    multiply_panel<START, decltype(count)::value>(a, rows, inner, b + n * LANES, b_row,
+                                                  bias + n * LANES, out + n * LANES, out_row);
+  });
+}
+
+// A matrix (in, out) panel after panel, each (in, vectors of the panel): read from end to end,
+// where rows of a wide matrix would compete for the same places in the first cache.
+static void pack_panels(const float* weight, int64_t in_stride, int64_t out_stride, int in,
+                        int out, float* packed) {
+  for_panels(divide_up(out, LANES), [&](int n, auto count) {
+    constexpr int WIDTH = decltype(count)::value * LANES;
+    const int first = n * LANES;
+    float* panel = packed + (int64_t)first * in;
+    for (int k = 0; k < in; k++)
+      for (int i = 0; i < WIDTH; i++)
+        panel[k * WIDTH + i] =
+            first + i < out ? weight[k * in_stride + (first + i) * out_stride] : 0.0f;
+  });
+}
+
+// y = x W + bias for rows of x, with W (in, out) in panels and `out` whole vectors.
+template <Start START>
+INLINE void linear(const float* x, int64_t x_row, int rows, int in, const float* weight, int out,
+                   const float* bias, float* y, int64_t y_row) {
+  for_panels(out / LANES, [&](int n, auto count) __attribute__((always_inline)) {
+    constexpr int VECS = decltype(count)::value;
+    multiply_panel<START, VECS>(Rows{x, x_row}, rows, in, weight + (int64_t)n * LANES * in,
+                                VECS * LANES, bias + n * LANES, y + n * LANES, y_row);
+  });
+}
