@@ -1,9 +1,15 @@
 """The suite's pytest plugin: cases and sides, one row per benchmark, and what becomes of them.
 
 A benchmark is one file, `test_QUESTION.py`, with one function of that name. It lists its `CASES`
-(and tiny `QUICK` ones), and its `SIDES`, of which the first is what ratios are taken to.
+(and tiny `QUICK` ones), and its `SIDES`, of which the first is what ratios are taken to. Where it
+says `A_PROCESS_EACH = True`, a row is measured as a user would meet it, in a process of its own:
+memory that one side leaves behind makes another's allocations several times as quick or slow.
 """
 
+import json
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--quick", action="store_true", help="tiny cases: does it work at all?")
     group.addoption("--out", type=Path, default=None, help="folder for one JSON per question")
     group.addoption("--all-rows", type=Path, default=None, help="one JSON file for all rows")
+    group.addoption("--row", type=Path, default=None, help="only for the suite's own processes")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -58,6 +65,33 @@ def pytest_runtest_setup(item: pytest.Function) -> None:
             },
         )
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Let a process of its own do the work, if the question asks for that."""
+    config = pyfuncitem.config
+    if config.getoption("quick") or config.getoption("row") is not None:
+        return None
+    if not getattr(pyfuncitem.module, "A_PROCESS_EACH", False):
+        return None
+    row = dict(pyfuncitem.user_properties)[ROW]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "row.json"
+        name = f"{pyfuncitem.path}::{pyfuncitem.name}"
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", name, "--row", str(file)],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        if not file.exists():
+            lines = (done.stdout + done.stderr).strip().splitlines()
+            pytest.fail(f"its process died: {lines[-1] if lines else ''}", pytrace=False)
+        row |= json.loads(file.read_text())
+    if "skipped" in row:
+        pytest.skip(row["skipped"])
+    if "failed" in row:
+        pytest.fail(row["failed"], pytrace=False)
+    return True
 
 
 class _Rows:
@@ -97,6 +131,10 @@ class _Rows:
         return None
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self.config.getoption("row") is not None:
+            (row,) = self.rows
+            self.config.getoption("row").write_text(json.dumps(row))
+            return
         quick = self.config.getoption("quick")
         rows = report.with_ratios(self.rows)
         made_by = report.made_by(quick=quick)

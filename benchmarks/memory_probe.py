@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.models import DEVICE, make_model, random_steps
-from fastad.model.cache import ModelCache
+from fastad.context import CachedContext
 from fastad.model.transformer import Transformer
 
 WARM_UP = 64
@@ -31,11 +31,11 @@ def update(model: Transformer, length: int) -> None:
 @torch.inference_mode()
 def roll_out(model: Transformer, num_envs: int) -> None:
     """Three steps with a full cache, which is filled without a forward pass."""
-    cache = ModelCache(model.config, num_envs, device=DEVICE, attention=model.attention)
-    heads, dim = model.config.kv_heads, model.config.head_dim
-    # Expanded, not repeated: what fills the rings takes no memory of its own.
-    tokens = torch.zeros((), device=DEVICE).expand(num_envs, model.config.context, heads, dim)
+    cache = CachedContext(model, num_envs, device=DEVICE).cache
     for ring in cache:
+        # Expanded, not repeated: what fills the rings takes no memory of its own.
+        shape = (num_envs, model.config.context, *ring.keys.shape[2:])
+        tokens = torch.zeros((), device=DEVICE).expand(shape)
         ring.append(tokens, tokens)
     steps = random_steps(num_envs, 1)
     for _ in range(3):

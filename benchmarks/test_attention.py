@@ -1,8 +1,9 @@
 """Attention alone: whole sequences forward and backward, and one token against a cache.
 
-Ours is banded and chooses its kernels itself. "sees all" and "sees the band" are PyTorch's
-fused attention without a window, which is another function, and with a mask of the band. "backward"
-is forward and backward. The figure is tokens per second, in float32 on CPUs and bfloat16 on GPUs.
+Ours is banded and chooses its kernels itself; "PyTorch alone" is without them. "sees all" and
+"sees the band" are PyTorch's fused attention without a window, which is another function, and with
+a mask of the band. "backward" is forward and backward. The figure is tokens per second, in float32
+on CPUs and bfloat16 on GPUs.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fastad_kernels import RingCache, attention, decode_attention
+from fastad_kernels.cache import Order
 from torch import Tensor
 
 from benchmarks.harness import Measure, relative_difference
@@ -50,9 +52,10 @@ CASES = [
     *(Case("decode", *shape) for shape in [(16, 256), (16, 2048), (16, 8192), (64, 2048)]),
 ]
 QUICK = [Case("forward", 16, 600), Case("backward", 16, 600), Case("decode", 16, 64)]
+ALONE = "fastad, PyTorch alone"
 SIDES = (
-    "fastad", "reference", "SDPA, sees all", "SDPA, sees the band", "FlexAttention", "flash-attn",
-    "Triton kernels",
+    "fastad", ALONE, "reference", "SDPA, sees all", "SDPA, sees the band", "FlexAttention",
+    "flash-attn", "Triton kernels",
 )  # fmt: skip
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -99,7 +102,7 @@ def _check_available(case: Case, side: str) -> None:
 
 def _make(case: Case, side: str) -> Attend:
     """The function of a side: (B, T, H, D) each, to (B, T, H, D)."""
-    impl = {"fastad": "auto", "reference": "reference", "Triton kernels": "triton",
+    impl = {"fastad": "auto", ALONE: "sdpa", "reference": "reference", "Triton kernels": "triton",
             "flash-attn": "flash"}.get(side)  # fmt: skip
     if impl is not None:
         return partial(attention, window=case.window, impl=impl)  # type: ignore[arg-type]
@@ -185,8 +188,10 @@ def _decode(measure: Measure, case: Case, side: str) -> None:
 
         rolled = [torch.cat([n, x[:, :, :-1]], 2) for x, n in zip(rolled, new, strict=True)]
     else:
-        impl = {"fastad": "auto", "Triton kernels": "triton"}.get(side, side)
-        order = "token" if impl == "triton" else None
+        impl = {"fastad": "auto", ALONE: "sdpa", "Triton kernels": "triton"}.get(side, side)
+        order: Order | None = "token" if impl == "triton" else None
+        if impl == "auto" and not GPU:
+            order = "column"  # as our C++ kernels read it
         ring = RingCache(num_envs, case.length, heads, dim, dtype=DTYPE, device=DEVICE, order=order)
         for token in range(case.length - 1):
             ring.append(k[:, token : token + 1], v[:, token : token + 1])

@@ -1,9 +1,10 @@
 """Environment steps per second of a whole rollout step: model, sampling, environment.
 
 Dark Room, a model of 4 layers and width 64, and a context that is full, as it is for most of a
-long rollout; fastad is measured with its step compiled, as `fastad rollout --compile` does, and
-without. Past its context, recomputing exactly takes more tokens than the context: through
-its layers a prediction depends on 4 * (context - 1) + 1 of them. Both are shown.
+long rollout. "fastad" is what `fastad rollout` does here; "PyTorch alone" is the same without our
+kernels for whole steps. Recomputing the context is what code without a cache does, by PyTorch.
+Past its context that is not exact: through its layers a prediction depends on
+4 * (context - 1) + 1 tokens, and to recompute those is what `fastad rollout --no-kv-cache` does.
 
 GPT-2 is Hugging Face's, with the same weights and its own cache; it cannot slide, so the newest
 token is cropped from its cache after each step, which costs nothing, and the next one takes its
@@ -31,6 +32,7 @@ from fastad.steps import Steps
 
 MAX_RECOMPUTED = 150_000  # tokens of one step; more would take minutes per measurement
 GATE_CONTEXT = 32
+A_PROCESS_EACH = True
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,16 @@ class _GPT2:
 
 
 class _Recomputed(RecomputedContext):
-    def __init__(self, model: Transformer, num_envs: int, *, full: bool, field: bool) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        num_envs: int,
+        *,
+        full: bool,
+        field: bool,
+        attention: Implementation = "auto",
+    ) -> None:
+        model.attention = attention
         super().__init__(model, num_envs)
         if full:
             self.capacity = model.config.receptive_field if field else model.config.context
@@ -103,8 +114,8 @@ SIDES: dict[str, Callable[..., Context]] = {
     "fastad, PyTorch alone": partial(_Cached, attention="sdpa"),
     "GPT-2, Hugging Face": _GPT2,
     "rolled copy": _Rolled,
-    "recomputing the context": lambda *args, **full: _Recomputed(*args, **full, field=False),
-    "recomputing all that counts": lambda *args, **full: _Recomputed(*args, **full, field=True),
+    "recomputing the context": partial(_Recomputed, field=False, attention="sdpa"),
+    "recomputing all that counts": partial(_Recomputed, field=True),
 }
 
 
