@@ -12,6 +12,7 @@ from fastad_kernels import (
     FrozenBlocks,
     Implementation,
     RingCache,
+    projection,
     residual_mlp,
 )
 from gymnasium import spaces
@@ -46,28 +47,35 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, band: Band, ring: RingCache | None) -> Tensor:
         """Map tokens (B, T, width) to (B, T, width)."""
-        if self.pre_norm:
-            x = x + self.dropout(self._attention(self.attention_norm(x), band, ring))
-            if self.training and isinstance(self.dropout, nn.Dropout):
-                return x + self.dropout(self._mlp(self.mlp_norm(x)))
-            norm, mlp_in, mlp_out = self.mlp_norm, self.mlp_in, self.mlp_out
-            return residual_mlp(
-                x, norm.weight, norm.bias, mlp_in.weight, mlp_in.bias, mlp_out.weight,
-                mlp_out.bias, epsilon=norm.eps, impl=band.impl,
-            )  # fmt: skip
-        x = self.attention_norm(x + self.dropout(self._attention(x, band, ring)))
-        out: Tensor = self.mlp_norm(x + self.dropout(self._mlp(x)))
-        return out
+        if not self.pre_norm:
+            x = self.attention_norm(x + self.dropout(self._attention(x, band, ring)))
+            out: Tensor = self.mlp_norm(x + self.dropout(self._mlp(x)))
+            return out
+        if self.training and isinstance(self.dropout, nn.Dropout):
+            x = x + self.dropout(self._attention(x, band, ring))
+            return x + self.dropout(self._mlp(self.mlp_norm(x)))
+        x = self._attention(x, band, ring, residual=x)
+        norm, mlp_in, mlp_out = self.mlp_norm, self.mlp_in, self.mlp_out
+        return residual_mlp(
+            x, norm.weight, norm.bias, mlp_in.weight, mlp_in.bias, mlp_out.weight, mlp_out.bias,
+            epsilon=norm.eps, impl=band.impl,
+        )  # fmt: skip
 
-    def _attention(self, x: Tensor, band: Band, ring: RingCache | None) -> Tensor:
+    def _attention(
+        self, x: Tensor, band: Band, ring: RingCache | None, residual: Tensor | None = None
+    ) -> Tensor:
         # Three matrices for the optimizer, one product for speed.
         projections = (self.query, self.key, self.value)
-        weight = torch.cat([projection.weight for projection in projections])
-        bias = torch.cat([projection.bias for projection in projections])
-        heads = F.linear(x, weight, bias).unflatten(-1, (-1, self.head_dim))
+        weight = torch.cat([linear.weight for linear in projections])
+        bias = torch.cat([linear.bias for linear in projections])
+        norm, out = self.attention_norm, self.attention_out
+        heads = projection(
+            x, weight, bias, norm=(norm.weight, norm.bias) if self.pre_norm else None,
+            epsilon=norm.eps, impl=band.impl,
+        ).unflatten(-1, (-1, self.head_dim))  # fmt: skip
         q, k, v = heads.split(self.heads, dim=2)  # (B, T, H or Hkv, D)
-        out: Tensor = self.attention_out(attend(q, k, v, band, ring).flatten(2))
-        return out
+        attended = attend(q, k, v, band, ring).flatten(2)
+        return projection(attended, out.weight, out.bias, residual=residual, impl=band.impl)
 
     def weights(self) -> fastad_kernels.Block:
         """As `fastad_kernels.FrozenBlocks` take them; copied."""

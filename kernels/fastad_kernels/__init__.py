@@ -5,7 +5,13 @@ Three calls, `attention` over whole sequences, `attention_varlen` over packed on
 each with a plain-PyTorch reference beside it that is its specification.
 """
 
-from fastad_kernels.api import attention, attention_varlen, decode_attention, residual_mlp
+from fastad_kernels.api import (
+    attention,
+    attention_varlen,
+    decode_attention,
+    projection,
+    residual_mlp,
+)
 from fastad_kernels.blocks import Affine, Block, BlockShape, FrozenBlocks
 from fastad_kernels.cache import RingCache
 from fastad_kernels.dispatch import IMPLEMENTATIONS, Implementation
@@ -24,6 +30,7 @@ __all__ = [
     "attention",
     "attention_varlen",
     "decode_attention",
+    "projection",
     "residual_mlp",
     "rope_angles",
 ]

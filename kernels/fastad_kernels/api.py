@@ -173,6 +173,43 @@ def decode_attention(
     return out
 
 
+def projection(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    norm: tuple[Tensor, Tensor] | None = None,
+    residual: Tensor | None = None,
+    epsilon: float = 1e-5,
+    impl: Implementation = "auto",
+) -> Tensor:
+    """A linear map with what stands beside it in a block: weight @ norm(x) + bias + residual.
+
+    "native" has a kernel for widths that are whole vectors, which keeps nothing but x for the
+    backward pass. All others, and all other widths, take PyTorch's own operations.
+
+    Args:
+        x: (..., in).
+        weight: (out, in).
+        bias: (out,).
+        norm: Scale and shift of a LayerNorm of x, (in,) each, or None.
+        residual: Added to the result, (..., out), or None.
+        epsilon: LayerNorm's.
+        impl: As in `attention`.
+
+    Returns:
+        (..., out).
+    """
+    function = reference.projection
+    if (choose(x)[0] if impl == "auto" else impl) == "native":
+        from fastad_kernels.native import mlp
+        from fastad_kernels.native import projection as native
+
+        if mlp.takes(x, weight):
+            function = native.projection
+    return function(x, weight, bias, norm=norm, residual=residual, epsilon=epsilon)
+
+
 def residual_mlp(
     x: Tensor,
     norm_weight: Tensor,

@@ -170,6 +170,21 @@ def decode_attention(
     return out
 
 
+def projection(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    norm: tuple[Tensor, Tensor] | None,
+    residual: Tensor | None,
+    epsilon: float,
+) -> Tensor:
+    """A linear map, (..., in) to (..., out), of x or its LayerNorm, added to a residual or not."""
+    tokens = x if norm is None else F.layer_norm(x, x.shape[-1:], *norm, epsilon)
+    y = F.linear(tokens, weight, bias)
+    return y if residual is None else residual + y
+
+
 def residual_mlp(
     x: Tensor,
     norm_weight: Tensor,

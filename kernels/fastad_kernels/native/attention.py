@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fastad_kernels.native.build import library
+from fastad_kernels.native.mlp import refuse_second_backward
 
 DROPOUT_BY_SEED = False
 
@@ -203,12 +204,5 @@ def _backward(ctx: Any, grad_out: Tensor, *unused: Tensor | None) -> tuple[Tenso
     return *gradients, *(None,) * (3 + len(ctx.settings))
 
 
-def _second_backward(ctx: Any, *gradients: Tensor) -> None:
-    raise NotImplementedError(
-        "impl='native' gives first derivatives only; second ones (create_graph=True, gradient "
-        "penalties, Hessians) need impl='reference'"
-    )
-
-
 attention_op.register_autograd(_backward, setup_context=_setup_context)
-attention_backward_op.register_autograd(_second_backward)
+attention_backward_op.register_autograd(refuse_second_backward)

@@ -8,10 +8,12 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 SOURCES = Path(__file__).parent / "src"
 FLAGS = (
@@ -26,6 +28,8 @@ FUNCTIONS = {
     "fastad_decode_attention": 8,
     "fastad_decode_blocks": 3,
     "fastad_pack_panels": 3,
+    "fastad_projection_forward": 5,
+    "fastad_projection_backward": 6,
     "fastad_mlp_forward": 4,
     "fastad_mlp_backward": 6,
 }
@@ -62,6 +66,12 @@ def library() -> ctypes.CDLL:
         function.restype = None
         function.argtypes = [*(ctypes.c_void_p,) * num_pointers, ctypes.c_int]
     return loaded
+
+
+def addresses(tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
+    """A C array of pointers; the tensors must outlive the call that reads them."""
+    pointers = (None if x is None else x.data_ptr() for x in tensors)
+    return (ctypes.c_void_p * len(tensors))(*pointers)
 
 
 @torch.compiler.assume_constant_result

@@ -1,13 +1,13 @@
 """The residual MLP of a block by the C++ kernels, as PyTorch operators with a gradient."""
 
 import ctypes
-from ctypes import c_double, c_int64, c_void_p
+from ctypes import c_double, c_int64
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastad_kernels.native.build import library
+from fastad_kernels.native.build import addresses, library
 
 VECTOR = 16  # features come in whole vectors
 
@@ -19,10 +19,10 @@ class _Shape(ctypes.Structure):
     ]
 
 
-def takes(x: Tensor, in_weight: Tensor) -> bool:
-    """Whether the kernel can do it: float32 on a CPU, outside of autocast, in whole vectors."""
-    whole = all(size % VECTOR == 0 for size in in_weight.shape)
-    floats = x.dtype == in_weight.dtype == torch.float32
+def takes(x: Tensor, weight: Tensor) -> bool:
+    """Whether kernels can do it: float32 on a CPU, outside of autocast, in whole vectors."""
+    whole = all(size % VECTOR == 0 for size in weight.shape)
+    floats = x.dtype == weight.dtype == torch.float32
     return whole and floats and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 
@@ -61,7 +61,7 @@ def mlp_op(
     weights = [norm_weight, norm_bias, in_weight, in_bias, out_weight, out_bias]
     weights = [w.contiguous() for w in weights]
     library().fastad_mlp_forward(
-        ctypes.byref(shape), ctypes.byref(_pointers(weights)), x.data_ptr(), out.data_ptr(),
+        ctypes.byref(shape), addresses(weights), x.data_ptr(), out.data_ptr(),
         torch.get_num_threads(),
     )  # fmt: skip
     return out
@@ -85,18 +85,13 @@ def mlp_backward_op(
     threads = torch.get_num_threads()
     weights = [norm_weight, norm_bias, in_weight, in_bias, out_weight, out_bias]
     sums = [torch.zeros((threads, *w.shape)) for w in weights]
-    addresses = [s[thread].data_ptr() for thread in range(threads) for s in sums]
     weights = [w.contiguous() for w in weights]
     shape = _shape(x, in_weight, epsilon)
     library().fastad_mlp_backward(
-        ctypes.byref(shape), ctypes.byref(_pointers(weights)), x.data_ptr(), grad_out.data_ptr(),
-        dx.data_ptr(), ctypes.byref((c_void_p * len(addresses))(*addresses)), threads,
+        ctypes.byref(shape), addresses(weights), x.data_ptr(), grad_out.data_ptr(),
+        dx.data_ptr(), addresses([s[thread] for thread in range(threads) for s in sums]), threads,
     )  # fmt: skip
     return [dx, *(s.sum(0) for s in sums)]
-
-
-def _pointers(tensors: list[Tensor]) -> ctypes.Array[c_void_p]:
-    return (c_void_p * len(tensors))(*(x.data_ptr() for x in tensors))
 
 
 def _shape(x: Tensor, in_weight: Tensor, epsilon: float) -> _Shape:
@@ -123,7 +118,8 @@ def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     return *mlp_backward_op(grad_out, *ctx.saved_tensors, ctx.epsilon), None
 
 
-def _second_backward(ctx: Any, *gradients: Tensor) -> None:
+def refuse_second_backward(ctx: Any, *gradients: Tensor) -> None:
+    """Kernels give first derivatives only."""
     raise NotImplementedError(
         "impl='native' gives first derivatives only; second ones (create_graph=True, gradient "
         "penalties, Hessians) need impl='reference'"
@@ -131,4 +127,4 @@ def _second_backward(ctx: Any, *gradients: Tensor) -> None:
 
 
 mlp_op.register_autograd(_backward, setup_context=_setup_context)
-mlp_backward_op.register_autograd(_second_backward)
+mlp_backward_op.register_autograd(refuse_second_backward)

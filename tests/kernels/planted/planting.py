@@ -23,13 +23,14 @@ class Mutation:
 
     Attributes:
         name: What is wrong then.
-        file: Below `fastad_kernels/triton`.
+        file: In `folder`.
         old: Text of the file.
         new: What takes its place.
         tests: A file below `tests/kernels`.
         keyword: The tests of that file that run, as `pytest -k` takes it.
         message: What the failure must say, a regular expression.
         count: How often `old` occurs, and is replaced.
+        folder: Below `fastad_kernels`.
     """
 
     name: str
@@ -40,13 +41,14 @@ class Mutation:
     keyword: str
     message: str = ""
     count: int = 1
+    folder: str = "triton"
 
 
 def plant(mutation: Mutation, folder: Path) -> None:
     """Copy the package into `folder` and change it there."""
     package = folder / PACKAGE.name
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    path = package / "triton" / mutation.file
+    path = package / mutation.folder / mutation.file
     text = path.read_text()
     found = text.count(mutation.old)
     assert found == mutation.count, (
@@ -79,6 +81,8 @@ class TestBench:
             "PYTHONDONTWRITEBYTECODE": "1",
             "TRITON_INTERPRET": "1",
             "OMP_NUM_THREADS": "1",
+            # Compiled C++ kernels with a bug in them go with the log.
+            "XDG_CACHE_HOME": str(self.log.parent / "cache"),
         }
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("observed_tests.py"))],

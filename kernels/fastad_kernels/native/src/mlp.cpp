@@ -1,21 +1,13 @@
 // A residual MLP of training, y = x + W2 gelu(W1 norm(x) + b1) + b2, and its gradient, float32.
 //
 // A few tokens at a time go through all of it within the caches. Only x is kept for the backward
-// pass, which computes the rest again. Tokens are divided among threads in the same way every
-// time, and their sums added in the order of threads, so that results repeat bit for bit.
+// pass, which computes the rest again.
 
-#include <omp.h>
-
-#include <algorithm>
 #include <vector>
 
-#include "multiply.h"
-#include "norm.h"
+#include "rows.h"
 
 namespace {
-
-constexpr int ROWS = 32;
-using Turned = Strided<1, 0>;
 
 struct Shape {
   int64_t num_tokens, width, hidden;  // width and hidden are whole vectors
@@ -23,7 +15,7 @@ struct Shape {
 };
 
 struct Weights {
-  const float *norm_weight, *norm_bias;
+  Norm norm;
   const float *in_weight, *in_bias, *out_weight, *out_bias;  // matrices (out, in), as PyTorch's
 };
 
@@ -45,49 +37,9 @@ struct Packed {
 };
 
 struct Sums {
-  float *norm_weight, *norm_bias, *in_weight, *in_bias, *out_weight, *out_bias;
+  NormSums norm;
+  float *in_weight, *in_bias, *out_weight, *out_bias;
 };
-
-// Tokens [first, last) of a thread.
-struct Share {
-  int64_t first, last;
-
-  Share(int64_t num_tokens) {
-    const int64_t count = divide_up(num_tokens, ROWS), thread = omp_get_thread_num();
-    const int64_t threads = omp_get_num_threads();
-    first = std::min(count * thread / threads * ROWS, num_tokens);
-    last = std::min(count * (thread + 1) / threads * ROWS, num_tokens);
-  }
-};
-
-void add_rows(const float* x, int rows, int64_t width, float* total) {
-  for (int64_t i = 0; i < width; i += LANES) {
-    Vec part = {};
-    for (int r = 0; r < rows; r++) part += load(x + r * width + i);
-    store(total + i, load(total + i) + part);
-  }
-}
-
-// Through the norm: d(token) to d(x), which is added to `dx`; sums of the norm's own gradient.
-void norm_backward(const Weights& w, const float* x, const float* dtoken, int width,
-                   float epsilon, float* dx, Sums& sums) {
-  const Moments m = moments(x, width, epsilon);
-  Vec sum_d = {}, sum_dx = {};
-  for (int i = 0; i < width; i += LANES) {
-    const Vec normed = (load(x + i) - m.mean) * m.scale, d = load(dtoken + i);
-    store(sums.norm_weight + i, load(sums.norm_weight + i) + d * normed);
-    store(sums.norm_bias + i, load(sums.norm_bias + i) + d);
-    const Vec scaled = d * load(w.norm_weight + i);
-    sum_d += scaled;
-    sum_dx += scaled * normed;
-  }
-  const float mean_d = sum(sum_d) / width, mean_dx = sum(sum_dx) / width;
-  for (int i = 0; i < width; i += LANES) {
-    const Vec normed = (load(x + i) - m.mean) * m.scale;
-    const Vec scaled = load(dtoken + i) * load(w.norm_weight + i);
-    store(dx + i, load(dx + i) + m.scale * (scaled - mean_d - normed * mean_dx));
-  }
-}
 
 }  // namespace
 
@@ -108,7 +60,7 @@ void fastad_mlp_forward(const Shape* shape, const Weights* weights, const float*
       const float* x_rows = x + first * width;
       float* y_rows = y + first * width;
       for (int r = 0; r < rows; r++)
-        layer_norm({w.norm_weight, w.norm_bias}, x_rows + r * width, tokens.data() + r * width,
+        layer_norm(w.norm, x_rows + r * width, tokens.data() + r * width,
                    width, (float)s.epsilon);
       linear<Start::BIAS>(tokens.data(), width, rows, width, to_right.in.data(), hidden, w.in_bias,
                           h.data(), hidden);
@@ -139,7 +91,7 @@ void fastad_mlp_backward(const Shape* shape, const Weights* weights, const float
       const float *x_rows = x + first * width, *dy_rows = dy + first * width;
       float* dx_rows = dx + first * width;
       for (int r = 0; r < rows; r++)
-        layer_norm({w.norm_weight, w.norm_bias}, x_rows + r * width, tokens.data() + r * width,
+        layer_norm(w.norm, x_rows + r * width, tokens.data() + r * width,
                    width, (float)s.epsilon);
       linear<Start::BIAS>(tokens.data(), width, rows, width, to_right.in.data(), hidden, w.in_bias,
                           h.data(), hidden);
@@ -161,8 +113,8 @@ void fastad_mlp_backward(const Shape* shape, const Weights* weights, const float
                           dtokens.data(), width);
       std::copy_n(dy_rows, rows * width, dx_rows);
       for (int r = 0; r < rows; r++)
-        norm_backward(w, x_rows + r * width, dtokens.data() + r * width, width, (float)s.epsilon,
-                      dx_rows + r * width, mine);
+        norm_backward(w.norm, x_rows + r * width, dtokens.data() + r * width, width,
+                      (float)s.epsilon, dx_rows + r * width, mine.norm);
     }
   }
 }

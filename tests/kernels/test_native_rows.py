@@ -1,9 +1,10 @@
-"""The residual MLP of the C++ kernels against plain PyTorch, forward and backward."""
+"""Linear maps and the residual MLP of the C++ kernels against plain PyTorch, with gradients."""
 
 import pytest
 import torch
-from fastad_kernels import reference, residual_mlp
+from fastad_kernels import projection, reference, residual_mlp
 from fastad_kernels.native import mlp, why_unavailable
+from fastad_kernels.native.projection import projection_backward_op, projection_op
 
 from tests.kernels.tolerance import assert_as_exact_as_plain
 
@@ -15,7 +16,7 @@ NAMES = ("x", "norm_weight", "norm_bias", "in_weight", "in_bias", "out_weight", 
 def make_inputs(num_tokens=70, width=64, hidden=256, seed=0):
     generator = torch.Generator().manual_seed(seed)
     shapes = {
-        "x": (2, num_tokens, width), "norm_weight": (width,), "norm_bias": (width,),
+        "x": (3, num_tokens, width), "norm_weight": (width,), "norm_bias": (width,),
         "in_weight": (hidden, width), "in_bias": (hidden,), "out_weight": (width, hidden),
         "out_bias": (width,),
     }  # fmt: skip
@@ -120,3 +121,78 @@ def test_a_second_derivative_is_refused():
     (gradient,) = torch.autograd.grad(out, inputs[:1], grad_out, create_graph=True)
     with pytest.raises(NotImplementedError, match="first derivatives only"):
         gradient.sum().backward()
+
+
+def run_projection(function, inputs, grad_out, *, with_norm, with_residual, **keywords):
+    """Output and gradients of all inputs that take part."""
+    x, weight, bias, scale, shift, residual = (y.detach().requires_grad_() for y in inputs)
+    taking_part = [x, weight, bias]
+    settings = {"norm": None, "residual": None, **keywords}
+    if with_norm:
+        settings["norm"], taking_part = (scale, shift), [*taking_part, scale, shift]
+    if with_residual:
+        settings["residual"], taking_part = residual, [*taking_part, residual]
+    out = function(x, weight, bias, **settings)
+    return out.detach(), *torch.autograd.grad(out, taking_part, grad_out.to(out.dtype))
+
+
+def make_projection(num_tokens, size, out, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = (3, num_tokens, size), (out, size), out, size, size, (3, num_tokens, out)
+    inputs = [torch.randn(shape, generator=generator) for shape in shapes]
+    return inputs, torch.randn(shapes[-1], generator=generator)
+
+
+@pytest.mark.parametrize("with_norm", [True, False])
+@pytest.mark.parametrize("with_residual", [True, False])
+@pytest.mark.parametrize(("num_tokens", "size", "out"), [(1, 16, 16), (45, 64, 192), (301, 80, 48)])
+def test_linear_maps_are_as_exact_as_those_of_plain_pytorch(
+    with_norm, with_residual, num_tokens, size, out
+):
+    inputs, grad_out = make_projection(num_tokens, size, out)
+    parts = {"with_norm": with_norm, "with_residual": with_residual, "epsilon": 1e-5}
+    exact = run_projection(reference.projection, [x.double() for x in inputs], grad_out, **parts)
+    plain = []
+    for shift in (0, 3, 7, 11):
+        # The same sums in another order: features of x, and tokens.
+        x, weight, bias, scale, offset, residual = inputs
+        moved = [
+            x.roll(shift, -1).roll(shift, 1), weight.roll(shift, 1), bias, scale.roll(shift),
+            offset.roll(shift), residual.roll(shift, 1),
+        ]  # fmt: skip
+        y, dx, dweight, dbias, *rest = run_projection(
+            reference.projection, moved, grad_out.roll(shift, 1), **parts
+        )
+        rest = [
+            g.roll(-shift, 1) if g.ndim == 3 else g.roll(-shift) for g in rest
+        ]  # fmt: skip
+        plain.append(
+            [
+                y.roll(-shift, 1), dx.roll(-shift, 1).roll(-shift, -1), dweight.roll(-shift, 1),
+                dbias, *rest,
+            ]
+        )  # fmt: skip
+    actual = run_projection(projection, inputs, grad_out, impl="native", **parts)
+    for number, (a, p, e) in enumerate(zip(actual, zip(*plain, strict=True), exact, strict=True)):
+        assert_as_exact_as_plain(a, p, e, f"result {number}")
+
+
+def test_linear_maps_are_registered_and_refuse_second_derivatives():
+    inputs, grad_out = make_projection(5, 16, 32)
+    x, weight, bias, scale, shift, residual = (y.requires_grad_() for y in inputs)
+    torch.library.opcheck(projection_op, (x, weight, bias, scale, shift, residual, 1e-5))
+    torch.library.opcheck(projection_op, (x, weight, bias, None, None, None, 1e-5))
+    plain = [y.detach() for y in (x, weight, bias, scale, shift)]
+    torch.library.opcheck(projection_backward_op, (grad_out, *plain, 1e-5))
+    out = projection(x, weight, bias, impl="native")
+    (gradient,) = torch.autograd.grad(out, [x], grad_out, create_graph=True)
+    with pytest.raises(NotImplementedError, match="first derivatives only"):
+        gradient.sum().backward()
+
+
+def test_linear_maps_of_other_widths_take_pytorchs_operations():
+    inputs, _ = make_projection(3, 20, 7)
+    x, weight, bias, scale, shift, residual = inputs
+    settings = {"norm": (scale, shift), "residual": residual, "epsilon": 1e-5}
+    actual = projection(x, weight, bias, impl="native", **settings)
+    assert torch.equal(actual, reference.projection(x, weight, bias, **settings))
