@@ -146,14 +146,24 @@ class WindowSampler:
         rewards = self._gather(histories, where, names=("rewards",))["rewards"].astype(np.float64)
         return float(rewards.mean()), float(rewards.std()) or 1.0
 
+    @cached_property
+    def _random(self) -> tuple[np.random.Generator, np.random.Generator]:
+        """Of each stream; see `_draw`."""
+        first, second = (np.random.Generator(np.random.Philox(key=key)) for key in (self.seed, 0))
+        return first, second
+
     def _draw(self, step: int, count: int, *, stream: int) -> tuple[np.ndarray, np.ndarray]:
         """Choose histories (count,) and where in [0, 1) among their valid starts to begin.
 
         Philox is keyed by the seed and counts from the step: no two steps share a number, and
         none depends on an earlier one. Stream 1 is for statistics.
         """
-        key = 0 if stream else self.seed
-        random = np.random.Generator(np.random.Philox(key=key, counter=[0, step, stream, 0]))
+        random = self._random[stream]
+        # To set the counter is several times as quick as to make a generator.
+        state: dict[str, Any] = dict(random.bit_generator.state)
+        state["state"]["counter"][:] = 0, step, stream, 0
+        state |= {"buffer_pos": 4, "has_uint32": 0}  # nothing is left of an earlier draw
+        random.bit_generator.state = state
         draws = random.random((count, 2))
         chosen = (draws[:, 0] * len(self.histories)).astype(np.int64)
         return self.histories[chosen], draws[:, 1]
@@ -190,14 +200,19 @@ class WindowSampler:
 
     def _positions(self, histories: np.ndarray, where: np.ndarray) -> np.ndarray:
         """The steps of their histories that windows show, (B, T) int64."""
-        time = np.arange(self.num_steps)
         if not self.dataset.info.fixed_length:
             pairs = zip(histories, where, strict=True)
             return np.stack([self._variable_positions(int(h), w) for h, w in pairs])
-        length = self.dataset.info.episode_length
-        first = (where * self._num_fixed_starts(self.dataset.lengths[histories])).astype(np.int64)
-        shown = self.stride * (time // length) * length + time % length  # from the first on
-        return first[:, None] * length + shown
+        num_starts, shown = self._fixed_windows
+        first = (where * num_starts[histories]).astype(np.int64)
+        return first[:, None] * self.dataset.info.episode_length + shown
+
+    @cached_property
+    def _fixed_windows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where episodes are equally long: starts of each history, and steps from the first on."""
+        length, time = self.dataset.info.episode_length, np.arange(self.num_steps)
+        shown = self.stride * (time // length) * length + time % length
+        return self._num_fixed_starts(self.dataset.lengths), shown
 
     def _num_fixed_starts(self, lengths: np.ndarray) -> np.ndarray:
         """From how many first episodes, 0 onwards, a window fits: arithmetic, never a scan."""
