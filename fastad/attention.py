@@ -19,7 +19,7 @@ from fastad_kernels import (
 )
 from fastad_kernels.blocks import absorb
 from fastad_kernels.cache import Order
-from fastad_kernels.dispatch import choose
+from fastad_kernels.dispatch import resolve
 from torch import Tensor
 
 from fastad.errors import UserError
@@ -128,8 +128,7 @@ def freeze_blocks(
     those are fewer numbers, the cache holds tokens instead (`fastad_kernels.blocks`).
     """
     weight = blocks[0].query.weight
-    chosen = choose(weight.new_empty(0, shape.dim))[0] if impl == "auto" else impl
-    if chosen != "native":
+    if resolve(impl, weight.new_empty(0, shape.dim)) != "native":
         return None
     from fastad_kernels.native import NativeBlocks
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -83,8 +84,24 @@ def _main(arguments: list[str]) -> int:
         raise unknown("command", name, COMMANDS)
     module = import_module(f"fastad.commands.{name}")
     function = getattr(module, COMMANDS[name].function)
-    function(parse(name, rest))
+    config = parse(name, rest)
+    with _kernels_speak():
+        function(config)
     return 0
+
+
+@contextlib.contextmanager
+def _kernels_speak() -> Iterator[None]:
+    """Show what the kernels have to say: which are used, and why; that they are being compiled."""
+    logger, handler = logging.getLogger("fastad_kernels"), logging.StreamHandler(sys.stdout)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 def parse(name: str, arguments: list[str]) -> Any:

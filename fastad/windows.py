@@ -1,5 +1,6 @@
 """Training windows: slices of train tasks' histories, a pure function of (seed, step, rank)."""
 
+import threading
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, get_args
@@ -104,6 +105,9 @@ class WindowSampler:
         self._dtypes = _model_dtypes(dataset.info)
         self._shapes = {name: column.shape for name, column in columns(dataset.info).items()}
         self._valid_starts: dict[int, np.ndarray] = {}
+        # A generator per stream; batches may be asked for by several threads.
+        self._random = [np.random.Generator(np.random.Philox(key=key)) for key in (seed, 0)]
+        self._lock = threading.Lock()
         self._check_fit()
 
     def batch(self, step: int) -> Batch:
@@ -146,12 +150,6 @@ class WindowSampler:
         rewards = self._gather(histories, where, names=("rewards",))["rewards"].astype(np.float64)
         return float(rewards.mean()), float(rewards.std()) or 1.0
 
-    @cached_property
-    def _random(self) -> tuple[np.random.Generator, np.random.Generator]:
-        """Of each stream; see `_draw`."""
-        first, second = (np.random.Generator(np.random.Philox(key=key)) for key in (self.seed, 0))
-        return first, second
-
     def _draw(self, step: int, count: int, *, stream: int) -> tuple[np.ndarray, np.ndarray]:
         """Choose histories (count,) and where in [0, 1) among their valid starts to begin.
 
@@ -159,12 +157,13 @@ class WindowSampler:
         none depends on an earlier one. Stream 1 is for statistics.
         """
         random = self._random[stream]
-        # To set the counter is several times as quick as to make a generator.
-        state: dict[str, Any] = dict(random.bit_generator.state)
-        state["state"]["counter"][:] = 0, step, stream, 0
-        state |= {"buffer_pos": 4, "has_uint32": 0}  # nothing is left of an earlier draw
-        random.bit_generator.state = state
-        draws = random.random((count, 2))
+        with self._lock:
+            # To set the counter is several times as quick as to make a generator.
+            state: dict[str, Any] = dict(random.bit_generator.state)
+            state["state"]["counter"][:] = 0, step, stream, 0
+            state |= {"buffer_pos": 4, "has_uint32": 0}  # nothing is left of an earlier draw
+            random.bit_generator.state = state
+            draws = random.random((count, 2))
         chosen = (draws[:, 0] * len(self.histories)).astype(np.int64)
         return self.histories[chosen], draws[:, 1]
 

@@ -44,10 +44,7 @@ def find_implementation(
     Raises:
         ValueError: If `impl` is unknown or cannot work here; the message says why.
     """
-    if impl == "auto":
-        impl, reason = choose(q, dropout=dropout, ring=ring)
-        if not torch.compiler.is_compiling():
-            _log_choice(q.device.type, q.shape[-1], impl, reason)
+    impl = resolve(impl, q, dropout=dropout, ring=ring)
     if impl == "triton":
         return _import_triton(q)
     if impl == "native":
@@ -67,6 +64,15 @@ def find_implementation(
     raise ValueError(f"impl={impl!r} must be one of {', '.join(IMPLEMENTATIONS)}")
 
 
+def resolve(impl: str, q: Tensor, *, dropout: float = 0.0, ring: RingCache | None = None) -> str:
+    """The name of an implementation, where it is "auto" the chosen one's, which is logged once."""
+    if impl == "auto":
+        impl, reason = choose(q, dropout=dropout, ring=ring)
+        if not torch.compiler.is_compiling():
+            _log_choice(q.device.type, q.shape[-1], impl, reason)
+    return impl
+
+
 def choose(q: Tensor, *, dropout: float = 0.0, ring: RingCache | None = None) -> tuple[str, str]:
     """What "auto" means: the implementation's name, and why."""
     head_dim = q.shape[-1]
@@ -84,11 +90,11 @@ def choose(q: Tensor, *, dropout: float = 0.0, ring: RingCache | None = None) ->
         return "sdpa", "the C++ kernels compute in float32"
     if dropout > 0.0:
         return "sdpa", "the C++ kernels have no dropout"
-    if ring is not None and not native.reads(ring):
-        return "sdpa", "the ring does not lie in memory as the C++ kernels read it"
     reason = native.why_unavailable()
     if reason is not None:
         return "sdpa", reason
+    if ring is not None and not native.reads(ring):
+        return "sdpa", "the ring does not lie in memory as the C++ kernels read it"
     return "native", "C++ compiled for this CPU"
 
 

@@ -134,7 +134,7 @@ def _cache_folder() -> Path:
 
 def _compile(compiler: str, sources: list[Path], target: Path) -> None:
     """Compile into a file beside `target`, which then takes its place: others may do the same."""
-    _LOGGER.info("compiling the C++ kernels for this machine, once: %s", target)
+    _LOGGER.info("compiling the C++ kernels for this machine, once; this takes about 10 s")
     descriptor, partial = tempfile.mkstemp(suffix=".so", dir=target.parent)
     os.close(descriptor)
     try:
