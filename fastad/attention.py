@@ -19,12 +19,13 @@ from fastad_kernels import (
 )
 from fastad_kernels.blocks import absorb
 from fastad_kernels.cache import Order
-from fastad_kernels.dispatch import resolve
+from fastad_kernels.dispatch import find_implementation, resolve
 from torch import Tensor
 
 from fastad.errors import UserError
 
 Positions = Literal["none", "rope", "alibi", "learned"]
+MAX_ABSORBED_HEADS = 8
 
 
 @dataclass(frozen=True)
@@ -125,15 +126,19 @@ def freeze_blocks(
     """One kernel for whole steps of frozen blocks, where `impl` has one; else None.
 
     Without rotary positions keys and values are linear in the tokens that they come from: where
-    those are fewer numbers, the cache holds tokens instead (`fastad_kernels.blocks`).
+    those are fewer numbers, the cache holds tokens instead (`fastad_kernels.blocks`). That takes
+    as many times more products as there are heads, so it pays for few of them.
     """
     weight = blocks[0].query.weight
-    if resolve(impl, weight.new_empty(0, shape.dim)) != "native":
+    like = weight.new_empty(0, shape.dim)
+    if resolve(impl, like) != "native":
         return None
+    find_implementation("native", like)  # raises where a named one cannot work
     from fastad_kernels.native import NativeBlocks
 
     width = weight.shape[1]
-    if scheme != "rope" and width < 2 * shape.num_kv_heads * shape.dim:
+    is_smaller = width < 2 * shape.num_kv_heads * shape.dim
+    if scheme != "rope" and is_smaller and shape.num_heads <= MAX_ABSORBED_HEADS:
         absorbed = [absorb(block, shape) for block in blocks]
         blocks, shape = [block for block, _ in absorbed], absorbed[0][1]
     slopes = alibi_slopes(shape.num_heads) if scheme == "alibi" else None
@@ -147,6 +152,7 @@ def check_attention(
     precision: str = "fp32",
     *,
     kv_cache: bool = False,
+    dropout: float = 0.0,
 ) -> None:
     """Try an implementation on one token, so that a run that cannot work never begins.
 
@@ -161,7 +167,7 @@ def check_attention(
             with torch.no_grad():
                 decode_attention(x, x, x, ring, window=1, impl=_decoder(impl))
         else:
-            attention(x, x, x, impl=impl)
+            attention(x, x, x, dropout=dropout, impl=impl)
     except ValueError as error:
         raise UserError(f"attention={impl} cannot be used here: {error}") from error
 

@@ -27,7 +27,7 @@ class CachedContext:
     """Keys and values of the last tokens in rings; one step costs the same at any length.
 
     Args:
-        model: In evaluation mode.
+        model: In evaluation mode; weights that change later may not be seen.
         num_envs: `N`.
         device: Of the model.
         compile: Compile PyTorch's step with `torch.compile`, which takes a while at the first one,

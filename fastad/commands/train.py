@@ -102,7 +102,10 @@ def run_train(config: TrainConfig) -> float:
     torch.manual_seed(settings.seed)
     model = build_model(config.model, dataset, sampler).to(device)
     model.attention = config.attention
-    check_attention(config.attention, config.model.head_dim, device, settings.precision)
+    check_attention(
+        config.attention, config.model.head_dim, device, settings.precision,
+        dropout=config.model.attention_dropout,
+    )  # fmt: skip
     model.check_length(sampler.num_steps * config.model.tokens_per_step)
     evaluate = _evaluation(config, dataset, sampler, model) if settings.eval_every else None
     run = RunFolder(config.out, config, resume=config.resume, overwrite=config.overwrite)

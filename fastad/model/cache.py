@@ -36,6 +36,8 @@ class ModelCache(list[RingCache]):
         self.blocks = blocks
         capacity = config.context + prompt_steps * config.tokens_per_step - 1
         if blocks is not None:
+            assert dtype == torch.float32
+            assert torch.device(device).type == "cpu"
             super().__init__(blocks.make_rings(batch_size, capacity))
             return
         super().__init__(

@@ -1,8 +1,9 @@
 """Exact banded attention with a ring-buffer KV cache, for contexts that span many episodes.
 
 Three calls, `attention` over whole sequences, `attention_varlen` over packed ones and
-`decode_attention` on a `RingCache`, and `FrozenBlocks`, which decodes whole transformer blocks;
-each with a plain-PyTorch reference beside it that is its specification.
+`decode_attention` on a `RingCache`; `FrozenBlocks`, which decodes whole transformer blocks; and the
+linear maps of a block, `projection` and `residual_mlp`. Each has a plain-PyTorch reference beside
+it that is its specification.
 """
 
 from fastad_kernels.api import (

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fastad_kernels import checks, reference
 from fastad_kernels.cache import RingCache
-from fastad_kernels.dispatch import Implementation, choose, find_implementation
+from fastad_kernels.dispatch import IMPLEMENTATIONS, Implementation, choose, find_implementation
 
 
 def attention(
@@ -185,8 +185,8 @@ def projection(
 ) -> Tensor:
     """A linear map with what stands beside it in a block: weight @ norm(x) + bias + residual.
 
-    "native" has a kernel for widths that are whole vectors, which keeps nothing but x for the
-    backward pass. All others, and all other widths, take PyTorch's own operations.
+    "native" has a kernel for float32 rows of multiples of 16, which keeps nothing but x for the
+    backward pass. All others, and all other rows, take PyTorch's own operations.
 
     Args:
         x: (..., in).
@@ -195,18 +195,21 @@ def projection(
         norm: Scale and shift of a LayerNorm of x, (in,) each, or None.
         residual: Added to the result, (..., out), or None.
         epsilon: LayerNorm's.
-        impl: As in `attention`.
+        impl: See above.
 
     Returns:
         (..., out).
+
+    Raises:
+        ValueError: If shapes do not fit together, or `impl` is unknown or cannot work here.
     """
+    checks.check_linear(x, weight, bias, norm=norm, residual=residual)
+    parts = (weight, bias, *(norm or ()), *(() if residual is None else (residual,)))
     function = reference.projection
-    if (choose(x)[0] if impl == "auto" else impl) == "native":
-        from fastad_kernels.native import mlp
+    if _takes_rows(impl, x, *parts):
         from fastad_kernels.native import projection as native
 
-        if mlp.takes(x, weight):
-            function = native.projection
+        function = native.projection
     return function(x, weight, bias, norm=norm, residual=residual, epsilon=epsilon)
 
 
@@ -224,8 +227,8 @@ def residual_mlp(
 ) -> Tensor:
     """The MLP of a pre-norm block, x + out(gelu(in(norm(x)))).
 
-    "native" has a kernel for widths that are whole vectors, which keeps nothing but x for the
-    backward pass. All others, and all other widths, take PyTorch's own operations.
+    "native" has a kernel for float32 rows of multiples of 16, which keeps nothing but x for the
+    backward pass. All others, and all other rows, take PyTorch's own operations.
 
     Args:
         x: (..., width).
@@ -236,22 +239,40 @@ def residual_mlp(
         out_weight: (width, hidden).
         out_bias: (width,).
         epsilon: LayerNorm's.
-        impl: As in `attention`.
+        impl: See above.
 
     Returns:
         (..., width).
+
+    Raises:
+        ValueError: If shapes do not fit together, or `impl` is unknown or cannot work here.
     """
-    name = choose(x)[0] if impl == "auto" else impl
-    if name == "native":
+    norm, weights = (norm_weight, norm_bias), (in_weight, in_bias, out_weight, out_bias)
+    checks.check_linear(x, in_weight, in_bias, norm=norm, residual=None)
+    checks.check_linear(x.new_empty(0, in_weight.shape[0]), out_weight, out_bias, norm=None)
+    if out_weight.shape[0] != x.shape[-1]:
+        raise ValueError(f"out_weight {tuple(out_weight.shape)} must lead back to {x.shape[-1]}")
+    function = reference.residual_mlp
+    if _takes_rows(impl, x, *norm, *weights):
         from fastad_kernels.native import mlp
 
-        if mlp.takes(x, in_weight):
-            return mlp.residual_mlp(
-                x, norm_weight, norm_bias, in_weight, in_bias, out_weight, out_bias, epsilon
-            )
-    return reference.residual_mlp(
-        x, norm_weight, norm_bias, in_weight, in_bias, out_weight, out_bias, epsilon
-    )
+        function = mlp.residual_mlp
+    return function(x, *norm, *weights, epsilon)
+
+
+def _takes_rows(impl: str, x: Tensor, *weights: Tensor) -> bool:
+    """Whether the C++ kernels shall and can do it."""
+    if impl not in IMPLEMENTATIONS:
+        raise ValueError(f"impl={impl!r} must be one of {', '.join(IMPLEMENTATIONS)}")
+    name = choose(x)[0] if impl == "auto" else impl
+    if name != "native":
+        return False
+    from fastad_kernels import native
+
+    reason = native.why_unavailable()
+    if reason is not None:
+        raise ValueError(f"impl='native' cannot be used here: {reason}")
+    return native.takes_rows(x, *weights)
 
 
 def _check_settings(

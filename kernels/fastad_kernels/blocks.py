@@ -68,7 +68,7 @@ class FrozenBlocks(ABC):
 
     @abstractmethod
     def make_rings(self, batch_size: int, capacity: int) -> list[RingCache]:
-        """Caches of at least `capacity` slots, one per block, which share their lengths."""
+        """Caches of at least `capacity` slots, one per block."""
 
     @abstractmethod
     def decode(
@@ -83,6 +83,9 @@ class FrozenBlocks(ABC):
 
         Returns:
             (B, T, width).
+
+        Raises:
+            ValueError: If shapes, dtypes or rings do not fit the blocks, or x requires a gradient.
         """
 
 

@@ -120,6 +120,28 @@ def check_cu_seqlens(name: str, cu_seqlens: Tensor, packed: Tensor, max_seqlen: 
         )
 
 
+def check_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    norm: tuple[Tensor, Tensor] | None = None,
+    residual: Tensor | None = None,
+) -> None:
+    """A map of x, (..., in), by a weight, (out, in), with its bias, norm and residual."""
+    if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"x {tuple(x.shape)} and weight {tuple(weight.shape)} must be (..., in) and (out, in)"
+        )
+    out, size = weight.shape
+    expected = {"bias": (bias, (out,)), "residual": (residual, (*x.shape[:-1], out))}
+    if norm is not None:
+        expected |= {"norm's scale": (norm[0], (size,)), "norm's shift": (norm[1], (size,))}
+    for name, (y, shape) in expected.items():
+        if y is not None and y.shape != shape:
+            raise ValueError(f"{name} {tuple(y.shape)} must be {shape}")
+
+
 def check_rows(**tensors: Tensor) -> None:
     """Kernels read the head dim of a token as one run of memory."""
     for name, x in tensors.items():

@@ -95,6 +95,8 @@ def choose(q: Tensor, *, dropout: float = 0.0, ring: RingCache | None = None) ->
         return "sdpa", reason
     if ring is not None and not native.reads(ring):
         return "sdpa", "the ring does not lie in memory as the C++ kernels read it"
+    if ring is not None and torch.is_grad_enabled() and q.requires_grad:
+        return "sdpa", "the C++ kernels compute no gradient in decoding"
     return "native", "C++ compiled for this CPU"
 
 

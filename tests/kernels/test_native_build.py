@@ -42,7 +42,7 @@ def test_without_a_compiler_auto_says_why_and_takes_pytorchs_kernels(fresh, monk
     with caplog.at_level("INFO", logger="fastad_kernels"):
         attention(q, q, q)
     (record,) = caplog.records
-    assert "sdpa (the C++ kernels need a compiler, and g++ or clang++ is not" in record.getMessage()
+    assert "sdpa (the C++ kernels need a compiler, and g++ is not there" in record.getMessage()
     with pytest.raises(ValueError, match=r"native' cannot be used here: .* apt install g\+\+"):
         attention(q, q, q, impl="native")
 
@@ -67,6 +67,25 @@ def test_a_compiler_that_fails_is_named_with_its_reason(fresh, monkeypatch, text
 def test_a_named_compiler_that_is_not_there_is_named(fresh, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert "CXX=no-such-compiler is not there" in str(build._why_unavailable())
+
+
+def test_a_compiler_may_have_arguments_and_gets_the_users_flags(fresh, monkeypatch):
+    monkeypatch.setenv(
+        "CXX", f"{script(fresh / 'compiler', 'echo $@ >> ' + str(fresh / 'log'))} -a"
+    )
+    monkeypatch.setenv("CXXFLAGS", "-mtune=generic -b")
+    assert build._why_unavailable() is not None  # it compiled nothing
+    called = (fresh / "log").read_text()
+    assert called.startswith("-a --version\n-a -std=c++17")
+    assert "-mtune=generic -b " in called
+
+
+def test_a_disk_that_is_full_is_a_reason_and_no_crash(fresh, monkeypatch):
+    def mkstemp(**keywords):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(build.tempfile, "mkstemp", mkstemp)
+    assert "cannot be compiled: No space left" in str(build._why_unavailable())
 
 
 def test_a_home_that_cannot_be_written_is_no_obstacle(fresh, monkeypatch):

@@ -104,8 +104,9 @@ def test_a_ring_that_lies_otherwise_is_refused_by_name_and_left_to_others_by_aut
 
 def test_no_gradient_flows_through_a_ring():
     x = torch.zeros(1, 1, 2, 16, requires_grad=True)
-    with pytest.raises(ValueError, match="computes no gradient in decoding"):
+    with pytest.raises(ValueError, match="requires a gradient, which decoding does not compute"):
         decode_attention(x, x, x, make_ring(1, 8, 2, 16), window=8, impl="native")
+    assert decode_attention(x, x, x, RingCache(1, 8, 2, 16, order="column"), window=8).requires_grad
 
 
 def make_blocks(count, *, width, heads, kv_heads, dim, hidden, dtype=torch.float64):
@@ -249,6 +250,53 @@ def test_the_number_of_threads_does_not_change_a_bit():
         torch.set_num_threads(threads)
     assert torch.equal(outs[0], outs[1])
     assert torch.equal(outs[0], outs[2])
+
+
+@pytest.fixture
+def frozen():
+    shape = BlockShape(4, 2, 16, 0.25, window=20)
+    sizes = SIZES[0] | {"kv_heads": 2}
+    return native.NativeBlocks(to(torch.float32, make_blocks(2, **sizes)), shape)
+
+
+@pytest.mark.parametrize(
+    ("x", "capacity", "message"),
+    [
+        (torch.zeros(3, 1, 64).double(), 20, "x is torch.float64 on cpu; it must be float32"),
+        (torch.zeros(3, 1, 48), 20, r"x has shape \(3, 1, 48\); it must be \(B, T, 64\)"),
+        (torch.zeros(3, 0, 64), 20, r"x has shape \(3, 0, 64\)"),
+        (torch.zeros(4, 1, 64), 20, r"k has shape \(4, 1, 2, 16\); this ring takes \(3, 1"),
+        (torch.zeros(3, 40, 64), 20, "window=20 needs a ring of at least 59 tokens"),
+        (torch.zeros(3, 1, 64, requires_grad=True), 20, "x requires a gradient"),
+    ],
+)
+def test_what_does_not_fit_frozen_blocks_is_named_before_anything_is_written(
+    frozen, x, capacity, message
+):
+    rings = frozen.make_rings(3, capacity)
+    with pytest.raises(ValueError, match=message):
+        frozen.decode(x, rings)
+    assert all(ring.lengths.tolist() == [0, 0, 0] for ring in rings)
+
+
+def test_rings_and_angles_that_do_not_fit_are_named(frozen):
+    x, rings = torch.zeros(3, 1, 64), frozen.make_rings(3, 20)
+    with pytest.raises(ValueError, match="1 rings are given; there are 2 blocks"):
+        frozen.decode(x, rings[:1])
+    with pytest.raises(ValueError, match="rope: cos has shape"):
+        frozen.decode(x, rings, rope=rope_angles(torch.zeros(3, 1, dtype=torch.int64), 8))
+    with pytest.raises(ValueError, match=r"blocks are torch.float64 on cpu"):
+        native.NativeBlocks(make_blocks(1, **SIZES[0]), BlockShape(4, 4, 16, 0.25, window=20))
+    holding_tokens = native.NativeBlocks(
+        *absorbed(to(torch.float32, make_blocks(2, **SIZES[0])), BlockShape(4, 4, 16, 0.25, 20))
+    )
+    with pytest.raises(ValueError, match="shared=False must be True"):
+        holding_tokens.decode(x, [RingCache(3, 20, 1, 64, order="column") for _ in range(2)])
+    with pytest.raises(ValueError, match="rotated keys cannot be kept as tokens"):
+        holding_tokens.decode(
+            x, holding_tokens.make_rings(3, 20),
+            rope=rope_angles(torch.zeros(3, 1, dtype=torch.int64), 64),
+        )  # fmt: skip
 
 
 def test_nan_in_one_environment_stays_there():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from fastad_kernels import projection, reference, residual_mlp
-from fastad_kernels.native import mlp, why_unavailable
+from fastad_kernels.native import mlp, takes_rows, why_unavailable
 from fastad_kernels.native.projection import projection_backward_op, projection_op
 
 from tests.kernels.tolerance import assert_as_exact_as_plain
@@ -95,7 +95,7 @@ def test_nan_in_one_token_reaches_no_other_token():
 
 def test_widths_that_are_no_whole_vectors_take_pytorchs_operations():
     inputs, _ = make_inputs(3, 20, 40)
-    assert not mlp.takes(inputs[0], inputs[3])
+    assert not takes_rows(inputs[0], inputs[3])
     assert torch.equal(residual_mlp(*inputs, impl="native"), reference.residual_mlp(*inputs, 1e-5))
 
 
@@ -196,3 +196,37 @@ def test_linear_maps_of_other_widths_take_pytorchs_operations():
     settings = {"norm": (scale, shift), "residual": residual, "epsilon": 1e-5}
     actual = projection(x, weight, bias, impl="native", **settings)
     assert torch.equal(actual, reference.projection(x, weight, bias, **settings))
+
+
+BAD_ROWS = [
+    ({"x": torch.zeros(4, 8)}, r"x \(4, 8\) and weight \(32, 16\) must be"),
+    ({"bias": torch.zeros(16)}, r"bias \(16,\) must be \(32,\)"),
+    ({"residual": torch.zeros(32)}, r"residual \(32,\) must be \(4, 32\)"),
+    ({"norm": (torch.ones(16), torch.zeros(8))}, r"norm's shift \(8,\) must be \(16,\)"),
+    ({"impl": "natural"}, "impl='natural' must be one of auto"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD_ROWS)
+def test_rows_that_do_not_fit_are_named(changes, message):
+    arguments = {"x": torch.zeros(4, 16), "weight": torch.zeros(32, 16), "bias": torch.zeros(32)}
+    with pytest.raises(ValueError, match=message):
+        projection(**(arguments | changes))
+
+
+def test_an_mlp_leads_back_to_its_width():
+    inputs, _ = make_inputs(3, 16, 32)
+    inputs[5], inputs[6] = torch.zeros(48, 32), torch.zeros(48)
+    with pytest.raises(ValueError, match=r"out_weight \(48, 32\) must lead back to 16"):
+        residual_mlp(*inputs)
+
+
+def test_the_default_dtype_is_nobodys_business():
+    inputs, grad_out = make_inputs(5, 16, 32)
+    expected = run(residual_mlp, inputs, grad_out, impl="native")
+    torch.set_default_dtype(torch.float64)
+    try:
+        actual = run(residual_mlp, inputs, grad_out, impl="native")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(map(torch.equal, actual, expected))

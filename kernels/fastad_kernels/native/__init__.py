@@ -1,4 +1,4 @@
-"""Attention by C++ kernels for CPUs, compiled where they run."""
+"""C++ kernels for CPUs, compiled where they run: attention, linear maps, whole frozen blocks."""
 
 from fastad_kernels.native.attention import (
     DROPOUT_BY_SEED,
@@ -7,6 +7,7 @@ from fastad_kernels.native.attention import (
     attention_varlen,
 )
 from fastad_kernels.native.build import NativeUnavailableError, library, why_unavailable
+from fastad_kernels.native.common import takes_rows
 from fastad_kernels.native.decode import NativeBlocks, decode_attention, reads
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "decode_attention",
     "library",
     "reads",
+    "takes_rows",
     "why_unavailable",
 ]

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastad_kernels.native.build import library
-from fastad_kernels.native.mlp import refuse_second_backward
+from fastad_kernels import checks
+from fastad_kernels.native.build import addresses, library
+from fastad_kernels.native.common import refuse_second_backward
 
 DROPOUT_BY_SEED = False
 
@@ -94,14 +95,18 @@ def attention_op(
     A sum is (B, H, T), packed (H, total), and keeps what a log-sum-exp would round away.
     Differentiable once, with respect to q, k and v; the sums take no gradient.
     """
+    if cu_seqlens_q is not None and cu_seqlens_k is not None:
+        # While PyTorch compiles, nobody has looked at their values, which the kernels trust.
+        checks.check_cu_seqlens("q", cu_seqlens_q, q, q.shape[0])
+        checks.check_cu_seqlens("k", cu_seqlens_k, k, k.shape[0])
     q, k, v = map(_with_rows, (q, k, v))
-    out = torch.empty(q.shape, dtype=q.dtype)
-    top, total = (torch.empty(_row_shape(q), dtype=q.dtype) for _ in range(2))
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    top, total = (torch.empty(_row_shape(q), dtype=q.dtype, device=q.device) for _ in range(2))
     slopes = None if alibi_slopes is None else alibi_slopes.float().contiguous()
     shape = _shape(q, k, v, cu_seqlens_q, cu_seqlens_k, slopes, window, causal, scale)
     library().fastad_attention_forward(
-        ctypes.byref(shape), *map(_pointer, (q, k, v, out)),
-        ctypes.byref((c_void_p * 2)(_pointer(top), _pointer(total))), torch.get_num_threads(),
+        ctypes.byref(shape), *(x.data_ptr() for x in (q, k, v, out)), addresses((top, total)),
+        torch.get_num_threads(),
     )  # fmt: skip
     return out, top, total
 
@@ -125,12 +130,12 @@ def attention_backward_op(
     """Gradients of q, k and v. Itself not differentiable."""
     q, k, v = map(_with_rows, (q, k, v))
     grad_out, out = grad_out.contiguous(), out.contiguous()
-    dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype) for x in (q, k, v))
+    dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
     slopes = None if alibi_slopes is None else alibi_slopes.float().contiguous()
     shape = _shape(q, k, v, cu_seqlens_q, cu_seqlens_k, slopes, window, causal, scale)
-    pointers = (c_void_p * 10)(*map(_pointer, (q, k, v, out, top, total, grad_out, dq, dk, dv)))
+    tensors = (q, k, v, out, top, total, grad_out, dq, dk, dv)
     library().fastad_attention_backward(
-        ctypes.byref(shape), ctypes.byref(pointers), torch.get_num_threads()
+        ctypes.byref(shape), addresses(tensors), torch.get_num_threads()
     )
     return dq, dk, dv
 

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -20,7 +21,7 @@ FLAGS = (
     "-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC",
     "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
 )  # fmt: skip
-COMPILERS = ("g++", "clang++")
+DEFAULT_COMPILER = "g++"
 # Each takes so many pointers, then the number of threads.
 FUNCTIONS = {
     "fastad_attention_forward": 6,
@@ -45,14 +46,23 @@ class NativeUnavailableError(RuntimeError):
 def library() -> ctypes.CDLL:
     """The compiled kernels, loaded; compiled first if this machine has not done so before.
 
+    The compiler is $CXX, or g++; $CXXFLAGS are added to its arguments.
+
     Raises:
         NativeUnavailableError: If there is no compiler, or it fails.
     """
+    try:
+        return _library()
+    except OSError as error:
+        raise NativeUnavailableError(f"the C++ kernels cannot be compiled: {error}") from error
+
+
+def _library() -> ctypes.CDLL:
     compiler = _compiler()
     sources = sorted(SOURCES.iterdir())
     text = b"".join(source.read_bytes() for source in sources)
     # A home may be shared by machines with different processors and compilers.
-    identity = (text, " ".join(FLAGS), compiler, _version(compiler), _processor())
+    identity = (text, " ".join(_flags()), compiler, _version(compiler), _processor())
     digest = hashlib.sha256("\n".join(map(str, identity)).encode()).hexdigest()[:16]
     target = _cache_folder() / f"kernels-{digest}.so"
     if not target.exists():
@@ -89,24 +99,25 @@ def _why_unavailable() -> str | None:
     return None
 
 
-def _compiler() -> str:
+def _compiler() -> list[str]:
     named = os.environ.get("CXX")
-    for name in (named,) if named else COMPILERS:
-        path = shutil.which(name)
-        if path is not None:
-            return path
-    wanted = f"CXX={named}" if named else " or ".join(COMPILERS)
+    command = shlex.split(named) if named else [DEFAULT_COMPILER]
+    if command and shutil.which(command[0]) is not None:
+        return command
+    wanted = f"CXX={named}" if named else DEFAULT_COMPILER
     raise NativeUnavailableError(
         f"the C++ kernels need a compiler, and {wanted} is not there; "
         "install one (Debian: apt install g++)"
     )
 
 
-def _version(compiler: str) -> str:
-    try:
-        return subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
-    except OSError as error:
-        raise NativeUnavailableError(f"{compiler} cannot be run: {error}") from error
+def _flags() -> list[str]:
+    """Ours, then the user's."""
+    return [*FLAGS, *shlex.split(os.environ.get("CXXFLAGS", ""))]
+
+
+def _version(compiler: list[str]) -> str:
+    return subprocess.run([*compiler, "--version"], capture_output=True, text=True).stdout
 
 
 def _processor() -> str:
@@ -132,19 +143,20 @@ def _cache_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="fastad-"))
 
 
-def _compile(compiler: str, sources: list[Path], target: Path) -> None:
+def _compile(compiler: list[str], sources: list[Path], target: Path) -> None:
     """Compile into a file beside `target`, which then takes its place: others may do the same."""
     _LOGGER.info("compiling the C++ kernels for this machine, once; this takes about 10 s")
     descriptor, partial = tempfile.mkstemp(suffix=".so", dir=target.parent)
     os.close(descriptor)
     try:
         done = subprocess.run(
-            [compiler, *FLAGS, *map(str, sources), "-o", partial], capture_output=True, text=True
-        )
+            [*compiler, *_flags(), *map(str, sources), "-o", partial],
+            capture_output=True, text=True,
+        )  # fmt: skip
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
             reason = next((line for line in lines if "error" in line), lines[-1])
-            raise NativeUnavailableError(f"{compiler} failed on the C++ kernels: {reason}")
+            raise NativeUnavailableError(f"{compiler[0]} failed on the C++ kernels: {reason}")
         os.replace(partial, target)
     finally:
         Path(partial).unlink(missing_ok=True)

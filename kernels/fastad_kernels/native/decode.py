@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastad_kernels import checks
 from fastad_kernels.blocks import Affine, Block, BlockShape, FrozenBlocks
 from fastad_kernels.cache import COLUMN_MULTIPLE, RingCache
 from fastad_kernels.native.build import library
 from fastad_kernels.positions import apply_rope
 
 LOG2_E = math.log2(math.e)
-VECTOR = COLUMN_MULTIPLE  # rows of matrices and tokens are whole vectors, too
+BORDER = COLUMN_MULTIPLE  # as in simd.h: rows of matrices and tokens are multiples of it, too
 
 
 class _Shape(ctypes.Structure):
@@ -55,8 +56,7 @@ def decode_attention(
 ) -> Tensor:
     """As the reference, with the same arguments, on a ring of order "column"."""
     check_ring(cache)
-    if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
-        raise ValueError("impl='native' computes no gradient in decoding; use torch.no_grad()")
+    checks.check_no_grad(q=q, k=k, v=v)
     if rope is not None:
         q, k = apply_rope(q, *rope), apply_rope(k, *rope)
     batch, num_new, num_heads, dim = q.shape
@@ -90,10 +90,13 @@ class NativeBlocks(FrozenBlocks):
     ) -> None:
         self.shape = shape
         self.slopes = _base_two(alibi_slopes)
-        self.width, self.mlp_width = (
-            blocks[0].attention_norm.bias.numel(),
-            blocks[0].mlp_in.bias.numel(),
-        )
+        weight = blocks[0].query.weight
+        if weight.dtype != torch.float32 or weight.device.type != "cpu":
+            raise ValueError(
+                f"blocks are {weight.dtype} on {weight.device}; the C++ kernels compute in float32 "
+                "on CPUs"
+            )
+        self.width, self.mlp_width = weight.shape[1], len(blocks[0].mlp_in.bias)
         self.packed = [_pack_block(block, shape.scale * LOG2_E) for block in blocks]
         self.structs = (_Block * len(blocks))()
         for struct, block in zip(self.structs, self.packed, strict=True):
@@ -101,27 +104,26 @@ class NativeBlocks(FrozenBlocks):
                 if affine is not None:
                     setattr(struct, name, _Affine(*map(_pointer, affine)))
         self.holds_tokens = blocks[0].key_value is None
+        self._checked: tuple[list[RingCache], torch.Size] | None = None
 
     def make_rings(self, batch_size: int, capacity: int) -> list[RingCache]:
         """See `FrozenBlocks.make_rings`."""
-        rings = [
+        return [
             RingCache(
                 batch_size, capacity, self.shape.num_kv_heads, self.shape.dim, order="column",
                 shared=self.holds_tokens,
             )
             for _ in self.packed
         ]  # fmt: skip
-        for ring in rings:
-            ring.lengths = rings[0].lengths
-        return rings
 
     def decode(
         self, x: Tensor, rings: list[RingCache], *, rope: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
         """See `FrozenBlocks.decode`."""
+        self._check(x, rings, rope)
         batch, num_new, width = x.shape
         # These must live until the call is over: C sees nothing but their addresses.
-        padded = F.pad(x, (0, -width % VECTOR)) if width % VECTOR else x.clone()
+        padded = F.pad(x, (0, -width % BORDER)) if width % BORDER else x.clone()
         padded = padded.contiguous()
         angles = (None, None) if rope is None else tuple(y.float().contiguous() for y in rope)
         rope_rows = 0 if rope is None else rope[0].numel() // (num_new * rope[0].shape[-1])
@@ -131,16 +133,49 @@ class NativeBlocks(FrozenBlocks):
             num_kv_heads=self.shape.num_kv_heads, dim=self.shape.dim, window=self.shape.window,
             pre_norm=self.shape.pre_norm, rope_rows=rope_rows, epsilon=self.shape.epsilon,
         )  # fmt: skip
-        for struct, ring in zip(self.structs, rings, strict=True):
+        structs = type(self.structs).from_buffer_copy(self.structs)
+        for struct, ring in zip(structs, rings, strict=True):
             struct.rings = _rings(ring)
         inputs = _Inputs(*map(_pointer, (padded, rings[0].lengths, *angles, self.slopes)))
         library().fastad_decode_blocks(
-            ctypes.byref(shape), self.structs, ctypes.byref(inputs), torch.get_num_threads()
+            ctypes.byref(shape), structs, ctypes.byref(inputs), torch.get_num_threads()
         )
-        rings[0].lengths += num_new  # those of all rings
         for ring in rings:
+            ring.lengths += num_new
             ring.advance(num_new)
         return padded[..., :width]
+
+    def _check(self, x: Tensor, rings: list[RingCache], rope: tuple[Tensor, Tensor] | None) -> None:
+        """The kernels trust what they are given."""
+        if x.dtype != torch.float32 or x.device.type != "cpu":
+            raise ValueError(f"x is {x.dtype} on {x.device}; it must be float32 on a CPU")
+        if x.ndim != 3 or x.shape[2] != self.width or 0 in x.shape:
+            raise ValueError(f"x has shape {tuple(x.shape)}; it must be (B, T, {self.width})")
+        checks.check_no_grad(x=x)
+        if rope is not None:
+            heads, _, dim = self.shape[:3]
+            checks.check_rope(x[:, :, :1, None].expand(*x.shape[:2], heads, dim), rope)
+            if self.holds_tokens:
+                raise ValueError("rope is given, but rotated keys cannot be kept as tokens")
+        # Step after step the same rings are given.
+        if self._checked is None or self._checked[0] is not rings or self._checked[1] != x.shape:
+            self._check_rings(x, rings)
+            self._checked = rings, x.shape
+
+    def _check_rings(self, x: Tensor, rings: list[RingCache]) -> None:
+        if len(rings) != len(self.packed):
+            raise ValueError(f"{len(rings)} rings are given; there are {len(self.packed)} blocks")
+        batch, num_new, _ = x.shape
+        heads, kv_heads, dim = self.shape[:3]
+        # As one layer's queries and keys: no memory is taken, shapes alone are looked at.
+        q, k = (x[:, :, :1, None].expand(batch, num_new, n, dim) for n in (heads, kv_heads))
+        for ring in rings:
+            checks.check_ring(q, k, k, ring, self.shape.window)
+            check_ring(ring)
+            if ring.shared != self.holds_tokens:
+                raise ValueError(
+                    f"shared={ring.shared} must be {self.holds_tokens}; make_rings makes such rings"
+                )
 
 
 def check_ring(cache: RingCache) -> None:
@@ -155,7 +190,7 @@ def check_ring(cache: RingCache) -> None:
 def reads(cache: RingCache) -> bool:
     """Whether the kernels read a ring as it lies in memory."""
     columns = all(x.permute(0, 2, 3, 1).is_contiguous() for x in (cache.keys, cache.values))
-    return columns and cache.keys.dtype == torch.float32 and cache.capacity % VECTOR == 0
+    return columns and cache.keys.dtype == torch.float32 and cache.capacity % BORDER == 0
 
 
 def _pack_block(block: Block, scale: float) -> list[Affine | None]:
@@ -168,8 +203,8 @@ def _pack(affine: Affine) -> Affine:
     weight, bias = (x.detach().float().contiguous() for x in affine)
     if weight.ndim == 1:
         return Affine(weight.clone(), bias.clone())
-    bias = F.pad(bias, (0, -len(bias) % VECTOR))
-    packed = torch.empty(weight.shape[1], len(bias))
+    bias = F.pad(bias, (0, -len(bias) % BORDER))
+    packed = torch.empty(weight.shape[1], len(bias), dtype=weight.dtype, device=weight.device)
     library().fastad_pack_panels(
         (c_int64 * 2)(*weight.shape), weight.data_ptr(), packed.data_ptr(), 1
     )

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from fastad_kernels.native.build import addresses, library
-
-VECTOR = 16  # features come in whole vectors
+from fastad_kernels.native.common import refuse_second_backward
 
 
 class _Shape(ctypes.Structure):
@@ -17,13 +16,6 @@ class _Shape(ctypes.Structure):
         *((name, c_int64) for name in ("num_tokens", "width", "hidden")),
         ("epsilon", c_double),
     ]
-
-
-def takes(x: Tensor, weight: Tensor) -> bool:
-    """Whether kernels can do it: float32 on a CPU, outside of autocast, in whole vectors."""
-    whole = all(size % VECTOR == 0 for size in weight.shape)
-    floats = x.dtype == weight.dtype == torch.float32
-    return whole and floats and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 
 def residual_mlp(
@@ -84,7 +76,7 @@ def mlp_backward_op(
     dx = torch.empty_like(x)
     threads = torch.get_num_threads()
     weights = [norm_weight, norm_bias, in_weight, in_bias, out_weight, out_bias]
-    sums = [torch.zeros((threads, *w.shape)) for w in weights]
+    sums = [w.new_zeros((threads, *w.shape)) for w in weights]
     weights = [w.contiguous() for w in weights]
     shape = _shape(x, in_weight, epsilon)
     library().fastad_mlp_backward(
@@ -116,14 +108,6 @@ def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
 
 def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     return *mlp_backward_op(grad_out, *ctx.saved_tensors, ctx.epsilon), None
-
-
-def refuse_second_backward(ctx: Any, *gradients: Tensor) -> None:
-    """Kernels give first derivatives only."""
-    raise NotImplementedError(
-        "impl='native' gives first derivatives only; second ones (create_graph=True, gradient "
-        "penalties, Hessians) need impl='reference'"
-    )
 
 
 mlp_op.register_autograd(_backward, setup_context=_setup_context)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastad_kernels.native.build import addresses, library
-from fastad_kernels.native.mlp import refuse_second_backward
+from fastad_kernels.native.common import refuse_second_backward
 
 Norm = tuple[Tensor, Tensor]
 
@@ -44,7 +44,7 @@ def projection_op(
 ) -> Tensor:
     """See `projection`. Differentiable once."""
     x, residual = x.contiguous(), None if residual is None else residual.contiguous()
-    out = torch.empty((*x.shape[:-1], len(bias)))
+    out = torch.empty((*x.shape[:-1], len(bias)), dtype=x.dtype, device=x.device)
     shape, weights = _shape(x, weight, epsilon), (norm_weight, norm_bias, weight, bias)
     packed = [None if w is None else w.contiguous() for w in weights]
     library().fastad_projection_forward(
@@ -71,7 +71,7 @@ def projection_backward_op(
     weights = [w for w in (norm_weight, norm_bias, weight, bias) if w is not None]
     packed: list[Tensor | None] = [w.contiguous() for w in weights]
     missing: list[Tensor | None] = [None] * (4 - len(weights))
-    sums = [torch.zeros((threads, *w.shape)) for w in weights]
+    sums = [w.new_zeros((threads, *w.shape)) for w in weights]
     shape = _shape(x, weight, epsilon)
     library().fastad_projection_backward(
         ctypes.byref(shape), addresses([*missing, *packed]), x.data_ptr(), grad_out.data_ptr(),

@@ -40,7 +40,8 @@ void mask_tile(const AttentionShape& shape, const Sequence& s, int64_t first_que
 }
 
 struct Buffers {
-  std::vector<float> q, plain_q, k_columns, v_columns, k_rows, v_rows, out_rows, grad_rows, dk, dv, dq;
+  std::vector<float> q, plain_q, k_columns, v_columns, k_rows, v_rows;
+  std::vector<float> out_rows, grad_rows, dq, dk, dv;
   // Apart by no multiple of 4096 bytes: a load would wait for a store at the same place of a page.
   alignas(64) float scores[BLOCK_QUERIES * BLOCK_KEYS + 256];
   alignas(64) float grads[BLOCK_QUERIES * BLOCK_KEYS];

@@ -16,7 +16,7 @@ struct Rings {
   int64_t capacity;
 };
 
-// Matrices are (in, out) in panels, out rounded up to whole vectors; biases are as long.
+// Matrices are (in, out) in panels, out rounded up to BORDER; biases are as long.
 struct Affine {
   const float *weight, *bias;
 };
@@ -96,9 +96,9 @@ struct Inputs {
 void run_block(const Shape& s, const Block& block, const Inputs& in, int64_t first, int64_t last,
                const Block* next, Scratch& scratch) {
   const int rows = (int)((last - first) * s.num_new), width = (int)s.width;
-  const int64_t padded = round_up(width, LANES), hidden = round_up(s.mlp_width, LANES);
-  const int64_t q_width = s.num_heads * s.dim, q_padded = round_up(q_width, LANES);
-  const int64_t kv_width = s.num_kv_heads * s.dim, kv_padded = round_up(2 * kv_width, LANES);
+  const int64_t padded = round_up(width, BORDER), hidden = round_up(s.mlp_width, BORDER);
+  const int64_t q_width = s.num_heads * s.dim, q_padded = round_up(q_width, BORDER);
+  const int64_t kv_width = s.num_kv_heads * s.dim, kv_padded = round_up(2 * kv_width, BORDER);
   float* x = in.x + first * s.num_new * padded;
   float* tokens = s.pre_norm ? scratch.tokens.data() : x;
   if (s.pre_norm)
@@ -170,8 +170,6 @@ void fastad_pack_panels(const int64_t* sizes, const float* weight, float* packed
   pack_panels(weight, 1, in, in, out, packed);
 }
 
-int fastad_lanes() { return LANES; }
-
 // Append k and v (environments, new tokens, kv_heads * dim) to the rings, then attend.
 void fastad_decode_attention(const Shape* shape, const Rings* rings, const float* q,
                              const float* k, const float* v, float* out, const int64_t* lengths,
@@ -204,11 +202,11 @@ void fastad_decode_blocks(const Shape* shape, const Block* blocks, const Inputs*
 #pragma omp parallel num_threads(threads)
   {
     Scratch scratch;
-    scratch.tokens.resize(rows * round_up(s.width, LANES));
-    scratch.queries.resize(rows * round_up(s.num_heads * s.dim, LANES));
-    scratch.key_values.resize(rows * round_up(2 * s.num_kv_heads * s.dim, LANES));
+    scratch.tokens.resize(rows * round_up(s.width, BORDER));
+    scratch.queries.resize(rows * round_up(s.num_heads * s.dim, BORDER));
+    scratch.key_values.resize(rows * round_up(2 * s.num_kv_heads * s.dim, BORDER));
     scratch.attended.resize(rows * s.num_heads * s.dim);
-    scratch.hidden.resize(rows * round_up(s.mlp_width, LANES));
+    scratch.hidden.resize(rows * round_up(s.mlp_width, BORDER));
     scratch.state.resize(2 * s.num_heads);
 #pragma omp for schedule(dynamic, 1)
     for (int64_t g = 0; g < num_groups; g++)

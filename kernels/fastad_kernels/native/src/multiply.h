@@ -81,7 +81,8 @@ INLINE void multiply(Matrix a, int rows, int inner, const float* b, int64_t b_ro
                      int vecs, const float* bias, float* out, int64_t out_row) {
   for_panels(vecs, [&](int n, auto count) __attribute__((always_inline)) {
     multiply_panel<START, decltype(count)::value>(a, rows, inner, b + n * LANES, b_row,
-                                                  bias + n * LANES, out + n * LANES, out_row);
+                                                  bias ? bias + n * LANES : nullptr,
+                                                  out + n * LANES, out_row);
   });
 }
 
@@ -89,7 +90,7 @@ INLINE void multiply(Matrix a, int rows, int inner, const float* b, int64_t b_ro
 // where rows of a wide matrix would compete for the same places in the first cache.
 static void pack_panels(const float* weight, int64_t in_stride, int64_t out_stride, int in,
                         int out, float* packed) {
-  for_panels(divide_up(out, LANES), [&](int n, auto count) {
+  for_panels((int)(round_up(out, BORDER) / LANES), [&](int n, auto count) {
     constexpr int WIDTH = decltype(count)::value * LANES;
     const int first = n * LANES;
     float* panel = packed + (int64_t)first * in;
@@ -107,6 +108,7 @@ INLINE void linear(const float* x, int64_t x_row, int rows, int in, const float*
   for_panels(out / LANES, [&](int n, auto count) __attribute__((always_inline)) {
     constexpr int VECS = decltype(count)::value;
     multiply_panel<START, VECS>(Rows{x, x_row}, rows, in, weight + (int64_t)n * LANES * in,
-                                VECS * LANES, bias + n * LANES, y + n * LANES, y_row);
+                                VECS * LANES, bias ? bias + n * LANES : nullptr, y + n * LANES,
+                                y_row);
   });
 }

@@ -23,6 +23,9 @@ typedef float UnalignedVec __attribute__((vector_size(LANES * 4), aligned(4), ma
 #define INLINE_METHOD inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 32")
 
+// Rows that Python hands over are multiples of this, whatever the registers.
+constexpr int BORDER = 16;
+
 constexpr int divide_up(int64_t a, int64_t b) { return (int)((a + b - 1) / b); }
 constexpr int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
