@@ -25,6 +25,8 @@ from torch import Tensor
 from fastad.errors import UserError
 
 Positions = Literal["none", "rope", "alibi", "learned"]
+# With 64 environments, context 400, tokens are 1.5 times as quick as keys and values for 4 heads,
+# 0.9 to 1.3 times for 8, 0.8 times for 16.
 MAX_ABSORBED_HEADS = 8
 
 
