@@ -204,9 +204,9 @@ def projection(
         ValueError: If shapes do not fit together, or `impl` is unknown or cannot work here.
     """
     checks.check_linear(x, weight, bias, norm=norm, residual=residual)
-    parts = (weight, bias, *(norm or ()), *(() if residual is None else (residual,)))
+    rows = (x,) if residual is None else (x, residual)
     function = reference.projection
-    if _takes_rows(impl, x, *parts):
+    if _takes_rows(impl, (weight, bias, *(norm or ())), rows):
         from fastad_kernels.native import projection as native
 
         function = native.projection
@@ -253,18 +253,18 @@ def residual_mlp(
     if out_weight.shape[0] != x.shape[-1]:
         raise ValueError(f"out_weight {tuple(out_weight.shape)} must lead back to {x.shape[-1]}")
     function = reference.residual_mlp
-    if _takes_rows(impl, x, *norm, *weights):
+    if _takes_rows(impl, (*norm, *weights), (x,)):
         from fastad_kernels.native import mlp
 
         function = mlp.residual_mlp
     return function(x, *norm, *weights, epsilon)
 
 
-def _takes_rows(impl: str, x: Tensor, *weights: Tensor) -> bool:
+def _takes_rows(impl: str, weights: tuple[Tensor, ...], rows: tuple[Tensor, ...]) -> bool:
     """Whether the C++ kernels shall and can do it."""
     if impl not in IMPLEMENTATIONS:
         raise ValueError(f"impl={impl!r} must be one of {', '.join(IMPLEMENTATIONS)}")
-    name = choose(x)[0] if impl == "auto" else impl
+    name = choose(rows[0])[0] if impl == "auto" else impl
     if name != "native":
         return False
     from fastad_kernels import native
@@ -272,7 +272,7 @@ def _takes_rows(impl: str, x: Tensor, *weights: Tensor) -> bool:
     reason = native.why_unavailable()
     if reason is not None:
         raise ValueError(f"impl='native' cannot be used here: {reason}")
-    return native.takes_rows(x, *weights)
+    return native.takes_rows(weights, rows)
 
 
 def _check_settings(

@@ -95,7 +95,7 @@ def test_nan_in_one_token_reaches_no_other_token():
 
 def test_widths_that_are_no_whole_vectors_take_pytorchs_operations():
     inputs, _ = make_inputs(3, 20, 40)
-    assert not takes_rows(inputs[0], inputs[3])
+    assert not takes_rows(inputs[3:4], inputs[:1])
     assert torch.equal(residual_mlp(*inputs, impl="native"), reference.residual_mlp(*inputs, 1e-5))
 
 
