@@ -101,7 +101,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, band: Band, cache: RingCache | None 
 
 
 def make_ring(
-    impl: Implementation,
+    impl: str,
     batch_size: int,
     capacity: int,
     num_kv_heads: int,
@@ -165,7 +165,9 @@ def check_attention(
     x = torch.zeros(1, 1, 1, head_dim, dtype=dtype, device=device)
     try:
         if kv_cache:
-            ring = make_ring(impl, 1, 1, 1, head_dim, dtype=dtype, device=device)
+            # As a rollout's: "auto" tried on another ring would name another choice.
+            name = resolve(_decoder(impl), x)
+            ring = make_ring(name, 1, 1, 1, head_dim, dtype=dtype, device=device)
             with torch.no_grad():
                 decode_attention(x, x, x, ring, window=1, impl=_decoder(impl))
         else:
