@@ -4,6 +4,8 @@ import contextlib
 import io
 import logging
 import os
+import shlex
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import Field, dataclass, fields, is_dataclass
@@ -13,23 +15,36 @@ from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from fastad import __version__
-from fastad.errors import CheckFailedError, UserError, unknown
+from fastad.errors import (
+    CheckFailedError,
+    UserError,
+    memory_error,
+    os_error,
+    printable,
+    unknown,
+)
+from fastad.interrupt import Stopped, stop_signals
 
 
 @dataclass(frozen=True)
 class Command:
-    """Where a command lives, and what its first bare argument means."""
+    """Where a command lives, what its first bare argument means, and how it is continued."""
 
     config: str
     function: str
     positional: str
     summary: str
+    continued: tuple[str, ...] | None = None  # flags that continue it; None: it starts anew
 
 
 COMMANDS = {
-    "demo": Command("DemoConfig", "run_demo", "preset", "all of it, end to end, in minutes"),
-    "collect": Command("CollectConfig", "run_collect", "out", "source + env -> learning histories"),
-    "train": Command("TrainConfig", "run_train", "data", "learning histories -> run folder"),
+    "demo": Command("DemoConfig", "run_demo", "preset", "all of it, end to end, in minutes", ()),
+    "collect": Command(
+        "CollectConfig", "run_collect", "out", "source + env -> learning histories", ("--resume",)
+    ),
+    "train": Command(
+        "TrainConfig", "run_train", "data", "learning histories -> run folder", ("--resume",)
+    ),
     "rollout": Command("RolloutConfig", "run_rollout", "run", "frozen weights on unseen tasks"),
     "inspect": Command("InspectConfig", "run_inspect", "path", "what is in a dataset or run"),
     "bench": Command("BenchConfig", "run_bench", "questions", "speed and memory beside peers"),
@@ -52,42 +67,109 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0, 1 if a check of correctness failed, 2 after an error that the user can put right, 130
-        after Ctrl-C, 141 if nobody reads the output any more.
+        0, 1 if a check of correctness failed, 2 after an error that the user can put right, 141 if
+        nobody reads the output any more, and 128 plus its number after a signal: 130 for Ctrl-C,
+        143 for SIGTERM, 129 for SIGHUP.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _main(list(sys.argv[1:] if arguments is None else arguments))
+        with stop_signals():
+            _main(given)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # what cannot be written shall be known here
+        return 0
     except UserError as error:
-        print(f"fastad: {error}", file=sys.stderr)
-        return 2
+        return _complain(str(error), 2)
     except CheckFailedError as error:
-        print(f"fastad: {error}", file=sys.stderr)
-        return 1
+        return _complain(str(error), 1)
     except BrokenPipeError:
         # Whoever read our output, `head` perhaps, has seen enough.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        _drop_output()
         return 141
-    except KeyboardInterrupt:
-        print("fastad: interrupted; what was finished is kept", file=sys.stderr)
-        return 130
+    except OSError as error:
+        return _complain(str(os_error(error)), 2)
+    except (MemoryError, RuntimeError, ValueError) as error:
+        explained = memory_error(error)
+        if explained is None:
+            raise
+        return _complain(str(explained), 2)
+    except KeyboardInterrupt as stop:
+        number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
+        how = f"stopped by {stop}" if isinstance(stop, Stopped) else "interrupted"
+        return _complain(f"{how}; {_way_on(given)}", 128 + number)
 
 
-def _main(arguments: list[str]) -> int:
+def _complain(text: str, status: int) -> int:
+    """Say in one line on standard error why the command ends; returns its exit status."""
+    try:
+        print(f"fastad: {printable(text)}", file=sys.stderr, flush=True)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        # The terminal is gone, or the disk is full that the output goes to: nobody is left to tell.
+        _drop_output()
+    return status
+
+
+def _drop_output() -> None:
+    """Spare the interpreter a last attempt to write what nobody will read."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+
+
+def _way_on(arguments: list[str]) -> str:
+    """How to continue a command that was stopped."""
+    command = COMMANDS.get(arguments[0] if arguments else "")
+    if command is None or command.continued is None:
+        return f"start again with: {shlex.join(['fastad', *arguments])}"
+    kept = [a for a in arguments if a not in ("--overwrite", *command.continued)]
+    return (
+        "what was finished is kept; go on with: "
+        f"{shlex.join(['fastad', *kept, *command.continued])}"
+    )
+
+
+def _main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())
-        return 0
+        return
     if arguments[0] == "--version":
         print(f"fastad {__version__}")
-        return 0
+        return
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
     module = import_module(f"fastad.commands.{name}")
     function = getattr(module, COMMANDS[name].function)
     config = parse(name, rest)
-    with _kernels_speak():
+    with _kernels_speak(), _settings_named(config):
         function(config)
-    return 0
+
+
+@contextlib.contextmanager
+def _settings_named(config: Any) -> Iterator[None]:
+    """Say of an error of the operating system which setting led there."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise os_error(error, _field_of(config, error.filename)) from error
+
+
+def _field_of(config: Any, file: object) -> str:
+    """The setting, as "out=runs/x", whose path leads to `file`; "" if there is none."""
+    if not isinstance(file, str):
+        return ""
+    path = os.path.abspath(file)
+    shared = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, Path):
+            own = os.path.abspath(value)
+            common = os.path.commonpath((own, path))
+            if common in (own, path):
+                shared[f"{field.name}={value}"] = len(common)
+    return max(shared, key=lambda setting: shared[setting], default="")
 
 
 @contextlib.contextmanager

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from fastad.interrupt import STOP_SIGNALS
+
 Job = Callable[..., Iterable[Any]]
 
 
@@ -68,8 +70,10 @@ def run_jobs(
 
 
 def _start_worker(lifeline: Connection) -> None:
-    # Ctrl-C reaches the whole process group; the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and a closing terminal reach the whole process group, a batch system's SIGTERM often
+    # too; the parent decides what they mean, and ends the lifeline.
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
 

@@ -1,33 +1,117 @@
-"""Ctrl-C that waits for work which must not be torn apart."""
+"""Ctrl-C, SIGTERM and SIGHUP: they stop a command between two pieces of work, never within one."""
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+# `timeout`, and a shell whose terminal closes, deliver one request twice within moments.
+ONE_REQUEST = 0.2  # seconds
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked this process to stop; whatever saves on Ctrl-C saves on this too.
+
+    Attributes:
+        number: Of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class _Handler:
+    """Raises at the first request to stop, or remembers it; kills the process at the second.
+
+    Args:
+        kills: Whether the second request kills; else it raises without waiting.
+    """
+
+    def __init__(self, *, kills: bool) -> None:
+        self.kills, self.is_held = kills, False
+        self.pending: int | None = None
+        self._asked_at: float | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._asked_at is None:
+            self._asked_at = now
+            if self.is_held:
+                self.pending = number
+            else:
+                _raise(number)
+        elif now - self._asked_at > ONE_REQUEST:
+            if not self.kills:
+                _raise(number)
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+
+@contextmanager
+def stop_signals() -> Iterator[None]:
+    """Turn every signal that asks to stop into an exception, for the length of a command.
+
+    The first raises KeyboardInterrupt or `Stopped`, the second kills at once. Signals that were
+    ignored stay so: `nohup` and a shell's `&` mean it.
+    """
+    with _installed(STOP_SIGNALS, kills=True):
+        yield
+
 
 @contextmanager
 def deferred_interrupt() -> Iterator[None]:
-    """Hold back KeyboardInterrupt until the block is done; the second Ctrl-C is not held back.
+    """Hold back a request to stop until the block is done; the second is not held back.
 
     Outside the main thread, where Python delivers no signals, it does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    pending = False
+    handler = next(
+        (h for h in map(signal.getsignal, STOP_SIGNALS) if isinstance(h, _Handler)), None
+    )
+    if handler is None:
+        # Not in a command: somebody's script or notebook, which the second Ctrl-C must not kill.
+        with _installed((signal.SIGINT,), kills=False) as handler, _held(handler):
+            yield
+        return
+    with _held(handler):
+        yield
 
-    def remember(number: int, frame: FrameType | None) -> None:
-        nonlocal pending
-        if pending:
-            raise KeyboardInterrupt
-        pending = True
 
-    previous = signal.signal(signal.SIGINT, remember)
+@contextmanager
+def _held(handler: _Handler) -> Iterator[None]:
+    handler.is_held = True
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
-    if pending:
-        raise KeyboardInterrupt
+        handler.is_held = False
+    if handler.pending is not None:
+        _raise(handler.pending)
+
+
+@contextmanager
+def _installed(numbers: tuple[int, ...], *, kills: bool) -> Iterator[_Handler]:
+    handler = _Handler(kills=kills)
+    previous = {}
+    if threading.current_thread() is threading.main_thread():
+        previous = {number: signal.getsignal(number) for number in numbers}
+    replaced = {n: old for n, old in previous.items() if old not in (signal.SIG_IGN, None)}
+    try:
+        for number in replaced:
+            signal.signal(number, handler)
+        yield handler
+    finally:
+        for number, old in replaced.items():
+            signal.signal(number, old)
+
+
+def _raise(number: int) -> None:
+    raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,19 +110,19 @@ def _environment(config: BenchConfig) -> dict[str, str]:
 
 
 def _wait(command: list[str], environment: dict[str, str]) -> int:
-    """Run a command to its end; Ctrl-C reaches it once, so that it can still write its results."""
+    """Run a command to its end; a signal to stop reaches it as one Ctrl-C: it writes its results.
+
+    Raises:
+        KeyboardInterrupt: What this process was stopped by, after the command has ended.
+    """
     # A group of its own: the terminal would otherwise interrupt it a second time.
     process = subprocess.Popen(command, env=environment, process_group=0)
-    if threading.current_thread() is threading.main_thread():
-        # `kill` must not leave the suite running alone.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
-            process.wait()
-            return INTERRUPTED
+        return process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        raise
     finally:
         if process.poll() is None:
             process.kill()

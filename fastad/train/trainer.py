@@ -109,38 +109,49 @@ class _Training:
 
     def fit(self) -> float:
         settings = self.settings
-        logged_step, logged_seconds = self.step, self.seconds
-        logged_wait = self.batches.waited
+        self._note_logged()
         self.clock = time.perf_counter()
         with self._checkpoint_on_interrupt(), self.batches:
             while self.step < settings.updates:
+                # Its line of the log too: the checkpoint of this update will say it is written.
                 with deferred_interrupt():
                     norm = self._update()
-                last = self.step == settings.updates
-                if last or self.step % settings.log_every == 0:
-                    loss = self._check_finite()
-                    self.losses, self.norms = [], []
-                    windows = (self.step - logged_step) * settings.batch_size
-                    seconds = self.seconds - logged_seconds
-                    self.log(
-                        self.step,
-                        {
-                            "loss": loss,
-                            "learning_rate": self.optimizers[-1].param_groups[0]["lr"],
-                            "gradient_norm": norm.item(),
-                            "steps_per_second": windows * self.sampler.num_steps / seconds,
-                            "data_wait_share": (self.batches.waited - logged_wait) / seconds,
-                            "train_seconds": self.seconds,
-                        },
-                    )
-                    logged_step, logged_seconds = self.step, self.seconds
-                    logged_wait = self.batches.waited
+                    last = self.step == settings.updates
+                    if last or self.step % settings.log_every == 0:
+                        self._log_updates(norm)
                 # Before the checkpoint: a kill in between repeats the evaluation.
                 if self.evaluate and (last or _due(self.step, settings.eval_every)):
                     self._evaluate(self.evaluate)
                 if last or _due(self.step, settings.checkpoint_every):
                     self._checkpoint()
         return self.seconds
+
+    def _log_updates(self, norm: Tensor) -> None:
+        """Log what happened since the last line, or since this session began.
+
+        Args:
+            norm: Of the last update's gradient.
+        """
+        loss = self._check_finite()
+        steps = (self.step - self.logged_step) * self.settings.batch_size * self.sampler.num_steps
+        seconds = self.seconds - self.logged_seconds
+        self.log(
+            self.step,
+            {
+                "loss": loss,
+                "learning_rate": self.optimizers[-1].param_groups[0]["lr"],
+                "gradient_norm": norm.item(),
+                "steps_per_second": steps / seconds,
+                "data_wait_share": (self.batches.waited - self.logged_wait) / seconds,
+                "train_seconds": self.seconds,
+            },
+        )
+        self.losses, self.norms = [], []
+        self._note_logged()
+
+    def _note_logged(self) -> None:
+        self.logged_step, self.logged_seconds = self.step, self.seconds
+        self.logged_wait = self.batches.waited
 
     def _update(self) -> Tensor:
         """One gradient update; returns the gradient's norm before clipping."""
@@ -214,10 +225,10 @@ class _Training:
 
     @contextmanager
     def _checkpoint_on_interrupt(self) -> Iterator[None]:
-        """On Ctrl-C, or when nobody reads the output any more, keep every whole update."""
+        """When a signal or a lost output ends the training, keep every whole update."""
         try:
             yield
-        except (KeyboardInterrupt, BrokenPipeError):
+        except (KeyboardInterrupt, OSError):
             if self.is_whole:
                 self._checkpoint()
             raise
