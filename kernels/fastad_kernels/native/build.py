@@ -19,7 +19,7 @@ from torch import Tensor
 SOURCES = Path(__file__).parent / "src"
 FLAGS = (
     "-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC",
-    "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast",
+    "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off",
 )  # fmt: skip
 DEFAULT_COMPILER = "g++"
 # Each takes so many pointers, then the number of threads.

@@ -25,8 +25,8 @@ void mask_tile(const AttentionShape& shape, const Sequence& s, int64_t first_que
     if (shape.slopes) {
       const int64_t distance = s.position(query) - start;
       for (int n = 0; n < vecs; n++)
-        store(row + n * LANES, load(row + n * LANES) -
-                                   slope * ((float)(distance - n * LANES) - lanes));
+        store(row + n * LANES, fused(splat(-slope), (float)(distance - n * LANES) - lanes,
+                                     load(row + n * LANES)));
     }
     if (whole) continue;
     const int64_t first = s.first_seen(query), end = s.end_seen(query);
@@ -146,7 +146,7 @@ void backward_block(const AttentionShape& shape, const Sequence& s, int64_t head
   for (int m = 0; m < rows; m++) {
     Vec product = {};
     for (int d = m * padded; d < (m + 1) * padded; d += LANES)
-      product += load(b.out_rows.data() + d) * load(b.grad_rows.data() + d);
+      product = fused(load(b.out_rows.data() + d), load(b.grad_rows.data() + d), product);
     b.delta[m] = sum(product);
     b.top[m] = g.sums.top[row + m];
     b.total[m] = 1.0f / g.sums.total[row + m];

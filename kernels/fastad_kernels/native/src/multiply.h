@@ -18,30 +18,43 @@ struct Strided {
 };
 using Rows = Strided<0, 1>;
 
-template <Start START, int ROWS, int VECS, class Matrix>
-INLINE void multiply_tile(Matrix a, int inner, const float* b, int64_t b_row,
-                          const float* bias, float* out, int64_t out_row) {
-  Vec acc[ROWS][VECS] = {};
-  if constexpr (START == Start::BIAS || START == Start::ADD_BIAS)
-    UNROLL for (int n = 0; n < VECS; n++) {
-      const Vec x = load(bias + n * LANES);
-      UNROLL for (int m = 0; m < ROWS; m++) acc[m][n] = x;
-    }
-  for (int k = 0; k < inner; k++) {
+template <int ROWS, int VECS, class Matrix>
+INLINE void add_products(Matrix a, int first, int last, const float* b, int64_t b_row,
+                         Vec (&acc)[ROWS][VECS]) {
+  for (int k = first; k < last; k++) {
     Vec x[VECS];
     UNROLL for (int n = 0; n < VECS; n++) x[n] = load(b + k * b_row + n * LANES);
     UNROLL for (int m = 0; m < ROWS; m++) {
       const Vec scale = splat(*a.at(m, k));
-      UNROLL for (int n = 0; n < VECS; n++) acc[m][n] += scale * x[n];
+      UNROLL for (int n = 0; n < VECS; n++) acc[m][n] = fused(scale, x[n], acc[m][n]);
     }
   }
-  // Sums of many products are sums of sums, and lose less in rounding, if the old one joins last.
+}
+
+// Every element of the result takes the same steps in a tile of any shape: its bits depend neither
+// on the rows beside it nor on their number.
+template <Start START, int ROWS, int VECS, class Matrix>
+INLINE void multiply_tile(Matrix a, int inner, const float* b, int64_t b_row,
+                          const float* bias, float* out, int64_t out_row) {
+  Vec acc[ROWS][VECS] = {};
+  add_products(a, 0, inner < CHAIN ? inner : CHAIN, b, b_row, acc);
+  for (int k = CHAIN; k < inner; k += CHAIN) {
+    Vec part[ROWS][VECS] = {};
+    add_products(a, k, inner - k < CHAIN ? inner : k + CHAIN, b, b_row, part);
+    UNROLL for (int m = 0; m < ROWS; m++)
+      UNROLL for (int n = 0; n < VECS; n++) acc[m][n] += part[m][n];
+  }
+  // What the product is added to joins last, or every step of the sum would round at its size.
+  constexpr bool BIAS = START == Start::BIAS || START == Start::ADD_BIAS;
   constexpr bool ADD = START == Start::ADD || START == Start::ADD_BIAS;
-  UNROLL for (int m = 0; m < ROWS; m++)
-    UNROLL for (int n = 0; n < VECS; n++) {
+  UNROLL for (int n = 0; n < VECS; n++) {
+    const Vec shift = BIAS ? load(bias + n * LANES) : Vec{};
+    UNROLL for (int m = 0; m < ROWS; m++) {
       float* to = out + m * out_row + n * LANES;
-      store(to, ADD ? load(to) + acc[m][n] : acc[m][n]);
+      const Vec x = BIAS ? acc[m][n] + shift : acc[m][n];
+      store(to, ADD ? load(to) + x : x);
     }
+  }
 }
 
 // A panel of columns, which stays in the first cache for all rows.
@@ -50,7 +63,7 @@ static __attribute__((noinline)) void multiply_panel(  // on its own, it has all
     Matrix a, int rows, int inner, const float* b, int64_t b_row, const float* bias, float* out,
     int64_t out_row) {
   // As many accumulators as registers leave room for, and enough to hide a product's latency.
-  constexpr int ROWS = VECS == 1 ? (WIDE ? 16 : 8) : VECS == 2 ? (WIDE ? 8 : 4) : 6;
+  constexpr int ROWS = VECS == 1 ? (WIDE ? 16 : 8) : VECS == 2 ? (WIDE ? 8 : 6) : 6;
   int m = 0;
   const auto tile = [&](auto count) __attribute__((always_inline)) {
     constexpr int COUNT = decltype(count)::value;

@@ -23,7 +23,7 @@ static Moments moments(const float* x, int width, float epsilon) {
   Vec squares = {};
   for (i = 0; i + LANES <= width; i += LANES) {
     const Vec centred = load(x + i) - mean;
-    squares += centred * centred;
+    squares = fused(centred, centred, squares);
   }
   float variance = sum(squares);
   for (; i < width; i++) variance += (x[i] - mean) * (x[i] - mean);
@@ -34,6 +34,7 @@ static void layer_norm(const Norm& norm, const float* x, float* y, int width, fl
   const Moments m = moments(x, width, epsilon);
   int i = 0;
   for (; i + LANES <= width; i += LANES)
-    store(y + i, (load(x + i) - m.mean) * m.scale * load(norm.weight + i) + load(norm.bias + i));
+    store(y + i, fused((load(x + i) - m.mean) * m.scale, load(norm.weight + i),
+                       load(norm.bias + i)));
   for (; i < width; i++) y[i] = (x[i] - m.mean) * m.scale * norm.weight[i] + norm.bias[i];
 }

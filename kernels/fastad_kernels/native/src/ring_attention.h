@@ -42,16 +42,26 @@ template <int HEADS, int VECS, bool SHARED>
 INLINE void score_tile(const RingQuery& a, const float* q, const float* keys, int64_t ahead,
                        float* scores) {
   Vec acc[HEADS][VECS] = {};
-  for (int d = 0; d < a.dim; d++) {
-    Vec k[VECS];
-    UNROLL for (int n = 0; n < VECS; n++) {
-      k[n] = load(keys + d * a.capacity + n * LANES);
-      fetch<SHARED>(keys + d * a.capacity + n * LANES + ahead, d & 1);
+  const auto add_features = [&](int first, int last, Vec (&to)[HEADS][VECS])
+                                __attribute__((always_inline)) {
+    for (int d = first; d < last; d++) {
+      Vec k[VECS];
+      UNROLL for (int n = 0; n < VECS; n++) {
+        k[n] = load(keys + d * a.capacity + n * LANES);
+        fetch<SHARED>(keys + d * a.capacity + n * LANES + ahead, d & 1);
+      }
+      UNROLL for (int h = 0; h < HEADS; h++) {
+        const Vec scale = splat(q[h * a.q_stride + d]);
+        UNROLL for (int n = 0; n < VECS; n++) to[h][n] = fused(scale, k[n], to[h][n]);
+      }
     }
-    UNROLL for (int h = 0; h < HEADS; h++) {
-      const Vec scale = splat(q[h * a.q_stride + d]);
-      UNROLL for (int n = 0; n < VECS; n++) acc[h][n] += scale * k[n];
-    }
+  };
+  add_features(0, std::min(a.dim, CHAIN), acc);
+  for (int d = CHAIN; d < a.dim; d += CHAIN) {
+    Vec part[HEADS][VECS] = {};
+    add_features(d, std::min(a.dim, d + CHAIN), part);
+    UNROLL for (int h = 0; h < HEADS; h++)
+      UNROLL for (int n = 0; n < VECS; n++) acc[h][n] += part[h][n];
   }
   UNROLL for (int h = 0; h < HEADS; h++)
     UNROLL for (int n = 0; n < VECS; n++) store(scores + h * CHUNK + n * LANES, acc[h][n]);
@@ -75,7 +85,8 @@ INLINE void sums(Vec (&x)[SIZE], float* out) {
   if constexpr (SIZE == 16) {
     // Halves of two vectors are added into one, four times over: lane i ends as the sum of x[i].
     const auto fold = [](Vec a, Vec b, IntVec low, IntVec high) {
-      return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+      return (Vec)_mm512_permutex2var_ps((__m512)a, (__m512i)low, (__m512)b) +
+             (Vec)_mm512_permutex2var_ps((__m512)a, (__m512i)high, (__m512)b);
     };
     const IntVec low8 = {0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23};
     const IntVec low4 = {0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27};
@@ -103,7 +114,7 @@ INLINE void value_tile(const RingQuery& a, const float* weights, const float* va
       // What lies in a slot that is not seen may be NaN, which a weight of 0 does not hide.
       if (MASKED) v = select(mask, v, Vec{});
       fetch<SHARED>(values + d * a.capacity + i * LANES + ahead, !(d & 1));
-      UNROLL for (int h = 0; h < HEADS; h++) acc[d * HEADS + h] += w[h] * v;
+      UNROLL for (int h = 0; h < HEADS; h++) acc[d * HEADS + h] = fused(w[h], v, acc[d * HEADS + h]);
     }
   }
   float total[DIMS * HEADS];
@@ -147,8 +158,9 @@ static void attend_chunk(const RingQuery& a, int head, const Run& run, int64_t s
       const int64_t distance = a.position - (start + run.offset);  // of the chunk's first slot
       const Vec lanes = __builtin_convertvector(lane_numbers(), Vec);
       for (int i = 0; i < vecs; i++)
-        store(row + i * LANES, load(row + i * LANES) -
-                                   a.slopes[head + h] * ((float)(distance - i * LANES) - lanes));
+        store(row + i * LANES, fused(splat(-a.slopes[head + h]),
+                                     (float)(distance - i * LANES) - lanes,
+                                     load(row + i * LANES)));
     }
     const Vec hidden = splat(-INFINITY);
     if (first_partial) store(row, select(first_mask, load(row), hidden));

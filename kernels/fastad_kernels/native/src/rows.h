@@ -45,11 +45,11 @@ static void norm_backward(const Norm& norm, const float* x, const float* dtoken,
   Vec sum_d = {}, sum_dx = {};
   for (int i = 0; i < width; i += LANES) {
     const Vec normed = (load(x + i) - m.mean) * m.scale, d = load(dtoken + i);
-    store(sums.weight + i, load(sums.weight + i) + d * normed);
+    store(sums.weight + i, fused(d, normed, load(sums.weight + i)));
     store(sums.bias + i, load(sums.bias + i) + d);
     const Vec scaled = d * load(norm.weight + i);
     sum_d += scaled;
-    sum_dx += scaled * normed;
+    sum_dx = fused(scaled, normed, sum_dx);
   }
   const float mean_d = sum(sum_d) / width, mean_dx = sum(sum_dx) / width;
   for (int i = 0; i < width; i += LANES) {

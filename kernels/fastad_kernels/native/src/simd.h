@@ -9,11 +9,15 @@
 #include <immintrin.h>
 constexpr int LANES = 16;
 #elif defined(__AVX__)
+#include <immintrin.h>
 constexpr int LANES = 8;
 #else
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 constexpr int LANES = 4;
 #endif
-constexpr bool WIDE = LANES == 16;  // AVX-512 has 32 registers, all others half as many or less
+constexpr bool WIDE = LANES == 16;  // AVX-512 has 32 registers, AVX half as many
 
 typedef float Vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t IntVec __attribute__((vector_size(LANES * 4)));
@@ -21,10 +25,17 @@ typedef float UnalignedVec __attribute__((vector_size(LANES * 4), aligned(4), ma
 
 #define INLINE static inline __attribute__((always_inline))
 #define INLINE_METHOD inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
 #define UNROLL _Pragma("GCC unroll 32")
+#endif
 
 // Rows that Python hands over are multiples of this, whatever the registers.
 constexpr int BORDER = 16;
+
+// Additions in one chain, each of which rounds the sum so far: longer sums are sums of such sums.
+constexpr int CHAIN = 64;
 
 constexpr int divide_up(int64_t a, int64_t b) { return (int)((a + b - 1) / b); }
 constexpr int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
@@ -33,10 +44,27 @@ INLINE Vec load(const float* p) { return *(const UnalignedVec*)p; }
 INLINE void store(float* p, Vec x) { *(UnalignedVec*)p = x; }
 INLINE Vec splat(float x) { return x - Vec{}; }
 INLINE Vec select(IntVec mask, Vec a, Vec b) { return mask ? a : b; }
+// a * b + c, rounded once where the processor can. Compilers, left to fuse as they like, do so here
+// and not there, and a row's bits would depend on how many rows stand beside it: they are told not
+// to (-ffp-contract=off), and it is spelled out.
+INLINE Vec fused(Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX__) && defined(__FMA__)
+  return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__aarch64__)
+  return (Vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  return a * b + c;
+#endif
+}
+
 // The larger one. NaN in `x` stays; NaN in `floor` is passed over.
 INLINE Vec at_least(Vec x, Vec floor) {
 #if defined(__AVX512F__)
   return (Vec)_mm512_max_ps((__m512)floor, (__m512)x);  // one instruction, which compilers miss
+#elif defined(__AVX__)
+  return (Vec)_mm256_max_ps((__m256)floor, (__m256)x);
 #else
   return floor > x ? floor : x;
 #endif
@@ -84,23 +112,23 @@ INLINE Vec exp2(Vec x) {
   const Vec n = shifted - 12582912.0f, r = x - n;
   // Cephes' polynomial for 2^r on [-1/2, 1/2].
   Vec p = splat(1.535336188e-4f);
-  p = p * r + 1.339887440e-3f;
-  p = p * r + 9.618437357e-3f;
-  p = p * r + 5.550332471e-2f;
-  p = p * r + 2.402264791e-1f;
-  p = p * r + 6.931472028e-1f;
-  p = p * r + 1.0f;
-  return p * (Vec)((((IntVec)shifted - 0x4B400000) + 127) << 23);
+  p = fused(p, r, splat(1.339887440e-3f));
+  p = fused(p, r, splat(9.618437357e-3f));
+  p = fused(p, r, splat(5.550332471e-2f));
+  p = fused(p, r, splat(2.402264791e-1f));
+  p = fused(p, r, splat(6.931472028e-1f));
+  p = fused(p, r, splat(1.0f));
+  return p * (Vec)(((IntVec)shifted << 23) + 0x3F800000);  // NaN stays, whatever its bits
 }
 
 // erf(x) = 1 - polynomial(1 / (1 + 0.3275911 x)) e^(-x^2) for x >= 0, off by 1.5e-7 at most:
 // Abramowitz and Stegun 7.1.26.
 INLINE Vec erf_polynomial(Vec t) {
   Vec p = splat(1.061405429f);
-  p = p * t - 1.453152027f;
-  p = p * t + 1.421413741f;
-  p = p * t - 0.284496736f;
-  p = p * t + 0.254829592f;
+  p = fused(p, t, splat(-1.453152027f));
+  p = fused(p, t, splat(1.421413741f));
+  p = fused(p, t, splat(-0.284496736f));
+  p = fused(p, t, splat(0.254829592f));
   return p * t;
 }
 
@@ -109,10 +137,10 @@ INLINE void gelu(Vec x, Vec& value, Vec& slope) {
   const Vec y = x * 0.7071067812f;
   const Vec magnitude = select(y < 0.0f, -y, y);
   const Vec bell = exp2(magnitude * magnitude * -LOG2_E);
-  const Vec tail = 0.5f * erf_polynomial(1.0f / (1.0f + 0.3275911f * magnitude)) * bell;
+  const Vec tail = 0.5f * erf_polynomial(1.0f / fused(splat(0.3275911f), magnitude, splat(1.0f))) * bell;
   const Vec below = select(y < 0.0f, tail, 1.0f - tail);  // Phi(x)
   value = x * below;
-  slope = below + x * bell * 0.3989422804f;
+  slope = fused(x, bell * 0.3989422804f, below);
 }
 
 INLINE Vec gelu(Vec x) {
