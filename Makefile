@@ -1,6 +1,13 @@
 # make demo and make test need Python 3.11 or newer and make, nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
+# PyPI's torch for Linux brings CUDA along, 5 GB. Where there is no GPU, PyTorch's own index has a
+# build of a tenth of that; it is used only if it answers. Another mirror: make TORCH_INDEX=URL.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+ANSWERS := import sys, urllib.request as web; web.urlopen(sys.argv[1] + "/torch/", timeout=5)
+small_torch = $(if $(and $(TORCH_INDEX),$(filter Linux,$(shell uname -s))),$(if $(wildcard \
+	/dev/nvidiactl /dev/kfd),,$(shell $(PYTHON) -c '$(ANSWERS)' '$(TORCH_INDEX)' 2>/dev/null \
+	&& echo --extra-index-url '$(TORCH_INDEX)')))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test oldest slow bench budgets lint types check install clean
@@ -39,11 +46,11 @@ check: lint test  ## everything that CI runs
 
 install: .venv/installed  ## create .venv with fastad in it
 
-# constraints.txt pins versions known to work together, a CPU build of torch where there is no
-# GPU; pyproject.toml keeps the honest ranges.
+# constraints.txt pins versions known to work together; pyproject.toml keeps the honest ranges.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fastad needs Python 3.11 or newer; try make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --constraint constraints.txt $(small_torch) torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
@@ -55,12 +62,12 @@ install: .venv/installed  ## create .venv with fastad in it
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
 	touch $@
 
-# The interpreter of Triton 3.6 does not work with NumPy 2.4.
+# Torch 2.11 is the newest that wants Triton 3.6, whose interpreter does not work with NumPy 2.4.
 .venv-oldest/dev: pyproject.toml constraints.txt
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
-	grep -vE '^(triton|numpy)==' constraints.txt > .venv-oldest/constraints.txt
-	printf 'triton==3.6.0\nnumpy==2.3.5\n' >> .venv-oldest/constraints.txt
-	.venv-oldest/bin/pip install --quiet --constraint .venv-oldest/constraints.txt --editable '.[dev]'
+	grep -vE '^(torch|triton|numpy)[=>]' constraints.txt > .venv-oldest/constraints.txt
+	printf 'torch==2.11.0\ntriton==3.6.0\nnumpy==2.3.5\n' >> .venv-oldest/constraints.txt
+	.venv-oldest/bin/pip install --quiet --constraint .venv-oldest/constraints.txt $(small_torch) --editable '.[dev]'
 	touch $@
 
 clean:  ## remove .venv and caches, never data or runs

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from fastad.commands.bench import how_to_install
+
 MIN_ROUND_SECONDS = 0.1  # shorter calls are repeated within a round
 ROUNDS = 7
 TOLERANCE = 1e-5  # relative to the largest value compared, in float32
@@ -90,7 +92,7 @@ def peer(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        pytest.skip(f"{error}; install it with: pip install 'fastad[bench]'")
+        pytest.skip(f"{error}; install it with: {how_to_install('bench')}")
 
 
 def needs_memory(num_bytes: float) -> None:

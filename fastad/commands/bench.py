@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def run_bench(config: BenchConfig) -> None:
     files = _chosen(find_suite(), config.questions)
     for package, name in (("pytest", "pytest"), ("pytest_benchmark", "pytest-benchmark")):
         if importlib.util.find_spec(package) is None:
-            raise UserError(f"{name} is not installed; pip install 'fastad[bench]'")
+            raise UserError(f"{name} is not installed; run: {how_to_install('bench')}")
     out = DEFAULT_OUT if config.out is None and not config.quick else config.out
     options = ["--quick"] if config.quick else []
     for flag, value in (("--out", out), ("--all-rows", config.json)):
@@ -73,6 +74,21 @@ def run_bench(config: BenchConfig) -> None:
         raise CheckFailedError("a side of the benchmarks failed; no time is shown for it")
     if statuses != {OK}:
         raise UserError(f"pytest could not run the suite (status {max(statuses)}); see above")
+
+
+def how_to_install(extra: str) -> str:
+    """The command that installs an extra into this very environment, in one line.
+
+    In a checkout it keeps to the versions that `make` installs.
+    """
+    import fastad
+
+    home = Path(fastad.__file__).parents[1]
+    pip, constraints = f"{shlex.quote(sys.executable)} -m pip install", home / "constraints.txt"
+    if not constraints.is_file():
+        return f"{pip} 'fastad[{extra}]'"
+    where = shlex.quote(f"{home}[{extra}]")
+    return f"{pip} --constraint {shlex.quote(str(constraints))} --editable {where}"
 
 
 def find_suite() -> Path:
