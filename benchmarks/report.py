@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fastad.histories.files import write_json
+from fastad.base.files import write_json
 from fastad.tracking import describe_machine
 
 PEERS = ("transformers", "stable-baselines3", "h5py", "triton", "flash-attn")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from fastad.base.files import as_json
 from fastad.config import differences
 from fastad.errors import UserError
-from fastad.histories.files import as_json
 from fastad.histories.reader import load_info
 from fastad.histories.schema import INFO_FILE, TASKS_FILE, DatasetInfo, shard_path
 from fastad.histories.writer import create_dataset

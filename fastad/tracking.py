@@ -9,9 +9,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from fastad.base.files import replace_durably, write_json
 from fastad.config import differences, dump_config, to_plain
 from fastad.errors import UserError
-from fastad.histories.files import replace_durably, write_json
 from fastad.histories.schema import INFO_FILE, TASKS_FILE
 
 CONFIG, METRICS, MADE_BY = "config.yaml", "metrics.jsonl", "made_by.json"

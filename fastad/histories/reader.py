@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastad.base.files import read_json
 from fastad.errors import UserError
-from fastad.histories.files import REBUILD, read_json
 from fastad.histories.schema import (
     INFO_FILE,
     META_FILE,
+    REBUILD,
     TASKS_FILE,
     DatasetInfo,
     ShardMeta,
@@ -271,7 +272,7 @@ def load_info(path: str | Path) -> DatasetInfo:
         raise UserError(
             f"dataset {path} holds no {INFO_FILE}; name the folder that `fastad collect` wrote"
         )
-    return DatasetInfo.from_json(read_json(file), file=file)
+    return DatasetInfo.from_json(read_json(file, fix=REBUILD), file=file)
 
 
 def load_description(path: str | Path) -> tuple[DatasetInfo, np.ndarray]:

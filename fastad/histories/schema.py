@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
+from fastad.base.files import read_json
 from fastad.errors import UserError, unknown
-from fastad.histories.files import REBUILD, read_json
 from fastad.spaces import space_from_json, space_to_json
 
 SCHEMA_VERSION = 1
 INFO_FILE = "dataset.json"
 TASKS_FILE = "tasks.npy"
 META_FILE = "meta.json"
+REBUILD = "restore the file from a backup, or delete the dataset and run `fastad collect` again"
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ class ShardMeta:
         file = shard / META_FILE
         if not file.exists():
             return None
-        values = read_json(file)
+        values = read_json(file, fix=rerun(shard))
         check_version(values.pop("schema_version", None), file)
         _check_fields(cls, values, file, rerun(shard))
         return cls(**values)

@@ -3,17 +3,20 @@
 import io
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from fastad.base.files import as_json, read_json, replace_durably, write_json
+from fastad.base.locks import folder_lock
 from fastad.errors import UserError
-from fastad.histories.files import as_json, lock_folder, read_json, replace_durably, write_json
 from fastad.histories.schema import (
     INFO_FILE,
     META_FILE,
+    REBUILD,
     TASKS_FILE,
     Column,
     DatasetInfo,
@@ -25,6 +28,9 @@ from fastad.histories.schema import (
 
 if TYPE_CHECKING:
     from fastad.interact import Transition
+
+
+LOCK_PATIENCE = 5.0  # seconds
 
 
 def create_dataset(path: str | Path, info: DatasetInfo, tasks: np.ndarray) -> None:
@@ -109,13 +115,14 @@ class ShardWriter:
         self._seeds = [int(seed) for seed in seeds]
         self._columns = columns(info)
         self._maps: dict[str, np.memmap[Any, Any]] = {}
-        self._lock: int | None = None
+        self._lock = ExitStack()
         self._attempt = 1
         self._check_histories(index)
 
     def __enter__(self) -> Self:
         self.shard.mkdir(parents=True, exist_ok=True)
-        self._lock = lock_folder(self.shard)
+        # The workers of a killed collection need a moment to notice.
+        self._lock.enter_context(folder_lock(self.shard, patience=LOCK_PATIENCE))
         try:
             self._begin()
         except BaseException:
@@ -174,9 +181,7 @@ class ShardWriter:
 
     def _close(self) -> None:
         self._maps.clear()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.close()
 
     def _check_histories(self, index: int) -> None:
         for name, values in (("task_ids", self._task_ids), ("seeds", self._seeds)):
@@ -247,7 +252,7 @@ def _check_values(name: str, column: Column, values: np.ndarray, info: DatasetIn
 def _check_same(path: Path, info: DatasetInfo, tasks: np.ndarray) -> None:
     """Versions may differ: finishing a dataset after an upgrade is no new dataset."""
     file = path / INFO_FILE
-    stored = DatasetInfo.from_json(read_json(file), file=file).to_json()
+    stored = DatasetInfo.from_json(read_json(file, fix=REBUILD), file=file).to_json()
     for name, value in info.to_json().items():
         if name != "versions" and stored[name] != as_json(value):
             raise UserError(

@@ -12,8 +12,8 @@ from gymnasium import spaces
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from fastad.base.files import sync_folder
 from fastad.errors import UserError
-from fastad.histories.files import sync_folder
 from fastad.model.config import ModelConfig
 from fastad.model.transformer import Transformer
 from fastad.spaces import space_from_json, space_to_json

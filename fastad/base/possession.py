@@ -1,0 +1,104 @@
+"""Folders that are fastad's own: a marker says so, and nothing is deleted but by its exact name."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from fastad.base.files import read_bytes, replace_durably
+from fastad.base.locks import LOCK_FILES
+from fastad.errors import UserError
+
+Kind = Literal["dataset", "run"]
+MAX_MARKER_BYTES = 2**10
+
+
+def marker_name(kind: Kind) -> str:
+    """The file that marks a folder as a dataset or a run of fastad."""
+    return f".fastad-{kind}"
+
+
+def mark(folder: Path, kind: Kind) -> None:
+    """Write the marker; the folder holds nothing of anybody else, and its lock is held."""
+    replace_durably(folder / marker_name(kind), _content(kind))
+
+
+def is_marked(folder: Path, kind: Kind) -> bool:
+    """Whether fastad marked the folder; False for a marker that is missing or damaged.
+
+    Raises:
+        UserError: If the marker is no regular file.
+    """
+    file = folder / marker_name(kind)
+    try:
+        content = read_bytes(file, fix="delete it", limit=MAX_MARKER_BYTES)
+    except FileNotFoundError:
+        return False
+    return content == _content(kind)
+
+
+def strangers(folder: Path, is_ours: Callable[[str], bool]) -> list[str]:
+    """What lies in a folder and is not fastad's, sorted.
+
+    Args:
+        folder: Exists.
+        is_ours: Told a path within the folder, "a/b" of a file and "a/" of a folder; true for
+            exact names only. Locks are always ours, symbolic links never.
+
+    Returns:
+        Paths within the folder, in the same form. A strange folder is not looked into.
+    """
+    found = []
+    for path, entry in _entries(folder):
+        if entry.is_symlink() or not (entry.name in LOCK_FILES or is_ours(path)):
+            found.append(path)
+        elif path.endswith("/"):
+            found += [path + name for name in strangers(folder / path, _within(path, is_ours))]
+    return sorted(found)
+
+
+def delete_own(
+    folder: Path, kind: Kind, is_ours: Callable[[str], bool], *, last: Sequence[str] = ()
+) -> None:
+    """Delete everything of fastad's in a folder whose lock is held; the folder itself stays.
+
+    Args:
+        folder: Exists.
+        kind: For the error message.
+        is_ours: See `strangers`.
+        last: Files to delete after all others, in this order, so that a kill in between leaves a
+            folder that still says what it is.
+
+    Raises:
+        UserError: If anything else lies there; nothing has been deleted then.
+        OSError: If something cannot be deleted.
+    """
+    foreign = strangers(folder, is_ours)
+    if foreign:
+        raise UserError(
+            f"{folder} holds more than its {kind} ({', '.join(foreign[:3])}); move that "
+            "elsewhere or choose another folder"
+        )
+    for path, entry in _entries(folder):
+        if path.endswith("/"):
+            delete_own(folder / path, kind, _within(path, is_ours))
+            for name in LOCK_FILES:
+                (folder / path / name).unlink(missing_ok=True)
+            (folder / path).rmdir()
+        elif entry.name not in (*LOCK_FILES, *last):
+            (folder / path).unlink()
+    for name in last:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _entries(folder: Path) -> list[tuple[str, os.DirEntry[str]]]:
+    with os.scandir(folder) as entries:
+        return [(e.name + "/" * e.is_dir(follow_symlinks=False), e) for e in entries]
+
+
+def _within(path: str, is_ours: Callable[[str], bool]) -> Callable[[str], bool]:
+    return lambda name: is_ours(path + name)
+
+
+def _content(kind: Kind) -> bytes:
+    return f"a {kind} of fastad, format 1\n".encode()
