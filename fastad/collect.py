@@ -20,7 +20,9 @@ from fastad.envs.registry import make_env
 from fastad.envs.tasks import Holdout, split_tasks
 from fastad.errors import UserError
 from fastad.executor import run_jobs
+from fastad.histories.reader import load_info
 from fastad.histories.schema import (
+    INFO_FILE,
     TASKS_FILE,
     DatasetInfo,
     ShardMeta,
@@ -66,6 +68,7 @@ def prepare(
     num_episodes: int,
     num_test: int,
     num_train: int | None = None,
+    num_validation: int | None = None,
     env_kwargs: dict[str, Any] | None = None,
     source_kwargs: dict[str, Any] | None = None,
     holdout: Holdout = "task",
@@ -84,8 +87,10 @@ def prepare(
         num_histories: Histories in all; history `i` is of train task `i % num_train`.
         num_episodes: Length of every history: `num_episodes * episode_length` steps. Where
             episodes may end early, the history has as many steps and therefore more episodes.
-        num_test: Tasks held out; they get no history.
+        num_test: Tasks held out for reports; they get no history.
         num_train: Tasks that get histories; None takes all the others.
+        num_validation: Tasks held out to look at while training; they get no history either.
+            None is half as many as for the test, or what the dataset has that is resumed.
         env_kwargs: Options of the environment.
         source_kwargs: Options of the source.
         holdout: What is held out, see `split_tasks`.
@@ -110,10 +115,13 @@ def prepare(
     if shards is not None and not 1 <= shards <= num_histories:
         raise UserError(f"shards={shards} must lie between 1 and num_histories={num_histories}")
     _check_noise(action_noise)
+    if num_validation is None:
+        num_validation = _default_validation(out, num_test, resume)
     split = split_tasks(
         env,
         env_kwargs=env_kwargs,
         num_train=num_train,
+        num_validation=num_validation,
         num_test=num_test,
         holdout=holdout,
         seed=seed,
@@ -133,6 +141,7 @@ def prepare(
         source_knows=learner.knows,
         action_noise=action_noise,
         num_train=len(split.train),
+        num_validation=len(split.validation),
         num_test=len(split.test),
         holdout=holdout,
         seed=seed,
@@ -144,9 +153,15 @@ def prepare(
         versions=describe_machine(),
     )
     columns(info)
-    tasks = torch.cat((split.train, split.test))
-    begin_dataset(out, info, tasks, resume=resume, overwrite=overwrite)
+    begin_dataset(out, info, split.all, resume=resume, overwrite=overwrite)
     return info
+
+
+def _default_validation(out: Path, num_test: int, resume: bool) -> int:
+    """Validation tasks where none were asked for; a dataset without any keeps none."""
+    if resume and (out / INFO_FILE).is_file():
+        return load_info(out).num_validation
+    return -(-num_test // 2)
 
 
 def collect_shards(

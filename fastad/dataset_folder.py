@@ -21,7 +21,7 @@ def begin_dataset(
     Args:
         out: Created if missing.
         info: What the dataset shall be.
-        tasks: (num_train + num_test, K).
+        tasks: (num_tasks, K).
         resume: Continue the dataset in `out`, if there is one.
         overwrite: Delete the dataset in `out`, if there is one.
 

@@ -46,7 +46,7 @@ _DARK_ROOM = CollectConfig(
     source="frontier",
     num_histories=3840,
     num_episodes=10,
-    num_train_tasks=64,
+    num_train_tasks=None,
     num_test_tasks=16,
     action_noise=0.05,
 )

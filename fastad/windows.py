@@ -63,8 +63,8 @@ class WindowSampler:
         world_size: Processes in all.
 
     Raises:
-        UserError: If there is no train history, a window does not fit, a test task equals a
-            train task, or an argument is out of range.
+        UserError: If there is no train history, a window does not fit, a validation or test
+            task equals a train task, or an argument is out of range.
     """
 
     def __init__(
@@ -302,11 +302,13 @@ def _steps_from(bounds: np.ndarray, stride: int) -> np.ndarray:
 
 
 def _check_disjoint(dataset: HistoryDataset) -> None:
-    """No test task may be trained on, under whatever number."""
+    """No validation or test task may be trained on, under whatever number."""
     train = {task.tobytes() for task in dataset.train_tasks}
-    for index, task in enumerate(dataset.test_tasks):
-        if task.tobytes() in train:
-            raise UserError(
-                f"{dataset.path / 'tasks.npy'}: test task {dataset.info.num_train + index}, "
-                f"{task.tolist()}, is a train task as well; collect with another split"
-            )
+    for split in ("validation", "test"):
+        rows = dataset.info.task_rows(split)
+        for index, task in zip(range(rows.start, rows.stop), dataset.tasks[rows], strict=True):
+            if task.tobytes() in train:
+                raise UserError(
+                    f"{dataset.path / 'tasks.npy'}: {split} task {index}, {task.tolist()}, is a "
+                    "train task as well; collect with another split"
+                )

@@ -63,6 +63,7 @@ def test_histories_are_dealt_to_train_tasks_in_turn(tmp_path: Path) -> None:
     assert data.seeds == [i // 8 for i in range(30)]
     assert len(data.train_tasks) == 8
     assert len(data.test_tasks) == 4
+    assert len(data.validation_tasks) == 2  # half as many as for the test, unless asked for
 
 
 def test_rewards_are_given_on_the_goal_of_the_history_s_task(tmp_path: Path) -> None:
@@ -189,6 +190,21 @@ def test_resuming_with_other_settings_names_each_of_them(tmp_path: Path) -> None
     assert "seed: 5 -> 6" in str(caught.value)
     assert "source_kwargs.replay_sweeps: 1 -> 2" in str(caught.value)
     assert contents(tmp_path) == before
+
+
+def test_a_dataset_from_before_there_were_validation_tasks_is_continued(tmp_path: Path) -> None:
+    collect(tmp_path, **SETTINGS | {"num_validation": 0})
+    expected = contents(tmp_path)
+    file = tmp_path / "dataset.json"
+    older = json.loads(file.read_text())
+    del older["num_validation"]
+    file.write_text(json.dumps(older))
+    meta = tmp_path / "shard-00002" / "meta.json"
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"committed_steps": 6}))
+    collect(tmp_path, resume=True, **SETTINGS)
+    assert HistoryDataset(tmp_path).complete
+    assert len(HistoryDataset(tmp_path).validation_tasks) == 0
+    assert contents(tmp_path) == expected
 
 
 def test_resuming_where_nothing_is_begins(tmp_path: Path) -> None:

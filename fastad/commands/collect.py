@@ -39,12 +39,15 @@ class CollectConfig:
     """Episodes per history, or the steps of as many full-length episodes where they may end
     early. Enough for the source to settle: the frontier source needs 6 to 10 in Dark Room."""
     num_train_tasks: int | None = None
-    """Tasks that get histories (default: all but the test tasks). A model memorises few tasks
-    instead of learning to learn: 24 goals of Dark Room are too few, 64 suffice."""
+    """Tasks that get histories (default: all but those held out). A model memorises few tasks
+    instead of learning to learn: 24 goals of Dark Room are too few, 56 suffice."""
+    num_validation_tasks: int | None = None
+    """Tasks held out to look at while training; they get no history (default: half as many as
+    test tasks; with --resume, those that the dataset has)."""
     num_test_tasks: int = 16
     """Tasks held out for rollouts; they get no history."""
     holdout: Literal["task", "cell"] = "task"
-    """Hold out single tasks, or grid cells: then no train task uses a cell of a test task."""
+    """Hold out single tasks, or grid cells: then no train task uses a cell of a held-out task."""
     action_noise: float = 0.0
     """Probability of executing a random action instead of the source's. The source's own
     distribution stays the training target, and the model sees more states: 0.05 helps on grids."""
@@ -75,6 +78,7 @@ def run_collect(config: CollectConfig) -> None:
         num_histories=config.num_histories,
         num_episodes=config.num_episodes,
         num_train=config.num_train_tasks,
+        num_validation=config.num_validation_tasks,
         num_test=config.num_test_tasks,
         env_kwargs=parse_options("env_options", config.env_options),
         source_kwargs=parse_options("source_options", config.source_options),
@@ -151,7 +155,8 @@ def print_summary(out: Path) -> None:
     noise = f" with {info.action_noise:.0%} random actions" if info.action_noise else ""
     print(
         f"{out}: {info.num_histories:,} histories of {info.num_steps:,} steps, {info.env} "
-        f"learned by {info.source}{noise}\n"
+        f"learned by {info.source}{noise}; tasks: {info.num_train:,} train, "
+        f"{info.num_validation:,} validation, {info.num_test:,} test\n"
         f"mean return: {returns[0]:.2f} in the first episode, {returns[-1]:.2f} in the last; "
         f"optimum {env.optimal_return().mean().item():.2f}"
     )

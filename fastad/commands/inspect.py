@@ -105,7 +105,9 @@ def inspect_run(config: InspectConfig) -> None:
     curve = summary["eval_last"]
     if curve:
         levels = _levels(console)
-        console.print(f"\nreturn in the last episode of held-out rollouts, {len(curve)} times:")
+        console.print(
+            f"\nreturn in the last episode of rollouts while training, {len(curve)} times:"
+        )
         console.print(f"{curve[0]:.3g} {sparkline(curve, levels=levels)} {curve[-1]:.3g}")
     if config.json is not None:
         _write_json(config.json, summary)
@@ -259,7 +261,11 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     size = summary["bytes"]
     return [
         *rows,
-        ("tasks", f"{summary['num_train']:,} train, {summary['num_test']:,} test"),
+        (
+            "tasks",
+            f"{summary['num_train']:,} train, {summary['num_validation']:,} validation, "
+            f"{summary['num_test']:,} test",
+        ),
         ("held out", summary["holdout"]),
         ("histories", f"{histories}; {summary['num_histories_train']:,} of train tasks"),
         ("steps", f"{steps}; episodes of {kind} {summary['episode_length']}"),

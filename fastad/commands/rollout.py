@@ -34,8 +34,9 @@ class RolloutConfig:
     prediction at every step (--no-kv-cache). Same actions, very different speed."""
     episodes: int | None = None
     """Episodes per task (default: as many as a training window showed)."""
-    split: Literal["test", "train"] = "test"
-    """Tasks held out from training, or those trained on."""
+    split: Literal["test", "validation", "train"] = "test"
+    """Tasks held out for reports, those held out to look at while training, or those trained
+    on."""
     tasks: int | None = None
     """Tasks to take from the split (default: all, at most 512)."""
     rollouts_per_task: int | None = None
@@ -145,8 +146,8 @@ def load_task_set(config: RolloutConfig) -> tuple[DatasetInfo, TaskSet]:
     from fastad.tracking import DATASET
 
     info, tasks = load_description(run_folder(config.run) / DATASET)
-    chosen = tasks[info.num_train :] if config.split == "test" else tasks[: info.num_train]
-    if config.tasks is not None and not 1 <= config.tasks <= len(chosen):
+    chosen = tasks[info.task_rows(config.split)]
+    if len(chosen) and config.tasks is not None and not 1 <= config.tasks <= len(chosen):
         raise UserError(
             f"tasks={config.tasks} must lie between 1 and {len(chosen)}, the {config.split} tasks"
         )
@@ -154,7 +155,7 @@ def load_task_set(config: RolloutConfig) -> tuple[DatasetInfo, TaskSet]:
     repeats = config.rollouts_per_task
     if repeats is None:
         repeats = max(1, 128 // max(len(chosen), 1))
-    return info, TaskSet(info, torch.from_numpy(chosen), repeats, config.seed)
+    return info, TaskSet(info, torch.from_numpy(chosen), repeats, config.seed, config.split)
 
 
 def _history_writer(
@@ -162,7 +163,8 @@ def _history_writer(
 ) -> ShardWriter:
     """Open a dataset for the rollouts, in the same store as the sources'.
 
-    The tasks rolled out become its train tasks, those of the other split its test tasks.
+    The tasks rolled out become its train tasks. Its test tasks are still the test tasks or,
+    where those were rolled out, the train tasks; its validation tasks stay, unless rolled out.
     """
     from dataclasses import replace
 
@@ -174,8 +176,10 @@ def _history_writer(
 
     assert config.save_histories is not None
     _, all_tasks = load_description(run_folder(config.run) / DATASET)
-    train, test = all_tasks[: info.num_train], all_tasks[info.num_train :]
-    others = train if config.split == "test" else test
+    test = all_tasks[info.task_rows("train" if config.split == "test" else "test")]
+    validation = all_tasks[info.task_rows("validation")][
+        : 0 if config.split == "validation" else None
+    ]
     knows = f"what {info.source} taught it, which knows {info.source_knows}"
     rollouts = replace(
         info,
@@ -184,14 +188,16 @@ def _history_writer(
         source_knows=knows if info.source_knows else "",
         action_noise=0.0,
         num_train=len(tasks.tasks),
-        num_test=len(others),
+        num_validation=len(validation),
+        num_test=len(test),
         seed=config.seed,
         num_histories=len(tasks.rows),
         num_steps=episodes * info.episode_length,
         num_shards=1,
         versions=describe_machine(),
     )
-    create_dataset(config.save_histories, rollouts, np.concatenate([tasks.tasks.numpy(), others]))
+    rows = np.concatenate([tasks.tasks.numpy(), validation, test])
+    create_dataset(config.save_histories, rollouts, rows)
     groups: Tensor = tasks.groups
     seeds = [config.seed] * len(groups)
     return stack.enter_context(

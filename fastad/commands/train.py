@@ -13,6 +13,7 @@ from fastad.model.config import ModelConfig
 from fastad.train.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from fastad.envs.base import Split
     from fastad.histories.reader import HistoryDataset
     from fastad.model.transformer import Transformer
     from fastad.windows import WindowSampler
@@ -39,10 +40,10 @@ class TrainConfig:
     settings: TrainSettings = field(default_factory=TrainSettings)
     """The training."""
     eval_episodes: int | None = None
-    """Episodes of each rollout on held-out tasks, with eval_every (default: as many as a window
+    """Episodes of each rollout on validation tasks, with eval_every (default: as many as a window
     shows)."""
     eval_tasks: int = 32
-    """Held-out tasks that are rolled out during training, at most, with eval_every."""
+    """Validation tasks that are rolled out during training, at most, with eval_every."""
     attention: Attention = "auto"
     """Attention implementation; a named one never falls back. auto: triton on GPUs, native
     on CPUs with a C++ compiler, else sdpa. triton: our kernels for GPUs (on a CPU only with
@@ -153,14 +154,21 @@ def build_model(
 def _evaluation(
     config: TrainConfig, dataset: HistoryDataset, sampler: WindowSampler, model: Transformer
 ) -> Callable[[Transformer], dict[str, Any]]:
-    """Roll out on held-out tasks: the learning curve over training."""
+    """Roll out on validation tasks: the learning curve over training."""
     import torch
 
     from fastad.evaluate.held_out import TaskSet, try_model
 
-    test = torch.from_numpy(dataset.test_tasks)[: config.eval_tasks]
-    repeats = max(1, config.eval_tasks // max(len(test), 1))
-    tasks = TaskSet(dataset.info, test, repeats, seed=config.settings.seed + 1)
+    split: Split = "validation"
+    if dataset.info.num_validation == 0:
+        split = "test"
+        print(
+            f"{config.data} has no validation tasks: what is looked at during training comes from "
+            "its test tasks; collect with --num-validation-tasks 1 or more to keep those unseen"
+        )
+    chosen = torch.from_numpy(dataset.tasks[dataset.info.task_rows(split)])[: config.eval_tasks]
+    repeats = max(1, config.eval_tasks // max(len(chosen), 1))
+    tasks = TaskSet(dataset.info, chosen, repeats, seed=config.settings.seed + 1, split=split)
     episodes = config.eval_episodes or max(1, sampler.num_steps // dataset.info.episode_length)
     steps = episodes * dataset.info.episode_length
     model.check_length(steps * model.config.tokens_per_step)

@@ -72,7 +72,7 @@ class Bandit(BatchedEnv):
         num_arms: int = 10,
         **kwargs: Any,
     ) -> Tensor:
-        """Draw means from U(0, 1), the same for both splits, (num_tasks, num_arms) float32."""
+        """Draw means from U(0, 1), whatever the split, (num_tasks, num_arms) float32."""
         check_num_arms(num_arms)
         return torch.rand((num_tasks, num_arms), generator=generator, device=generator.device)
 
@@ -196,7 +196,7 @@ class AdversarialBandit(Bandit):
         variant: Variant = "a",
         **kwargs: Any,
     ) -> Tensor:
-        """Draw probabilities that favour odd arms for "train", even ones for "test".
+        """Draw probabilities that favour even arms for "test", odd ones for the other splits.
 
         Returns:
             (num_tasks, num_arms) float32.
@@ -205,7 +205,7 @@ class AdversarialBandit(Bandit):
         check_variant(variant)
         device = generator.device
         uniform = torch.rand((num_tasks, num_arms), generator=generator, device=device)
-        favoured = torch.arange(num_arms, device=device) % 2 == (1 if split == "train" else 0)
+        favoured = torch.arange(num_arms, device=device) % 2 == (0 if split == "test" else 1)
         if variant == "b":
             return torch.where(favoured, 0.95 * uniform, 0.05 * uniform)
         if variant == "c":

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fastad.errors import UserError
 
-Split = Literal["train", "test"]
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 class BatchedEnv(ABC):
@@ -122,7 +123,8 @@ class BatchedEnv(ABC):
     ) -> Tensor:
         """Draw tasks (num_tasks, K) of a family that cannot be enumerated.
 
-        `split` matters where train and test tasks are distributed differently.
+        `split` matters where test tasks are distributed differently; validation tasks are
+        distributed as train tasks are.
         """
         raise TypeError(f"{cls.__name__} enumerates its tasks; choose from enumerate_tasks()")
 

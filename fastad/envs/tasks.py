@@ -16,10 +16,32 @@ Holdout = Literal["task", "cell"]
 
 @dataclass(frozen=True)
 class TaskSplit:
-    """Tasks to learn from and tasks kept unseen; no row of one is a row of the other."""
+    """Tasks to learn from, to look at while learning, and to report.
+
+    No row of one is a row of another.
+    """
 
     train: Tensor  # (M, K)
+    validation: Tensor  # (V, K)
     test: Tensor  # (P, K)
+
+    @property
+    def all(self) -> Tensor:
+        """(M + V + P, K), in the order of `SPLITS`."""
+        return torch.cat((self.train, self.validation, self.test))
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """How many tasks each split shall have; `train` None is all that are left."""
+
+    train: int | None
+    validation: int
+    test: int
+
+    def __str__(self) -> str:
+        held_out = f"num_validation={self.validation} and num_test={self.test}"
+        return f"num_train={self.train} with {held_out}"
 
 
 def split_tasks(
@@ -28,19 +50,24 @@ def split_tasks(
     env_kwargs: dict[str, Any],
     num_train: int | None,
     num_test: int,
+    num_validation: int = 0,
     holdout: Holdout = "task",
     seed: int,
 ) -> TaskSplit:
-    """Choose disjoint train and test tasks of the environment called `env`.
+    """Choose disjoint train, validation and test tasks of the environment called `env`.
+
+    The test tasks do not depend on the numbers of the others.
 
     Args:
         env: A name in the registry.
         env_kwargs: The environment's own keyword arguments.
         num_train: Training tasks; None takes all that are left, where tasks can be enumerated.
         num_test: Test tasks; may be 0.
+        num_validation: Validation tasks; may be 0.
         holdout: "task" holds out single tasks. "cell" holds out grid cells: test tasks are made
-            of these alone and training tasks of none of them. Where each task has one cell and
-            each cell one task, as in Dark Room, the two are the same split.
+            of these alone, validation tasks of others, and training tasks of none of them. Where
+            each task has one cell and each cell one task, as in Dark Room, the two are the same
+            split.
         seed: 0 or more. Everything random follows from it.
 
     Returns:
@@ -54,32 +81,29 @@ def split_tasks(
         raise unknown("holdout", holdout, ("task", "cell"))
     for field, value, least in (
         ("num_train", num_train, 1),
+        ("num_validation", num_validation, 0),
         ("num_test", num_test, 0),
         ("seed", seed, 0),
     ):
         if value is not None and value < least:
             raise UserError(f"{field}={value} is not possible; use {least} or more")
 
+    counts = _Counts(num_train, num_validation, num_test)
     tasks = env_class(env).enumerate_tasks(**env_kwargs)
     if tasks is None:
-        split = _sample(env, env_kwargs, num_train, num_test, holdout, seed)
+        split = _sample(env, env_kwargs, counts, holdout, seed)
     else:
-        split = _choose(env, tasks, env_kwargs, num_train, num_test, holdout, seed)
-    distinct = [len(rows.unique(dim=0)) for rows in (split.train, split.test)]
-    assert len(torch.cat((split.train, split.test)).unique(dim=0)) == sum(distinct), "not disjoint"
+        split = _choose(env, tasks, env_kwargs, counts, holdout, seed)
+    distinct = [len(rows.unique(dim=0)) for rows in (split.train, split.validation, split.test)]
+    assert len(split.all.unique(dim=0)) == sum(distinct), "not disjoint"
     return split
 
 
 def _sample(
-    env: str,
-    env_kwargs: dict[str, Any],
-    num_train: int | None,
-    num_test: int,
-    holdout: Holdout,
-    seed: int,
+    env: str, env_kwargs: dict[str, Any], counts: _Counts, holdout: Holdout, seed: int
 ) -> TaskSplit:
     """Draw the tasks of a family that cannot be enumerated, each split from its own stream."""
-    if num_train is None:
+    if counts.train is None:
         raise UserError(
             f"num_train is not given; {env} has infinitely many tasks: set num_train_tasks"
         )
@@ -92,24 +116,24 @@ def _sample(
             num_tasks, split=split, generator=generator, **env_kwargs
         )
 
-    return TaskSplit(draw(num_train, "train"), draw(num_test, "test"))
+    return TaskSplit(
+        draw(counts.train, "train"),
+        draw(counts.validation, "validation"),
+        draw(counts.test, "test"),
+    )
 
 
 def _choose(
     env: str,
     tasks: Tensor,
     env_kwargs: dict[str, Any],
-    num_train: int | None,
-    num_test: int,
+    counts: _Counts,
     holdout: Holdout,
     seed: int,
 ) -> TaskSplit:
     """Deal out the enumerated tasks (M, K)."""
-    if num_test + (num_train or 0) > len(tasks):
-        raise UserError(
-            f"num_train={num_train} and num_test={num_test} do not fit: "
-            f"{env} has {len(tasks)} tasks; ask for fewer"
-        )
+    if counts.test + counts.validation + (counts.train or 0) > len(tasks):
+        raise UserError(f"{counts} does not fit: {env} has {len(tasks)} tasks; ask for fewer")
     generator = _generator(seed, "train")
     # Holding out tasks is holding out cells where every task is a cell of its own.
     cells: Tensor | None = torch.arange(len(tasks))[:, None]
@@ -120,22 +144,42 @@ def _choose(
         cells = cells.unique(return_inverse=True)[1]
     assert cells is not None
 
-    # Cells are held out in a random order, as few as make num_test test tasks: every one more
-    # takes all tasks with that cell from training. A task becomes a test task with the last of
-    # its cells and is lost to training with the first. In Key-to-Door k cells make k * k pairs,
-    # so ceil(sqrt(num_test)) are held out.
+    # Cells are held out in a random order, first for the test, then for the validation.
     rank = torch.randperm(int(cells.max()) + 1, generator=generator)[cells]
-    last, first = rank.amax(dim=1), rank.amin(dim=1)
-    num_cells = int(last.sort().values[num_test - 1]) + 1 if num_test else 0
-    test = _shuffled((last < num_cells).nonzero()[:, 0], generator)[:num_test]
-    train = _shuffled((first >= num_cells).nonzero()[:, 0], generator)
-    if len(train) < (num_train or 1):
+    test, after_test = _made_of_next(rank, 0, counts.test)
+    validation, after_both = _made_of_next(rank, after_test, counts.validation)
+    train = (rank.amin(dim=1) >= after_both).nonzero()[:, 0]
+    if len(validation) < counts.validation or len(train) < (counts.train or 1):
         raise UserError(
-            f"num_train={num_train} does not fit: with num_test={num_test} and "
-            f"holdout={holdout!r}, {len(train)} of the {len(tasks)} tasks of {env} are left for "
-            "training; ask for fewer"
+            f"{counts} does not fit: with holdout={holdout!r}, {len(train)} of the {len(tasks)} "
+            f"tasks of {env} are left for training and {len(validation)} for validation; ask for "
+            "fewer"
         )
-    return TaskSplit(tasks[train[:num_train]], tasks[test])
+    test = _shuffled(test, generator)[: counts.test]
+    train = _shuffled(train, generator)[: counts.train]
+    validation = _shuffled(validation, generator)[: counts.validation]
+    return TaskSplit(tasks[train], tasks[validation], tasks[test])
+
+
+def _made_of_next(rank: Tensor, begin: int, num_tasks: int) -> tuple[Tensor, int]:
+    """The tasks made of the cells ranked from `begin` on alone, as few cells as give `num_tasks`.
+
+    Every cell held out takes all tasks with it from training, whether they become held-out tasks
+    or are lost. In Key-to-Door k cells make k * k pairs, so ceil(sqrt(num_tasks)) are held out.
+
+    Args:
+        rank: (M, cells of a task), the place of each in the order of holding out.
+        begin: Cells ranked before are taken.
+        num_tasks: Tasks wanted; there may be fewer.
+
+    Returns:
+        Indices of the tasks, ascending, and the rank after the last cell taken.
+    """
+    free = rank.amin(dim=1) >= begin
+    last = rank.amax(dim=1)
+    needed = last[free].sort().values[:num_tasks]
+    end = int(needed[-1]) + 1 if len(needed) else begin
+    return (free & (last < end)).nonzero()[:, 0], end
 
 
 def _shuffled(rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -144,5 +188,5 @@ def _shuffled(rows: Tensor, generator: torch.Generator) -> Tensor:
 
 def _generator(seed: int, split: Split) -> torch.Generator:
     """A stream of its own: a plain seed would repeat the numbers that draw rewards elsewhere."""
-    key = np.random.SeedSequence([seed, ("train", "test").index(split)])
+    key = np.random.SeedSequence([seed, ("train", "test", "validation").index(split)])
     return torch.Generator().manual_seed(int(key.generate_state(1, np.uint64)[0] >> np.uint64(1)))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastad.collect import run_source
 from fastad.envs.bandits import Bandit
-from fastad.envs.base import BatchedEnv
+from fastad.envs.base import BatchedEnv, Split
 from fastad.envs.registry import env_class, make_env
 from fastad.errors import UserError
 from fastad.evaluate.metrics import bandit_regret, bootstrap_interval
@@ -30,16 +30,20 @@ class TaskSet:
         tasks: (P, K), distinct.
         repeats: Rollouts per task.
         seed: Of everything random in the environments and the actions.
+        split: Where the tasks are from.
     """
 
     info: DatasetInfo
     tasks: Tensor
     repeats: int
     seed: int
+    split: Split = "test"
 
     def __post_init__(self) -> None:
         if len(self.tasks) == 0:
-            raise UserError("the test split is empty; collect with --num-test-tasks 1 or more")
+            raise UserError(
+                f"the {self.split} split is empty; collect with --num-{self.split}-tasks 1 or more"
+            )
         if self.repeats < 1:
             raise UserError(f"rollouts_per_task={self.repeats} must be at least 1")
 

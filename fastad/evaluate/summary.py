@@ -103,10 +103,13 @@ def save_picture(path: Path, figures: dict[str, Any], tasks: TaskSet) -> None:
 
 def describe(figures: dict[str, Any], tasks: TaskSet) -> str:
     """What was tried, in one line."""
-    seen = "never trained on" if figures.get("split", "test") == "test" else "trained on"
+    seen = {"train": "trained on", "validation": "for validation, never trained on"}
     control = figures.get("control", "none")
     suffix = "" if control == "none" else f", control: {control}"
-    return f"{len(tasks.tasks)} tasks {seen}, {tasks.repeats} rollouts each{suffix}"
+    return (
+        f"{len(tasks.tasks)} tasks {seen.get(tasks.split, 'never trained on')}, "
+        f"{tasks.repeats} rollouts each{suffix}"
+    )
 
 
 def shown_episodes(count: int) -> list[int]:

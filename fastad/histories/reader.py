@@ -54,7 +54,7 @@ class HistoryDataset:
 
     Attributes:
         info: What the dataset is.
-        tasks: (num_tasks, K), train tasks first.
+        tasks: (num_tasks, K), train tasks, then validation, then test tasks.
         task_ids: (num_histories,) int64, rows of `tasks`.
         seeds: Of the learners, one per history.
         history_ids: (num_histories,) int64, the numbers in the complete dataset.
@@ -62,8 +62,7 @@ class HistoryDataset:
         num_shards_complete: Shards of which every step is committed.
 
     Raises:
-        UserError: If anything is missing, damaged or from a newer version, or nothing is
-            committed yet; the message names file, field, value and fix.
+        UserError: If anything is missing, damaged or too new, or nothing is committed yet.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -108,12 +107,17 @@ class HistoryDataset:
     @property
     def train_tasks(self) -> np.ndarray:
         """(num_train, K)."""
-        return self.tasks[: self.info.num_train]
+        return self.tasks[self.info.task_rows("train")]
+
+    @property
+    def validation_tasks(self) -> np.ndarray:
+        """(num_validation, K)."""
+        return self.tasks[self.info.task_rows("validation")]
 
     @property
     def test_tasks(self) -> np.ndarray:
         """(num_test, K)."""
-        return self.tasks[self.info.num_train :]
+        return self.tasks[self.info.task_rows("test")]
 
     @property
     def train_histories(self) -> np.ndarray:
@@ -217,8 +221,7 @@ class HistoryDataset:
 
         Args:
             histories: Which to average; all by default.
-            max_histories: Above this many (fewer for very long histories), an evenly spaced
-                sample of them is averaged.
+            max_histories: Of more (of very long ones, fewer) an evenly spaced sample is averaged.
 
         Returns:
             As many episodes as the shortest averaged history completed, so that every point is a
@@ -279,7 +282,7 @@ def load_description(path: str | Path) -> tuple[DatasetInfo, np.ndarray]:
     """Read what a dataset is and its tasks, without its histories; a run folder keeps a copy.
 
     Returns:
-        The info and the tasks, (num_tasks, K), train tasks first.
+        The info and the tasks, (num_tasks, K): train, validation, test.
 
     Raises:
         UserError: If dataset.json or tasks.npy is missing, damaged or does not fit the other.
@@ -293,8 +296,7 @@ def load_description(path: str | Path) -> tuple[DatasetInfo, np.ndarray]:
         raise UserError(f"{file}: not a readable .npy file ({error}); {REBUILD}") from error
     if tasks.ndim != 2 or len(tasks) != info.num_tasks:
         raise UserError(
-            f"{file}: shape {tasks.shape}, but {INFO_FILE} has num_train={info.num_train} and "
-            f"num_test={info.num_test}, so ({info.num_tasks}, K); {REBUILD}"
+            f"{file}: shape {tasks.shape}, not ({info.num_tasks}, K) as {INFO_FILE} says; {REBUILD}"
         )
     return info, tasks
 

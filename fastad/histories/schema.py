@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from fastad.base.files import read_json
+from fastad.envs.base import SPLITS, Split
 from fastad.errors import UserError, unknown
 from fastad.spaces import space_from_json, space_to_json
 
@@ -34,7 +35,7 @@ class DatasetInfo:
     source_knows: str  # privileged knowledge, "the movement rules, not the reward"; "" for none
     action_noise: float
     num_train: int  # the first rows of tasks.npy
-    num_test: int  # the rest
+    num_test: int  # the last ones
     holdout: str
     seed: int
     num_histories: int
@@ -43,6 +44,7 @@ class DatasetInfo:
     episode_length: int  # an episode never lasts longer
     fixed_length: bool  # whether every episode lasts exactly `episode_length` steps
     has_action_probs: bool = True
+    num_validation: int = 0  # rows of tasks.npy between those of train and test tasks
     versions: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -50,11 +52,14 @@ class DatasetInfo:
         for name in counts:
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("num_train", "num_test", "seed"):
+        for name in ("num_train", "num_validation", "num_test", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)} must not be negative")
         if self.num_tasks < 1:
-            raise UserError("num_train=0 and num_test=0 leave no task; set num_train to 1 or more")
+            raise UserError(
+                "num_train=0, num_validation=0 and num_test=0 leave no task; set num_train to 1 "
+                "or more"
+            )
         if self.num_shards > self.num_histories:
             raise UserError(
                 f"num_shards={self.num_shards} exceeds num_histories={self.num_histories}; "
@@ -68,8 +73,14 @@ class DatasetInfo:
 
     @property
     def num_tasks(self) -> int:
-        """Train and test tasks together, the rows of tasks.npy."""
-        return self.num_train + self.num_test
+        """Train, validation and test tasks together, the rows of tasks.npy."""
+        return self.num_train + self.num_validation + self.num_test
+
+    def task_rows(self, split: Split) -> slice:
+        """The rows of tasks.npy that hold the tasks of one split."""
+        counts = (self.num_train, self.num_validation, self.num_test)
+        first = sum(counts[: SPLITS.index(split)])
+        return slice(first, first + counts[SPLITS.index(split)])
 
     @property
     def num_actions(self) -> int:
@@ -104,7 +115,7 @@ class DatasetInfo:
         """
         values = dict(description)
         check_version(values.pop("schema_version", None), file)
-        _check_fields(cls, values, file, REBUILD)
+        values = _complete(cls, values, file, REBUILD)
         try:
             for name in ("observation_space", "action_space"):
                 values[name] = space_from_json(values[name])
@@ -172,8 +183,7 @@ class ShardMeta:
             return None
         values = read_json(file, fix=rerun(shard))
         check_version(values.pop("schema_version", None), file)
-        _check_fields(cls, values, file, rerun(shard))
-        return cls(**values)
+        return cls(**_complete(cls, values, file, rerun(shard)))
 
 
 def rerun(shard: Path) -> str:
@@ -210,19 +220,31 @@ def _space_column(space: spaces.Space[Any]) -> Column:
     raise UserError(f"space {space} is not supported; use Discrete, MultiDiscrete or Box")
 
 
-def _check_fields(kind: type, values: Mapping[str, Any], file: str | Path, fix: str) -> None:
-    """Compare the fields of a JSON object with those of the dataclass `kind`."""
+def _complete(kind: type, values: Mapping[str, Any], file: str | Path, fix: str) -> dict[str, Any]:
+    """The fields of a JSON object, checked against those of the dataclass `kind`.
+
+    What an older version did not write yet has its default: a new field orphans no file.
+    """
     fields = {f.name: f for f in dataclasses.fields(kind)}
     for name in values:
         if name not in fields:
             raise UserError(f"{file}: {unknown('field', name, fields)}")
+    complete = {}
     for name, expected in fields.items():
-        if name not in values:
+        value = values[name] if name in values else _default(expected)
+        if value is dataclasses.MISSING:
             raise UserError(f"{file}: field {name!r} is missing; {fix}")
-        if not _has_type(values[name], expected.type):
-            raise UserError(
-                f"{file}: field {name!r} is {values[name]!r}, not {expected.type}; {fix}"
-            )
+        if not _has_type(value, expected.type):
+            raise UserError(f"{file}: field {name!r} is {value!r}, not {expected.type}; {fix}")
+        complete[name] = value
+    return complete
+
+
+def _default(expected: "dataclasses.Field[Any]") -> Any:
+    """A dataclass field's default; MISSING if it has none."""
+    if expected.default_factory is not dataclasses.MISSING:
+        return expected.default_factory()
+    return expected.default
 
 
 def _has_type(value: object, annotation: Any) -> bool:

@@ -42,7 +42,7 @@ def create_dataset(path: str | Path, info: DatasetInfo, tasks: np.ndarray) -> No
     Args:
         path: Created if missing.
         info: Stored as dataset.json.
-        tasks: (num_train + num_test, K), train tasks first.
+        tasks: (num_tasks, K): train, validation, test.
 
     Raises:
         UserError: If `tasks` does not fit `info`, or `path` holds another dataset.
@@ -50,8 +50,9 @@ def create_dataset(path: str | Path, info: DatasetInfo, tasks: np.ndarray) -> No
     path, tasks = Path(path), np.ascontiguousarray(tasks)
     if tasks.ndim != 2 or len(tasks) != info.num_tasks:
         raise UserError(
-            f"tasks has shape {tasks.shape}; num_train={info.num_train} and "
-            f"num_test={info.num_test} need ({info.num_tasks}, K)"
+            f"tasks has shape {tasks.shape}; num_train={info.num_train}, "
+            f"num_validation={info.num_validation} and num_test={info.num_test} need "
+            f"({info.num_tasks}, K)"
         )
     columns(info)
     if path.exists() and not path.is_dir():

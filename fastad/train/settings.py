@@ -50,7 +50,7 @@ class TrainSettings:
     log_every: int = 20
     """Updates between lines of the log."""
     eval_every: int = 0
-    """Updates between rollouts on held-out tasks (0: none)."""
+    """Updates between rollouts on validation tasks (0: none)."""
     checkpoint_every: int = 200
     """Updates between checkpoints; the last update always has one."""
     seed: int = 0

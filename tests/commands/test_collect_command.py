@@ -69,4 +69,4 @@ def test_options_reach_environment_and_source(tmp_path: Path) -> None:
     info = load_info(config.out)
     assert info.env_kwargs == {"size": 5, "episode_length": 8}
     assert info.source_kwargs == {"gamma": 0.5}
-    assert info.num_train == 20
+    assert (info.num_train, info.num_validation, info.num_test) == (18, 2, 4)

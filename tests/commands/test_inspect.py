@@ -32,7 +32,7 @@ def test_a_dataset_is_described(tmp_path, make_dataset, show):
         "explore()",
         "source knows: the movement rules, not the reward",
         "0.25 of actions are random",
-        "4 train, 2 test",
+        "4 train, 0 validation, 2 test",
         "6; 4 of train tasks",
         "12 per history; episodes of exactly 4",
         "2 of 2 complete",

@@ -8,11 +8,15 @@ from fastad.envs.tasks import split_tasks
 from fastad.errors import UserError
 
 
-def split(env="dark-room", *, num_train=None, num_test=16, holdout="task", seed=0, **env_kwargs):
+def split(
+    env="dark-room", *, num_train=None, num_validation=0, num_test=16, holdout="task", seed=0,
+    **env_kwargs,
+):  # fmt: skip
     return split_tasks(
         env,
         env_kwargs=env_kwargs,
         num_train=num_train,
+        num_validation=num_validation,
         num_test=num_test,
         holdout=holdout,
         seed=seed,
@@ -44,6 +48,28 @@ def test_fewer_training_tasks_keep_the_same_test_tasks():
 
     assert torch.equal(few.train, all_left.train[:10])
     assert torch.equal(few.test, all_left.test)
+
+
+def test_the_test_tasks_do_not_depend_on_the_validation_tasks():
+    for env, holdout in (("dark-room", "task"), ("dark-key-to-door", "cell")):
+        without, beside = (split(env, num_validation=v, holdout=holdout) for v in (0, 8))
+        assert torch.equal(beside.test, without.test)
+        assert len(beside.validation) == 8
+        assert rows(beside.train) < rows(without.train)
+
+
+def test_validation_tasks_are_held_out_by_cell_as_well():
+    tasks = split("dark-key-to-door", num_validation=9, num_test=64, holdout="cell")
+    cells = env_class("dark-key-to-door").task_cells
+    train, validation, test = (
+        set(cells(part).flatten().tolist()) for part in (tasks.train, tasks.validation, tasks.test)
+    )
+
+    # 8 cells make 64 pairs, 3 others make 9; the other 70 of 81 are left.
+    assert (len(test), len(validation), len(train)) == (8, 3, 70)
+    assert not test & validation
+    assert not (test | validation) & train
+    assert len(tasks.train) == 70**2
 
 
 def test_holding_out_cells_is_holding_out_tasks_where_tasks_are_cells():
@@ -78,17 +104,23 @@ def test_permuted_holds_out_whole_goals():
 @given(
     env=st.sampled_from(["dark-room", "dark-room-hard", "dark-room-permuted", "dark-key-to-door"]),
     holdout=st.sampled_from(["task", "cell"]),
-    num_train=st.integers(1, 8),
-    num_test=st.integers(0, 8),
+    sizes=st.tuples(st.integers(1, 8), st.integers(0, 8), st.integers(0, 8)),
     seed=st.integers(0, 2**40),
 )
-def test_splits_are_disjoint_and_of_the_sizes_asked_for(env, holdout, num_train, num_test, seed):
-    tasks = split(env, num_train=num_train, num_test=num_test, holdout=holdout, seed=seed, size=5)
+def test_splits_are_disjoint_and_of_the_sizes_asked_for(env, holdout, sizes, seed):
+    num_train, num_validation, num_test = sizes
+    tasks = split(
+        env, num_train=num_train, num_validation=num_validation, num_test=num_test,
+        holdout=holdout, seed=seed, size=5,
+    )  # fmt: skip
 
-    assert len(rows(tasks.train)) == num_train
-    assert len(rows(tasks.test)) == num_test
-    assert not rows(tasks.train) & rows(tasks.test)
-    assert rows(tasks.train) | rows(tasks.test) <= rows(env_class(env).enumerate_tasks(size=5))
+    parts = [rows(part) for part in (tasks.train, tasks.validation, tasks.test)]
+    assert tuple(map(len, parts)) == sizes
+    assert len(set.union(*parts)) == sum(sizes)
+    assert set.union(*parts) <= rows(env_class(env).enumerate_tasks(size=5))
+    assert tasks.all.tolist() == [
+        row for part in (tasks.train, tasks.validation, tasks.test) for row in part.tolist()
+    ]
 
 
 def test_sampled_families_draw_disjoint_tasks_of_the_asked_for_width():
@@ -101,15 +133,18 @@ def test_sampled_families_draw_disjoint_tasks_of_the_asked_for_width():
 
 def test_sampled_training_tasks_do_not_depend_on_the_number_of_test_tasks():
     few = split("bernoulli-bandit", num_train=50, num_test=0)
-    many = split("bernoulli-bandit", num_train=50, num_test=30)
+    many = split("bernoulli-bandit", num_train=50, num_validation=20, num_test=30)
 
     assert torch.equal(few.train, many.train)
+    assert not rows(many.validation) & (rows(many.train) | rows(many.test))
 
 
 def test_adversarial_training_favours_odd_arms_and_test_even_ones():
-    tasks = split("adversarial-bandit", num_train=200, num_test=200, variant="c")
+    tasks = split("adversarial-bandit", num_train=200, num_validation=50, num_test=200, variant="c")
 
     assert (tasks.train[:, 1::2] > 0.5).all()
+    # What is looked at while training must not give away how the test differs.
+    assert (tasks.validation[:, 1::2] > 0.5).all()
     assert (tasks.test[:, 0::2] > 0.5).all()
 
 
@@ -129,13 +164,19 @@ def test_a_split_without_test_tasks_is_all_training():
 
 
 def test_more_tasks_than_there_are_is_refused_with_the_numbers():
-    with pytest.raises(UserError, match=r"num_train=70 and num_test=16 .* has 80 tasks"):
+    with pytest.raises(UserError, match=r"num_train=70 .* and num_test=16 .* has 80 tasks"):
         split(num_train=70)
 
 
 def test_test_tasks_that_leave_none_for_training_are_refused():
     with pytest.raises(UserError, match="0 of the 80 tasks of dark-room are left for training"):
         split(num_test=80)
+
+
+def test_cells_that_leave_too_few_validation_tasks_are_refused_with_the_numbers():
+    # 4 of the 9 cells make 16 test pairs; the other 5 make 25, and none is left for training.
+    with pytest.raises(UserError, match=r"0 of the 81 tasks .* training and 25 for validation"):
+        split("dark-key-to-door", num_validation=30, num_test=16, holdout="cell", size=3)
 
 
 def test_too_many_training_tasks_beside_held_out_cells_are_refused_with_the_numbers():
@@ -156,6 +197,8 @@ def test_bandits_have_no_cells_to_hold_out():
 def test_impossible_arguments_are_refused():
     with pytest.raises(UserError, match="num_test=-1 is not possible; use 0 or more"):
         split(num_test=-1)
+    with pytest.raises(UserError, match="num_validation=-1 is not possible; use 0 or more"):
+        split(num_validation=-1)
     with pytest.raises(UserError, match="num_train=0 is not possible; use 1 or more"):
         split(num_train=0)
     with pytest.raises(UserError, match="seed=-1 is not possible"):

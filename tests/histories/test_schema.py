@@ -25,6 +25,19 @@ def test_a_missing_field_is_named(make_info):
         DatasetInfo.from_json(values, file="some.json")
 
 
+def test_a_field_that_older_versions_did_not_write_has_its_default(make_info):
+    values = make_info(num_validation=0).to_json()
+    del values["num_validation"], values["versions"]
+    assert DatasetInfo.from_json(values) == make_info(versions={})
+
+
+def test_tasks_lie_in_the_order_train_validation_test(make_info):
+    info = make_info(num_train=4, num_validation=3, num_test=2)
+    assert info.num_tasks == 9
+    rows = [list(range(9))[info.task_rows(split)] for split in ("train", "validation", "test")]
+    assert rows == [[0, 1, 2, 3], [4, 5, 6], [7, 8]]
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("num_steps", "12"), ("num_steps", True), ("env", 3), ("env_kwargs", [])]
 )
@@ -82,6 +95,7 @@ def test_shards_split_histories_evenly_and_in_order(make_info):
     [
         ({"num_steps": 0}, "num_steps=0 must be at least 1"),
         ({"num_train": -1}, "num_train=-1"),
+        ({"num_validation": -1}, "num_validation=-1"),
         ({"num_train": 0, "num_test": 0}, "leave no task"),
         ({"num_shards": 7}, "num_shards=7 exceeds num_histories=6"),
         ({"action_space": spaces.Discrete(3, start=1)}, "starts at 0"),
