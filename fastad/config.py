@@ -6,12 +6,15 @@ from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
 
-from fastad.errors import UserError, unknown
+from fastad.errors import UserError, os_reason, unknown
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
 T = TypeVar("T")
+
+MAX_YAML_BYTES, MAX_YAML_DEPTH = 2**18, 16
+MAX_SHOWN = 80  # characters of a wrong value
 
 # As `fastad_kernels.Implementation`, spelled out because --help must not wait for PyTorch.
 Attention = Literal["auto", "triton", "native", "sdpa", "flash", "reference"]
@@ -36,20 +39,62 @@ def load_config(path: Path, command: str, kind: type[T]) -> T:
     Raises:
         UserError: Naming the file, the field, its value and the fix.
     """
-    import yaml
-
     try:
-        content = yaml.safe_load(path.read_text())
+        # Through links and pipes too: the user named them.
+        with path.open("rb") as stream:
+            text = stream.read(MAX_YAML_BYTES + 1)
     except OSError as error:
-        raise UserError(f"config={path} cannot be read: {error.strerror or error}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"config={path} is not YAML: {error}") from error
+        raise UserError(f"config={path} cannot be read: {os_reason(error)}") from error
+    content = parse_yaml(text, f"config={path}")
     if not isinstance(content, dict):
         raise UserError(f"config={path} must hold fields, as `num_layers: 2`")
     written_for = content.pop("command", command)
     if written_for != command:
         raise UserError(f"config={path} is for `fastad {written_for}`, not `fastad {command}`")
     return from_plain(content, kind, str(path))
+
+
+def parse_yaml(content: bytes, where: str) -> Any:
+    """Plain values from YAML that may come from anywhere: bounded in size, depth and repetition.
+
+    Args:
+        content: The file's bytes.
+        where: Names it in errors.
+
+    Raises:
+        UserError: If it is too long or too deep, holds aliases, with which a few lines can stand
+            for gigabytes, or is not YAML.
+    """
+    import yaml
+
+    if len(content) > MAX_YAML_BYTES:
+        raise UserError(f"{where} is longer than {MAX_YAML_BYTES:,} bytes; that is no config")
+    try:
+        _refuse_bombs(content, where)
+        return yaml.safe_load(content)
+    except UserError:
+        raise
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise UserError(f"{where} is not YAML: {error}") from error
+
+
+def _refuse_bombs(content: bytes, where: str) -> None:
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(content, Loader=yaml.SafeLoader):
+        assert event.start_mark is not None
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            raise UserError(
+                f"{where}: line {line}: alias *{event.anchor} is not read; write the value out"
+            )
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_YAML_DEPTH:
+            raise UserError(
+                f"{where}: line {line}: nested deeper than {MAX_YAML_DEPTH}; no field is"
+            )
 
 
 def from_plain(content: dict[str, Any], kind: type[T], where: str) -> T:
@@ -67,6 +112,12 @@ def to_plain(config: Any) -> dict[str, Any]:
     """A dataclass as nested plain values: paths as strings, tuples as lists."""
     plain: dict[str, Any] = _plain(asdict(config))
     return plain
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed from which not every generator that we use can be seeded."""
+    if not 0 <= seed < 2**40:
+        raise UserError(f"seed={seed} must be between 0 and 2^40; choose another")
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -102,4 +153,6 @@ def _check_keys(content: dict[str, Any], kind: Any, where: str) -> None:
 def _explain(error: ValidationError, where: str) -> str:
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {field}={first['input']!r}: {first['msg']}"
+    shown = repr(first["input"])
+    shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
+    return f"{where}: {field}={shown}: {first['msg']}"

@@ -94,11 +94,15 @@ def os_error(error: OSError, field: str = "") -> UserError:
         error: Its file's name, if it has one, is shown.
         field: The setting that led there, as "out=runs/x".
     """
-    reason = error.strerror or str(error) or type(error).__name__
-    fix = FIXES.get(error.errno or 0, "see what stands there")
     names = [name for name in (error.filename, error.filename2) if name is not None]
     where = " -> ".join(name.decode() if isinstance(name, bytes) else str(name) for name in names)
-    return UserError(f"{': '.join(part for part in (field, where, reason) if part)}; {fix}")
+    return UserError(": ".join(part for part in (field, where, os_reason(error)) if part))
+
+
+def os_reason(error: OSError) -> str:
+    """What the operating system refused, and the fix."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{reason}; {FIXES.get(error.errno or 0, 'see what stands there')}"
 
 
 def memory_error(error: Exception) -> UserError | None:

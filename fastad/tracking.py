@@ -1,131 +1,108 @@
-"""The run folder: what was run, what made it, and how it went."""
+"""What lies in a run folder, and reading it: what was run, what made it, and how it went."""
 
-import hashlib
 import json
 import os
 import platform
-import shutil
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from fastad.base.files import replace_durably, write_json
-from fastad.config import differences, dump_config, to_plain
+from fastad.base.files import (
+    digest,
+    is_sealed,
+    open_regular,
+    read_bytes,
+    read_json,
+    write_json,
+)
+from fastad.base.possession import is_marked, marker_name
+from fastad.config import parse_yaml
 from fastad.errors import UserError
 from fastad.histories.schema import INFO_FILE, TASKS_FILE
 
 CONFIG, METRICS, MADE_BY = "config.yaml", "metrics.jsonl", "made_by.json"
 CHECKPOINTS = "checkpoints"
+CHECKPOINT_NAME = r"step-(\d{8,})"
+CHECKPOINT_FILES = (
+    "model.safetensors",
+    "model.json",
+    "optimizer.safetensors",
+    "state.json",
+    "manifest.json",
+)
 DATASET = "dataset"  # folder with the description of the dataset, without its histories
+ROLLOUTS = "rollouts"
+MANIFEST = "manifest.json"  # digests of the files that never change once the run has begun
+FIXED = (CONFIG, MADE_BY, f"{DATASET}/{INFO_FILE}", f"{DATASET}/{TASKS_FILE}", marker_name("run"))
+MAX_FILE_BYTES = {CONFIG: 2**18, f"{DATASET}/{TASKS_FILE}": 2**32}
+MAX_JSON_BYTES = 2**24
+DAMAGED = "restore it from a backup, or train again with --overwrite"
 
 
-class RunFolder:
-    """A folder that holds one training run.
+def is_ours(path: str) -> bool:
+    """Whether fastad writes such a file or folder into a run, a torn temporary one included.
 
     Args:
-        path: Created if need be.
-        config: The command's dataclass; what of it may change on resume, see `settings_of`.
-        resume: Continue what is there, if anything.
-        overwrite: Delete the run that is there.
+        path: Within the run, with "/" at the end of a folder's.
+    """
+    files = (CONFIG, METRICS, MADE_BY, MANIFEST, *FIXED)
+    name = re.escape
+    pictures = r"rollout(-no-reward|-wiped-context)?\.png"  # of earlier versions
+    checkpoints = f"{CHECKPOINTS}/{CHECKPOINT_NAME}(\\.part)?/"
+    kinds = (
+        rf"({'|'.join(map(name, files))})(\.tmp)?",
+        pictures,
+        rf"({DATASET}|{CHECKPOINTS}|{ROLLOUTS})/",
+        rf"{checkpoints}(({'|'.join(map(name, CHECKPOINT_FILES))})(\.tmp)?)?",
+        rf"{ROLLOUTS}/\d{{8}}-\d{{6}}[a-z0-9-]*\.(json|png|json\.tmp|png\.tmp)",
+    )
+    return any(re.fullmatch(kind, path) for kind in kinds)
+
+
+def seal_run(run: Path, contents: dict[str, bytes]) -> None:
+    """Store the digests of the files that never change; the marker's is read from the folder."""
+    marker = marker_name("run")
+    stored = {name: digest(content) for name, content in contents.items()}
+    stored[marker] = digest(_read_fixed(run, marker))
+    write_json(run / MANIFEST, {"files": stored}, seal=True)
+
+
+def verify_run(run: Path) -> list[str]:
+    """Hold every file that never changes to its digest; returns what is wrong, a line each.
+
+    Runs of fastad before it marked them have no digests: nothing is wrong with them then.
+    """
+    file = run / MANIFEST
+    if not file.exists():
+        return [f"{file} is missing; {DAMAGED}"] if is_marked(run, "run") else []
+    try:
+        stored = read_json(file, fix=DAMAGED, limit=MAX_JSON_BYTES)["files"]
+    except UserError as error:
+        return [str(error)]
+    if not is_sealed(file):
+        return [f"{file}: damaged, it lacks its digest; {DAMAGED}"]
+    wrong = []
+    for name in FIXED:
+        try:
+            if digest(_read_fixed(run, name)) != stored[name]:
+                wrong.append(f"{run / name}: damaged, not the content that was stored; {DAMAGED}")
+        except FileNotFoundError:
+            wrong.append(f"{run / name} is missing; {DAMAGED}")
+        except UserError as error:
+            wrong.append(str(error))
+    return wrong
+
+
+def check_run(run: Path) -> None:
+    """See `verify_run`.
 
     Raises:
-        UserError: If the folder holds a run and neither was asked for, if it holds anything else,
-            or if settings changed since the run began. Nothing has been written or deleted then.
+        UserError: Naming the first file that is wrong.
     """
-
-    def __init__(self, path: Path, config: Any, *, resume: bool, overwrite: bool) -> None:
-        self.path = path
-        if resume and overwrite:
-            raise UserError("--resume and --overwrite contradict each other; choose one")
-        if path.exists():
-            self._take_over(config, resume, overwrite)
-        path.mkdir(parents=True, exist_ok=True)
-        if not (path / CONFIG).exists():
-            write_json(path / MADE_BY, describe_machine())
-            plain = {k: v for k, v in to_plain(config).items() if k not in ("resume", "overwrite")}
-            replace_durably(path / CONFIG, dump_config("train", plain).encode())
-
-    def _take_over(self, config: Any, resume: bool, overwrite: bool) -> None:
-        if not self.path.is_dir():
-            raise UserError(f"out={self.path} is a file; choose a folder")
-        strangers = sorted(f.name for f in self.path.iterdir() if not _is_ours(f.name))
-        is_run = (self.path / CONFIG).is_file() and read_config(self.path).get("command") == "train"
-        if strangers and (overwrite or not is_run):
-            raise UserError(
-                f"out={self.path} holds more than a run ({', '.join(strangers[:3])}); move that "
-                "elsewhere or choose another folder"
-            )
-        if overwrite:
-            self._delete()
-        elif is_run and not resume:
-            raise UserError(
-                f"out={self.path} holds a run; continue it with --resume, or replace it with "
-                "--overwrite"
-            )
-        elif is_run:
-            self._check_unchanged(config)
-        elif (self.path / CHECKPOINTS).exists():
-            raise UserError(
-                f"out={self.path} holds checkpoints without their {CONFIG}; replace them with "
-                "--overwrite or choose another folder"
-            )
-
-    def _delete(self) -> None:
-        """Delete the run, its config last: a kill leaves it recognisable, never half a run."""
-        for name in (CHECKPOINTS, DATASET):
-            shutil.rmtree(self.path / name, ignore_errors=True)
-        for file in sorted(self.path.iterdir(), key=lambda file: file.name == CONFIG):
-            shutil.rmtree(file) if file.is_dir() else file.unlink()
-
-    def _check_unchanged(self, config: Any) -> None:
-        then, now = read_config(self.path), to_plain(config)
-        changed = differences(settings_of(then), settings_of(now))
-        if changed:
-            raise UserError(
-                f"--resume with changed settings ({'; '.join(changed)}); put them back, or start "
-                "anew with --overwrite"
-            )
-        for field in ("device", "threads", "attention"):
-            if then.get(field) != now[field]:
-                print(
-                    f"resumed with {field}: {then.get(field)} -> {now[field]}; results may differ "
-                    "by rounding from those of an unbroken run"
-                )
-
-    def forget_metrics_after(self, step: int) -> None:
-        """Drop records beyond `step`, which a resumed run will write again."""
-        file = self.path / METRICS
-        kept = [record for record in read_metrics(file) if record["step"] <= step]
-        text = "".join(json.dumps(record) + "\n" for record in kept)
-        replace_durably(file, text.encode())
-
-    def keep_dataset_description(self, data: Path) -> None:
-        """Copy what rollouts need to know of the dataset: its description and its tasks.
-
-        Raises:
-            UserError: If the run was begun on another dataset.
-        """
-        kept = self.path / DATASET
-        if kept.exists():
-            then, now = (_description(folder) for folder in (kept, data))
-            changed = differences(then, now)
-            if changed:
-                raise UserError(
-                    f"data={data} is not the dataset that the run {self.path} was begun on "
-                    f"({'; '.join(changed)}); give that one, or start anew with --overwrite"
-                )
-            return
-        part = kept.with_name(DATASET + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-        for name in (INFO_FILE, TASKS_FILE):
-            shutil.copyfile(data / name, part / name)
-        part.rename(kept)
-
-    def log(self, step: int, metrics: dict[str, Any]) -> None:
-        """Append one record to metrics.jsonl."""
-        with (self.path / METRICS).open("a") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+    wrong = verify_run(run)
+    if wrong:
+        raise UserError(wrong[0])
 
 
 def read_config(run: Path) -> dict[str, Any]:
@@ -134,14 +111,35 @@ def read_config(run: Path) -> dict[str, Any]:
     Raises:
         UserError: If there is none.
     """
-    import yaml
-
     file = run / CONFIG
     try:
-        content = yaml.safe_load(file.read_text())
-    except (OSError, yaml.YAMLError) as error:
+        content = parse_yaml(_read_fixed(run, CONFIG), str(file))
+    except (FileNotFoundError, UserError) as error:
         raise UserError(f"{file} is missing or damaged; is {run} a run folder?") from error
     return content if isinstance(content, dict) else {}
+
+
+def read_made_by(run: Path) -> dict[str, Any]:
+    """What made a run: versions, hardware, and what decides its bits."""
+    return read_json(run / MADE_BY, fix=DAMAGED, limit=MAX_JSON_BYTES)
+
+
+def begun_numerics(run: Path) -> dict[str, Any] | None:
+    """What decided the bits of a run when it was begun; None if there is no run to continue.
+
+    Raises:
+        UserError: If the run is damaged.
+    """
+    if not (run / CONFIG).exists() or not is_marked(run, "run"):
+        return None
+    check_run(run)
+    facts: dict[str, Any] = read_made_by(run)["numerics"]
+    return facts
+
+
+def _read_fixed(run: Path, name: str) -> bytes:
+    limit = MAX_FILE_BYTES.get(name, MAX_JSON_BYTES)
+    return read_bytes(run / name, fix=DAMAGED, limit=limit)
 
 
 def settings_of(config: dict[str, Any]) -> dict[str, Any]:
@@ -155,14 +153,6 @@ def settings_of(config: dict[str, Any]) -> dict[str, Any]:
     logging = ("log_every", "eval_every", "checkpoint_every")
     settings = {k: v for k, v in config.get("settings", {}).items() if k not in logging}
     return kept | {"settings": settings}
-
-
-def _is_ours(name: str) -> bool:
-    """Whether a file of this name may lie in a run folder, a torn temporary one included."""
-    ours = (CONFIG, METRICS, MADE_BY, DATASET, CHECKPOINTS)
-    is_temporary = name.startswith(tuple(f"{own}." for own in ours))
-    is_picture = name.startswith("rollout") and name.endswith(".png")
-    return name in ours or is_temporary or is_picture
 
 
 def describe_machine() -> dict[str, Any]:
@@ -203,21 +193,25 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _description(folder: Path) -> dict[str, Any]:
-    """What makes a dataset what it is, its tasks by their digest."""
-    description: dict[str, Any] = json.loads((folder / INFO_FILE).read_text())
-    del description["versions"]
-    description["tasks"] = hashlib.sha256((folder / TASKS_FILE).read_bytes()).hexdigest()[:12]
-    return description
+def read_metrics(file: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """Records of metrics.jsonl in order, and the numbers of lines that are none.
 
-
-def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """Records of metrics.jsonl in order, up to a last line that a kill tore."""
+    A last line that a kill tore is no record and is not counted as damaged either.
+    """
     records: list[dict[str, Any]] = []
-    if file.exists():
-        for line in file.read_text().splitlines():
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                break
-    return records
+    damaged: list[int] = []
+    if not file.exists():
+        return records, damaged
+    with open_regular(file, fix="move it elsewhere") as stream:
+        content = stream.read()
+    *lines, torn = content.split(b"\n")
+    for number, line in enumerate([*lines, torn], start=1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if isinstance(record, dict) and type(record.get("step")) is int:
+            records.append(record)
+        elif number <= len(lines):
+            damaged.append(number)
+    return records, damaged

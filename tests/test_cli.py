@@ -279,9 +279,14 @@ def test_an_unfinished_dataset_is_refused_until_it_is_finished(world, tmp_path, 
 def test_where_things_lie_and_what_computes_them_may_change_on_resume(world, tmp_path, capsys):
     run = shutil.copytree(world / "run", tmp_path / "run")
     data = shutil.copytree(world / "data", tmp_path / "moved")
-    train = ["train", str(data), "--out", str(run), *MODEL, "--threads", "1", "--log-every", "2"]
-    assert main([*train, "--resume"]) == 0
-    assert "resumed with threads: None -> 1" in capsys.readouterr().out
+    begun = json.loads((run / "made_by.json").read_text())["numerics"]["threads"]
+    train = ["train", str(data), "--out", str(run), *MODEL, "--log-every", "2", "--resume"]
+    assert main([*train, "--threads", str(begun + 1)]) == 0
+    assert f"resumed with threads: {begun} -> {begun + 1}: results may" in capsys.readouterr().out
+    # Nobody asked for others: as many as the run was begun with.
+    assert main(train) == 0
+    assert "resumed with" not in capsys.readouterr().out
+    assert torch.get_num_threads() == begun
 
 
 def test_nested_switches_can_be_turned_off(world, tmp_path, capsys):

@@ -8,6 +8,8 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,22 +60,50 @@ def run_bench(config: BenchConfig) -> None:
             raise UserError(f"{name} is not installed; run: {how_to_install('bench')}")
     out = DEFAULT_OUT if config.out is None and not config.quick else config.out
     options = ["--quick"] if config.quick else []
-    for flag, value in (("--out", out), ("--all-rows", config.json)):
-        if value is not None:
-            options += [flag, str(value)]
-    if config.json is not None:
-        config.json.unlink(missing_ok=True)  # every question adds its rows
-    statuses = set()
-    for file in files:
-        # A process each: what one question leaves in memory would slow the next.
-        command = [sys.executable, "-m", "pytest", str(file), *options]
-        statuses.add(_wait(command, _environment(config)))
-        if INTERRUPTED in statuses:
-            raise KeyboardInterrupt
+    if out is not None:
+        from fastad.base.outputs import check_folder
+
+        check_folder(f"out={out}", out)
+        options += ["--out", str(out)]
+    with _collected(config.json) as rows:
+        options += [] if rows is None else ["--all-rows", str(rows)]
+        statuses = {_measure(file, options, config) for file in files}
     if TESTS_FAILED in statuses:
         raise CheckFailedError("a side of the benchmarks failed; no time is shown for it")
     if statuses != {OK}:
         raise UserError(f"pytest could not run the suite (status {max(statuses)}); see above")
+
+
+@contextmanager
+def _collected(file: Path | None) -> Iterator[Path | None]:
+    """A file for the rows of all questions, which becomes `file` when the block is left."""
+    from fastad.base.files import read_json
+    from fastad.base.outputs import check_output, write_output
+
+    if file is None:
+        yield None
+        return
+    check_output("json", file)
+    rows = file.with_name(f"{file.name}.part")
+    rows.unlink(missing_ok=True)
+    try:
+        yield rows
+    finally:
+        if rows.exists():
+            write_output(file, read_json(rows, fix="measure again"))
+            rows.unlink()
+
+
+def _measure(file: Path, options: list[str], config: BenchConfig) -> int:
+    """Answer one question in a process of its own: what it leaves in memory would slow the next.
+
+    Returns:
+        pytest's exit status.
+    """
+    status = _wait([sys.executable, "-m", "pytest", str(file), *options], _environment(config))
+    if status == INTERRUPTED:
+        raise KeyboardInterrupt
+    return status
 
 
 def how_to_install(extra: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from fastad.config import check_seed
 
 if TYPE_CHECKING:
     from fastad.commands.rollout import RolloutConfig
@@ -35,9 +36,14 @@ class DemoConfig:
     threads: int | None = None
     """CPU threads (default: all cores)."""
 
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_seed(self.seed)
+
 
 def run_demo(config: DemoConfig) -> dict[str, Any]:
     """Run the demo; returns every figure by name."""
+    from fastad.base.outputs import check_output, write_output
     from fastad.commands.collect import run_collect
     from fastad.commands.rollout import run_rollout
     from fastad.commands.train import run_train
@@ -45,6 +51,8 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     from fastad.presets import preset
 
     chosen = preset(config.preset)
+    if config.json is not None:
+        check_output("json", config.json)
     choose_device("auto", config.threads)
     out = config.out or Path("runs") / f"demo-{config.preset}-seed{config.seed}"
     data, run = out / "data", out / "run"
@@ -69,6 +77,8 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     figures = run_rollout(rollout)
     figures |= {"train_seconds": train_seconds, "seed": config.seed} | compare_cache(rollout)
     figures["wall_seconds"] = time.perf_counter() - began
+    if config.json is not None:
+        write_output(config.json, figures)
     _print_cache(figures)
     print(
         f"\nnext{'' if shutil.which('fastad') else ' (after: source .venv/bin/activate)'}:\n"
@@ -77,9 +87,6 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
         f"  fastad inspect {data} --tokens              one learning history, step by step\n"
         f"  fastad train {data} --out runs/mine --num-layers 4 --positions rope"
     )
-    if config.json is not None:
-        config.json.parent.mkdir(parents=True, exist_ok=True)
-        config.json.write_text(json.dumps(figures, indent=2))
     return figures
 
 

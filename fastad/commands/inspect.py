@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +45,10 @@ def run_inspect(config: InspectConfig) -> None:
     Raises:
         UserError: If the folder holds neither, or is damaged.
     """
+    if config.json is not None:
+        from fastad.base.outputs import check_output
+
+        check_output("json", config.json)
     if (config.path / "dataset.json").is_file():
         inspect_dataset(config)
         return
@@ -68,6 +71,7 @@ def inspect_dataset(config: InspectConfig) -> None:
     """
     from rich.console import Console
 
+    from fastad.base.outputs import write_output
     from fastad.histories.reader import HistoryDataset
 
     dataset = HistoryDataset(config.path)
@@ -92,12 +96,14 @@ def inspect_dataset(config: InspectConfig) -> None:
         print(text)
         summary["tokens"] = text
     if config.json is not None:
-        _write_json(config.json, summary)
+        write_output(config.json, summary)
 
 
 def inspect_run(config: InspectConfig) -> None:
     """Print how far the run at `config.path` is, what it trains, and how its rollouts went."""
     from rich.console import Console
+
+    from fastad.base.outputs import write_output
 
     summary = summarize_run(config.path)
     console = Console()
@@ -110,22 +116,32 @@ def inspect_run(config: InspectConfig) -> None:
         )
         console.print(f"{curve[0]:.3g} {sparkline(curve, levels=levels)} {curve[-1]:.3g}")
     if config.json is not None:
-        _write_json(config.json, summary)
+        write_output(config.json, summary)
 
 
 def summarize_run(path: Path) -> dict[str, Any]:
     """Everything that `inspect` shows of a run, as plain JSON values."""
     from fastad.histories.reader import load_description
-    from fastad.tracking import DATASET, MADE_BY, METRICS, read_config, read_metrics
-    from fastad.train.checkpoint import list_checkpoints
+    from fastad.tracking import (
+        DATASET,
+        METRICS,
+        check_run,
+        read_config,
+        read_made_by,
+        read_metrics,
+    )
+    from fastad.train.checkpoint_folder import list_checkpoints
 
+    check_run(path)
     info, tasks = load_description(path / DATASET)
-    records = read_metrics(path / METRICS)
+    records, damaged = read_metrics(path / METRICS)
+    if damaged:
+        print(f"{path / METRICS}: {len(damaged)} damaged, left out, the first line {damaged[0]}")
     losses = [record for record in records if "loss" in record]
     return {
         "path": str(path),
         "config": read_config(path),
-        "made_by": json.loads((path / MADE_BY).read_text()),
+        "made_by": read_made_by(path),
         "env": _call(info.env, info.env_kwargs),
         "source": _call(info.source, info.source_kwargs),
         "source_knows": info.source_knows,
@@ -204,11 +220,6 @@ def _levels(console: Console) -> str:
     return "▁▂▃▄▅▆▇█" if console.encoding.lower().startswith("utf") else "_.-=+*#@"
 
 
-def _write_json(file: Path, summary: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-
-
 def _run_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     config, made_by = summary["config"], summary["made_by"]
     model, settings = config["model"], config["settings"]
@@ -258,7 +269,6 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("", f"source knows: {summary['source_knows']}"))
     if summary["action_noise"] > 0:
         rows.append(("action noise", f"{summary['action_noise']:g} of actions are random"))
-        rows.append(("", f"labels: {summary['noise_labels']}"))
     size = summary["bytes"]
     return [
         *rows,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fastad.config import Attention
+from fastad.config import Attention, check_seed
 from fastad.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ class RolloutConfig:
     seed: int = 0
     """Of the environments and the actions."""
     plot: Path | None = None
-    """Where to write the picture (default: rollout.png in the run folder, or
-    rollout-CONTROL.png)."""
+    """Where to write the picture: .png, .pdf or .svg (default: beside the figures, which every
+    rollout leaves in the run, as rollouts/WHEN-SPLIT.json)."""
     json: Path | None = None
     """Also write every figure here."""
     save_histories: Path | None = None
@@ -71,9 +71,13 @@ class RolloutConfig:
     threads: int | None = None
     """CPU threads (default: all cores)."""
 
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_seed(self.seed)
+
 
 def run_rollout(config: RolloutConfig) -> dict[str, Any]:
-    """Roll out, print a table, write a picture; returns every figure by name."""
+    """Roll out, write the figures, print a table, draw it; returns every figure by name."""
     from fastad.attention import check_attention
     from fastad.device import choose_device
     from fastad.evaluate.held_out import try_model
@@ -82,10 +86,7 @@ def run_rollout(config: RolloutConfig) -> dict[str, Any]:
     from fastad.train.checkpoint import load_model
 
     device = choose_device(config.device, config.threads)
-    if config.save_histories is not None and config.save_histories.exists():
-        raise UserError(
-            f"save_histories={config.save_histories} exists; choose a folder that does not"
-        )
+    results = _check_outputs(config)
     model = load_model(config.run).to(device)
     model.attention = config.attention
     check_attention(config.attention, model.config.head_dim, device, kv_cache=config.kv_cache)
@@ -111,15 +112,64 @@ def run_rollout(config: RolloutConfig) -> dict[str, Any]:
         )  # fmt: skip
     figures = figures_of(trial, tasks, kv_cache=config.kv_cache)
     figures |= {"control": config.control, "split": config.split, "run": str(config.run)}
+    picture = _write_figures(config, results, figures)
     print_table(figures, tasks)
-    suffix = "" if config.control == "none" else f"-{config.control}"
-    picture = config.plot or run_folder(config.run) / f"rollout{suffix}.png"
     save_picture(picture, figures, tasks)
     print(f"picture: {picture}")
-    if config.json is not None:
-        config.json.parent.mkdir(parents=True, exist_ok=True)
-        config.json.write_text(json.dumps(figures, indent=2))
     return figures
+
+
+def _check_outputs(config: RolloutConfig) -> Path | None:
+    """Make sure that all results can be written, before any work is done for them.
+
+    Returns:
+        The run's folder of results; None if it cannot be written to and `json` stands in for it.
+    """
+    from fastad.base.outputs import check_folder, check_output
+    from fastad.evaluate.plots import PICTURE_SUFFIXES, import_matplotlib
+    from fastad.tracking import ROLLOUTS
+    from fastad.train.checkpoint_folder import find_checkpoint
+
+    import_matplotlib()
+    if config.plot is not None:
+        check_output("plot", config.plot, suffixes=PICTURE_SUFFIXES)
+    if config.json is not None:
+        check_output("json", config.json)
+    if config.save_histories is not None:
+        if config.save_histories.exists():
+            raise UserError(
+                f"save_histories={config.save_histories} exists; choose a folder that does not"
+            )
+        check_folder(f"save_histories={config.save_histories}", config.save_histories)
+    results = run_folder(find_checkpoint(config.run)) / ROLLOUTS
+    try:
+        check_folder(f"run={config.run}", results)
+    except UserError as error:
+        if config.json is None:
+            raise UserError(f"{error}; or name a file for the results with --json") from error
+        print(f"the run keeps no results ({error}); they go to {config.json}")
+        return None
+    return results
+
+
+def _write_figures(config: RolloutConfig, results: Path | None, figures: dict[str, Any]) -> Path:
+    """Write the figures where they are kept and where the user wants them.
+
+    Returns:
+        Where the picture goes.
+    """
+    from fastad.base.outputs import write_output, write_result
+
+    if config.json is not None:
+        write_output(config.json, figures)
+    if results is None:
+        assert config.json is not None
+        return config.plot or config.json.with_suffix(".png")
+    control = "" if config.control == "none" else f"-{config.control}"
+    stem = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{config.split}{control}"
+    kept = write_result(results, stem, figures)
+    print(f"results: {kept}")
+    return config.plot or kept.with_suffix(".png")
 
 
 def run_folder(path: Path) -> Path:
@@ -143,9 +193,11 @@ def load_task_set(config: RolloutConfig) -> tuple[DatasetInfo, TaskSet]:
 
     from fastad.evaluate.held_out import TaskSet
     from fastad.histories.reader import load_description
-    from fastad.tracking import DATASET
+    from fastad.tracking import DATASET, check_run
 
-    info, tasks = load_description(run_folder(config.run) / DATASET)
+    run = run_folder(config.run)
+    check_run(run)
+    info, tasks = load_description(run / DATASET)
     chosen = tasks[info.task_rows(config.split)]
     if len(chosen) and config.tasks is not None and not 1 <= config.tasks <= len(chosen):
         raise UserError(
@@ -187,7 +239,6 @@ def _history_writer(
         source_kwargs={"run": str(config.run), "greedy": config.greedy, "control": config.control},
         source_knows=knows if info.source_knows else "",
         action_noise=0.0,
-        noise_labels="clean",
         num_train=len(tasks.tasks),
         num_validation=len(validation),
         num_test=len(test),

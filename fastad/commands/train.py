@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,27 +72,25 @@ def run_train(config: TrainConfig) -> float:
     """Train; returns the seconds spent on updates, evaluation excluded."""
     import torch
 
-    from fastad.attention import check_attention
-    from fastad.device import choose_device
     from fastad.histories.reader import HistoryDataset
     from fastad.progress import progress
-    from fastad.tracking import RunFolder
-    from fastad.train.checkpoint import list_checkpoints
+    from fastad.run_folder import open_run
+    from fastad.tracking import begun_numerics
+    from fastad.train.checkpoint_folder import list_checkpoints, step_of
+    from fastad.train.numerics import settle
     from fastad.train.trainer import train
     from fastad.windows import WindowSampler
 
     settings = config.settings
-    device = choose_device(config.device, config.threads)
+    numerics = settle(
+        config.model, attention=config.attention, device=config.device, threads=config.threads,
+        precision=settings.precision,
+        begun=begun_numerics(config.out) if config.resume else None,
+    )  # fmt: skip
     dataset = HistoryDataset(config.data)
     if settings.target == "policy" and not dataset.info.has_action_probs:
         raise UserError(
             f"target=policy needs action_probs, which {config.data} lacks; use --target sampled"
-        )
-    if settings.target == "sampled" and dataset.info.action_noise > 0:
-        print(
-            f"target=sampled learns from the executed actions, {dataset.info.action_noise:.0%} of "
-            "which are random; --target policy learns from the stored distribution "
-            f"({dataset.info.noise_labels})"
         )
     if not dataset.complete:
         raise UserError(
@@ -107,34 +106,45 @@ def run_train(config: TrainConfig) -> float:
         every_kth_episode=settings.every_kth_episode,
     )
     torch.manual_seed(settings.seed)
-    model = build_model(config.model, dataset, sampler).to(device)
+    model = build_model(config.model, dataset, sampler).to(numerics.device)
     model.attention = config.attention
-    check_attention(
-        config.attention, config.model.head_dim, device, settings.precision,
-        dropout=config.model.attention_dropout,
-    )  # fmt: skip
     model.check_length(sampler.num_steps * config.model.tokens_per_step)
     evaluate = _evaluation(config, dataset, sampler, model) if settings.eval_every else None
-    run = RunFolder(config.out, config, resume=config.resume, overwrite=config.overwrite)
-    run.keep_dataset_description(config.data)
-    checkpoints = list_checkpoints(config.out)
-    done = int(checkpoints[-1].name.removeprefix("step-")) if checkpoints else 0
-    run.forget_metrics_after(done)
-    parameters = sum(p.numel() for p in model.parameters())
-    print(
-        f"train {config.out}: {parameters:,} parameters, {settings.updates} updates of "
-        f"{settings.batch_size} x {sampler.num_steps} steps on {device}"
-        + (f", continuing after update {done}" if done else "")
-    )
-    # One line per step of the log, where there is no terminal.
-    with progress(settings.updates, "updates", "train", completed=done, interval=0.0) as bar:
+    with ExitStack() as stack:
+        run = stack.enter_context(
+            open_run(
+                config.out, config, data=config.data, numerics=numerics.facts,
+                resume=config.resume, overwrite=config.overwrite,
+            )
+        )  # fmt: skip
+        checkpoints = list_checkpoints(config.out)
+        done = (step_of(checkpoints[-1]) or 0) if checkpoints else 0
+        records = run.forget_metrics_after(done)
+        parameters = sum(p.numel() for p in model.parameters())
+        print(
+            f"train {config.out}: {parameters:,} parameters, {settings.updates} updates of "
+            f"{settings.batch_size} x {sampler.num_steps} steps on {numerics.device}"
+            + (f", continuing after update {done}" if done else "")
+        )
+        if numerics.changed:
+            print(
+                f"resumed with {'; '.join(numerics.changed)}: results may differ by rounding from "
+                "those of an unbroken run"
+            )
+        # One line per step of the log, where there is no terminal.
+        bar = stack.enter_context(
+            progress(settings.updates, "updates", "train", completed=done, interval=0.0)
+        )
 
         def log(step: int, metrics: dict[str, Any]) -> None:
             run.log(step, metrics)
             shown = {k: v for k, v in metrics.items() if k in SHOWN}
             bar.update(step, **shown)
 
-        return train(model, sampler, settings, run=config.out, log=log, evaluate=evaluate)
+        return train(
+            model, sampler, settings, run=config.out, log=log, evaluate=evaluate,
+            evaluated=max((r["step"] for r in records if "eval_last" in r), default=0),
+        )  # fmt: skip
 
 
 def build_model(

@@ -1,11 +1,17 @@
 """Pictures of learning in context."""
 
+import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fastad.base.outputs import write_picture
+from fastad.errors import UserError
+
+PICTURE_SUFFIXES = (".png", ".pdf", ".svg")
 INK, GRID = "#22313f", "#e6e9ec"
 AD_COLOUR, SOURCE_COLOUR, LEVEL_COLOUR = "#0b6e8a", "#d1733c", "#8a949e"
 
@@ -24,7 +30,7 @@ def plot_returns(
     """Draw return per episode with its interval, beside the source and fixed levels.
 
     Args:
-        path: PNG to write.
+        path: What to write; ends with one of `PICTURE_SUFFIXES`.
         returns: Mean return of each episode, (episodes,).
         interval: (2, episodes).
         source_returns: The source's own mean returns on the same tasks.
@@ -33,16 +39,15 @@ def plot_returns(
         subtitle: How it was measured.
         source_label: Name of the source, with what it knows.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    matplotlib = import_matplotlib()
+    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     episodes = np.arange(1, len(returns) + 1)
     style: dict[Any, Any] = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 11}
-    with plt.rc_context(style):
-        figure, axes = plt.subplots(figsize=(8, 4.8), dpi=150, layout="constrained")
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
+        axes = figure.subplots()
         for name, level in levels.items():
             axes.axhline(level, color=LEVEL_COLOUR, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
             axes.annotate(
@@ -74,6 +79,27 @@ def plot_returns(
         figure.legend(frameon=False, loc="outside lower center", ncols=1, fontsize=9.5)
         figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
         axes.set_title(subtitle, loc="left", fontsize=9.5, color=LEVEL_COLOUR)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-        plt.close(figure)
+        image = io.BytesIO()
+        figure.savefig(image, format=path.suffix[1:].lower())
+    write_picture(path, image.getvalue())
+
+
+def import_matplotlib() -> Any:
+    """Matplotlib, whatever backend the environment names: we draw to files and need none.
+
+    A notebook names its own to every program it starts, which need not have it.
+
+    Raises:
+        UserError: If it cannot be imported.
+    """
+    named = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    except (ImportError, ValueError) as error:
+        raise UserError(
+            f"pictures need matplotlib, which cannot be imported ({error}); reinstall it"
+        ) from error
+    finally:
+        if named is not None:
+            os.environ["MPLBACKEND"] = named
+    return matplotlib

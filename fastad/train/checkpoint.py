@@ -1,8 +1,8 @@
-"""Checkpoints: safetensors and JSON, written atomically; loading executes no code."""
+"""Checkpoints: safetensors and JSON, each held to its digest; loading executes no code."""
 
 import json
-import os
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -10,18 +10,26 @@ from typing import Any, cast
 import torch
 from gymnasium import spaces
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 
-from fastad.base.files import sync_folder
+from fastad.config import from_plain
 from fastad.errors import UserError
 from fastad.model.config import ModelConfig
 from fastad.model.transformer import Transformer
 from fastad.spaces import space_from_json, space_to_json
-from fastad.tracking import CHECKPOINTS
+from fastad.train.checkpoint_folder import (
+    DAMAGED,
+    DESCRIPTION,
+    MODEL,
+    OPTIMIZER,
+    STATE,
+    find_checkpoint,
+    read_checkpoint,
+    way_on,
+    write_checkpoint,
+)
 
-FORMAT_VERSION = 1
-MODEL, DESCRIPTION = "model.safetensors", "model.json"
-OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
+FORMAT_VERSION = 2  # 1: without digests, optimiser states by position
 
 
 def save_checkpoint(
@@ -36,107 +44,87 @@ def save_checkpoint(
     """Write checkpoints/step-XXXXXXXX under `run`; it appears whole or not at all.
 
     Args:
-        run: The run folder.
+        run: The run folder, which nobody else writes to.
         step: Updates done.
         model: Its weights, config and spaces are stored.
         optimizers: Their state is stored, for an exact resume.
         train_seconds: Spent on the updates so far.
         keep: Newest checkpoints that stay.
     """
-    final = _folder(run) / f"step-{step:08d}"
-    part = final.with_name(final.name + ".part")
-    for torn in _folder(run).glob("*.part"):
-        shutil.rmtree(torn)
-    part.mkdir(parents=True)
-    save_file({name: t.contiguous() for name, t in model.state_dict().items()}, part / MODEL)
-    save_file(_optimizer_tensors(optimizers), part / OPTIMIZER)
-    (part / DESCRIPTION).write_text(json.dumps(_describe(model), indent=2))
-    (part / STATE).write_text(json.dumps({"step": step, "train_seconds": train_seconds}))
-    for file in part.iterdir():
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-    shutil.rmtree(final, ignore_errors=True)
-    part.rename(final)
-    sync_folder(final.parent)
-    for old in list_checkpoints(run)[:-keep]:
-        shutil.rmtree(old)
-    return final
-
-
-def list_checkpoints(run: Path) -> list[Path]:
-    """Whole checkpoints of a run, oldest first."""
-    return sorted(p for p in _folder(run).glob("step-*") if not p.name.endswith(".part"))
-
-
-def find_checkpoint(path: Path) -> Path:
-    """The checkpoint at `path`, or the newest of the run folder there.
-
-    Raises:
-        UserError: If there is none.
-    """
-    if (path / DESCRIPTION).is_file():
-        return path
-    if not path.exists():
-        raise UserError(f"run={path} does not exist; train one with `fastad train --out {path}`")
-    found = list_checkpoints(path) if path.is_dir() else []
-    if not found:
-        raise UserError(
-            f"run={path} holds no checkpoint; give a folder that `fastad train` wrote"
-            + (", or continue it with --resume" if (path / "config.yaml").exists() else "")
-        )
-    return found[-1]
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    files = {
+        MODEL: save(weights),
+        OPTIMIZER: save(_optimizer_tensors(model, optimizers)),
+        DESCRIPTION: json.dumps(_describe(model), indent=2).encode(),
+        STATE: json.dumps({"step": step, "train_seconds": train_seconds}).encode(),
+    }
+    return write_checkpoint(run, step, files, keep=keep)
 
 
 def load_model(path: Path) -> Transformer:
     """Rebuild the model of a checkpoint or of a run's newest checkpoint, in evaluation mode.
 
     Raises:
-        UserError: If it is not a fastad checkpoint, or damaged.
+        UserError: If it is not a fastad checkpoint, or damaged; the message names the way on.
     """
     folder = find_checkpoint(path)
-    description = _read_json(folder / DESCRIPTION)
-    version = description.get("format_version")
-    if version != FORMAT_VERSION:
-        raise UserError(
-            f"{folder / DESCRIPTION}: format_version={version}, but this fastad reads "
-            f"{FORMAT_VERSION}; upgrade fastad or train again"
-        )
-    try:
-        model = Transformer(
-            ModelConfig(**description["config"]),
-            space_from_json(description["observation_space"]),
-            cast(spaces.Discrete, space_from_json(description["action_space"])),
-            description["episode_length"],
-            reward_shift=description["reward_shift"],
-            reward_scale=description["reward_scale"],
-        )
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{folder / DESCRIPTION} is not a fastad model: {error!r}") from error
-    _load_weights(model, folder)
+    with _way_on_named(folder):
+        files, _ = read_checkpoint(folder, DESCRIPTION, MODEL)
+        model = _build(_parse_json(files[DESCRIPTION], folder / DESCRIPTION), folder / DESCRIPTION)
+        _load_weights(model, files[MODEL], folder)
     return model.eval()
 
 
 def load_training_state(
     folder: Path, model: Transformer, optimizers: list[torch.optim.Optimizer]
 ) -> tuple[int, float]:
-    """Restore weights and optimiser states in place; returns (updates done, train seconds)."""
-    _load_weights(model, folder)
-    tensors = _read_tensors(folder / OPTIMIZER)
-    for index, optimizer in enumerate(optimizers):
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for name, tensor in tensors.items():
-            owner, parameter, field = name.split(".", 2)
-            if int(owner) == index:
-                state.setdefault(int(parameter), {})[field] = tensor
-        # Groups hold settings only, which the run's own config has already set.
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
-    progress = _read_json(folder / STATE)
-    return int(progress["step"]), float(progress["train_seconds"])
+    """Restore weights and optimiser states in place; returns (updates done, train seconds).
+
+    Raises:
+        UserError: If a file of the checkpoint is damaged; the message names the way on.
+    """
+    with _way_on_named(folder):
+        files, step = read_checkpoint(folder, DESCRIPTION, MODEL, OPTIMIZER, STATE)
+        if step is None:
+            raise UserError(
+                f"{folder} is of a fastad that stored optimiser states by position, which no "
+                "longer fit; it can be rolled out"
+            )
+        _load_weights(model, files[MODEL], folder)
+        tensors = _parse_tensors(files[OPTIMIZER], folder / OPTIMIZER)
+        _restore(model, optimizers, tensors, folder / OPTIMIZER)
+        progress = _parse_json(files[STATE], folder / STATE)
+    return step, float(progress["train_seconds"])
 
 
-def _folder(run: Path) -> Path:
-    return run / CHECKPOINTS
+@contextmanager
+def _way_on_named(folder: Path) -> Iterator[None]:
+    """Let an error about a checkpoint end with what can be done instead."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}; {way_on(folder)}") from error
+
+
+def _build(description: dict[str, Any], file: Path) -> Transformer:
+    """A model of the description that `_describe` gave."""
+    version = description.get("format_version")
+    if version not in (1, FORMAT_VERSION):
+        raise UserError(
+            f"{file}: format_version={version}, but this fastad reads {FORMAT_VERSION}; upgrade "
+            "fastad or train again"
+        )
+    try:
+        return Transformer(
+            from_plain(description["config"], ModelConfig, f"{file}: config"),
+            space_from_json(description["observation_space"]),
+            cast(spaces.Discrete, space_from_json(description["action_space"])),
+            int(description["episode_length"]),
+            reward_shift=float(description["reward_shift"]),
+            reward_scale=float(description["reward_scale"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{file} is not a fastad model: {error!r}") from error
 
 
 def _describe(model: Transformer) -> dict[str, Any]:
@@ -151,38 +139,75 @@ def _describe(model: Transformer) -> dict[str, Any]:
     }
 
 
-def _optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
+def _names(model: Transformer) -> dict[torch.Tensor, str]:
+    return {parameter: name for name, parameter in model.named_parameters()}
+
+
+def _optimizer_tensors(
+    model: Transformer, optimizers: list[torch.optim.Optimizer]
+) -> dict[str, torch.Tensor]:
+    """Optimiser states by "FIELD.PARAMETER", whichever optimiser holds the parameter."""
+    names = _names(model)
     return {
-        f"{index}.{parameter}.{field}": tensor.contiguous()
-        for index, optimizer in enumerate(optimizers)
-        for parameter, fields in optimizer.state_dict()["state"].items()
+        f"{field}.{names[parameter]}": tensor.contiguous()
+        for optimizer in optimizers
+        for parameter, fields in optimizer.state.items()
         for field, tensor in fields.items()
     }
 
 
-def _load_weights(model: Transformer, folder: Path) -> None:
+def _restore(
+    model: Transformer,
+    optimizers: list[torch.optim.Optimizer],
+    tensors: dict[str, torch.Tensor],
+    file: Path,
+) -> None:
+    """Give every optimiser the states of its parameters, found by name.
+
+    Raises:
+        UserError: If there are states of other parameters, or of other shapes.
+    """
+    names = _names(model)
+    kept: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        field, _, name = key.partition(".")
+        kept.setdefault(name, {})[field] = tensor
+    for optimizer in optimizers:
+        owned = [p for group in optimizer.param_groups for p in group["params"]]
+        state = {}
+        for index, parameter in enumerate(owned):
+            fields = kept.pop(names[parameter], {})
+            if any(tensor.shape not in ((), parameter.shape) for tensor in fields.values()):
+                raise UserError(f"{file}: {names[parameter]} has a state of another shape")
+            if fields:
+                state[index] = fields
+        # Groups hold settings only, which the run's own config has already set.
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+    if kept:
+        raise UserError(f"{file} holds the state of {min(kept)}, which this model does not have")
+
+
+def _load_weights(model: Transformer, content: bytes, folder: Path) -> None:
+    tensors = _parse_tensors(content, folder / MODEL)
     try:
-        model.load_state_dict(_read_tensors(folder / MODEL))
+        model.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(f"{folder / MODEL} does not fit its {DESCRIPTION}: {error}") from error
 
 
-def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
+def _parse_tensors(content: bytes, file: Path) -> dict[str, torch.Tensor]:
     try:
-        return load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{file} is missing or damaged ({error}); use another checkpoint"
-        ) from error
+        return load(content)
+    except SafetensorError as error:
+        raise UserError(f"{file} is missing or damaged ({error}); {DAMAGED}") from error
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def _parse_json(content: bytes, file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{file} is missing or damaged ({error}); use another checkpoint"
-        ) from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file} is not a JSON object; use another checkpoint")
-    return content
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file} is missing or damaged ({error}); {DAMAGED}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{file} is not a JSON object; {DAMAGED}")
+    return values

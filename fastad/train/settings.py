@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from fastad.config import check_seed
 from fastad.errors import UserError
 
 
@@ -67,7 +68,7 @@ class TrainSettings:
         self._require("window", self.window is None or self.window >= 1, "at least 1")
         self._require("final_learning_rate", 0 <= self.final_learning_rate <= 1, "in [0, 1]")
         self._require("adam_betas", all(0 <= beta < 1 for beta in self.adam_betas), "in [0, 1)")
-        self._require("seed", 0 <= self.seed < 2**40, "between 0 and 2^40")
+        check_seed(self.seed)
 
     def _require(self, field: str, holds: bool, rule: str) -> None:
         if not holds:

@@ -13,7 +13,8 @@ from torch import Tensor
 from fastad.errors import UserError
 from fastad.interrupt import deferred_interrupt
 from fastad.model.transformer import Transformer
-from fastad.train.checkpoint import list_checkpoints, load_training_state, save_checkpoint
+from fastad.train.checkpoint import load_training_state, save_checkpoint
+from fastad.train.checkpoint_folder import list_checkpoints
 from fastad.train.read_ahead import ReadAhead
 from fastad.train.schedule import learning_rate_factor, make_optimizers, set_learning_rate
 from fastad.train.settings import TrainSettings
@@ -38,6 +39,7 @@ def train(
     run: Path,
     log: Log,
     evaluate: Evaluation | None = None,
+    evaluated: int = 0,
 ) -> float:
     """Fit `model` to the windows of `sampler`, from the newest checkpoint of `run` if any.
 
@@ -52,6 +54,8 @@ def train(
         run: The run folder, where checkpoints are written and resumed from.
         log: Called every `log_every` updates and after every evaluation.
         evaluate: Called with the model in evaluation mode every `eval_every` updates.
+        evaluated: The last update after which an earlier session called it: one that was stopped
+            between its last update and the evaluation owes this one.
 
     Returns:
         Seconds spent on updates, evaluation excluded, over all sessions.
@@ -59,7 +63,7 @@ def train(
     Raises:
         UserError: If a loss or gradient is not finite; the last good checkpoint stays.
     """
-    return _Training(model, sampler, settings, run, log, evaluate).fit()
+    return _Training(model, sampler, settings, run, log, evaluate, evaluated).fit()
 
 
 def imitation_loss(logits: Tensor, batch: Batch, target: str) -> Tensor:
@@ -90,9 +94,10 @@ class _Training:
         run: Path,
         log: Log,
         evaluate: Evaluation | None,
+        evaluated: int,
     ) -> None:
         self.model, self.sampler, self.settings = model, sampler, settings
-        self.run, self.log, self.evaluate = run, log, evaluate
+        self.run, self.log, self.evaluate, self.evaluated = run, log, evaluate, evaluated
         self.device = next(model.parameters()).device
         self.batches = ReadAhead(sampler, self.device, stop=settings.updates)
         self.optimizers = make_optimizers(model, settings)
@@ -112,6 +117,8 @@ class _Training:
         self._note_logged()
         self.clock = time.perf_counter()
         with self._checkpoint_on_interrupt(), self.batches:
+            if self.step > 0:
+                self._evaluate_if_due()
             while self.step < settings.updates:
                 # Its line of the log too: the checkpoint of this update will say it is written.
                 with deferred_interrupt():
@@ -120,8 +127,7 @@ class _Training:
                     if last or self.step % settings.log_every == 0:
                         self._log_updates(norm)
                 # Before the checkpoint: a kill in between repeats the evaluation.
-                if self.evaluate and (last or _due(self.step, settings.eval_every)):
-                    self._evaluate(self.evaluate)
+                self._evaluate_if_due()
                 if last or _due(self.step, settings.checkpoint_every):
                     self._checkpoint()
         return self.seconds
@@ -217,10 +223,15 @@ class _Training:
         )
         self.clock = time.perf_counter()
 
-    def _evaluate(self, evaluate: Evaluation) -> None:
+    def _evaluate_if_due(self) -> None:
+        settings = self.settings
+        is_due = self.step == settings.updates or _due(self.step, settings.eval_every)
+        if self.evaluate is None or not is_due or self.evaluated == self.step:
+            return
         self._check_finite()
         self.model.eval()
-        self.log(self.step, evaluate(self.model))
+        self.log(self.step, self.evaluate(self.model))
+        self.evaluated = self.step
         self.clock = time.perf_counter()
 
     @contextmanager

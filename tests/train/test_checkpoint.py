@@ -5,8 +5,10 @@ import json
 import pytest
 import torch
 
+from fastad.base.files import digest, read_json, write_json
 from fastad.errors import UserError
-from fastad.train.checkpoint import find_checkpoint, list_checkpoints, load_model, save_checkpoint
+from fastad.train.checkpoint import load_model, save_checkpoint
+from fastad.train.checkpoint_folder import find_checkpoint, list_checkpoints
 from fastad.train.schedule import make_optimizers
 from fastad.train.settings import TrainSettings
 
@@ -17,6 +19,15 @@ def saved(tiny_training, tmp_path):
     optimizers = make_optimizers(model, TrainSettings())
     path = save_checkpoint(tmp_path, 7, model, optimizers, train_seconds=1.5)
     return model, optimizers, path
+
+
+def describe(path, description):
+    """Replace model.json as if fastad had written it so."""
+    content = json.dumps(description).encode()
+    (path / "model.json").write_bytes(content)
+    manifest = read_json(path / "manifest.json", fix="")
+    manifest["files"]["model.json"] = {"bytes": len(content), "digest": digest(content)}
+    write_json(path / "manifest.json", manifest, seal=True)
 
 
 def test_a_loaded_model_is_the_saved_one_without_the_dataset(saved, tmp_path):
@@ -66,7 +77,7 @@ def test_weights_of_another_model_are_refused(saved):
     _, _, path = saved
     description = json.loads((path / "model.json").read_text())
     description["config"]["width"] = 32
-    (path / "model.json").write_text(json.dumps(description))
+    describe(path, description)
     with pytest.raises(UserError, match=r"model.safetensors does not fit its model.json"):
         load_model(path)
 
@@ -74,9 +85,9 @@ def test_weights_of_another_model_are_refused(saved):
 def test_a_newer_format_and_a_foreign_description_are_refused(saved):
     _, _, path = saved
     description = json.loads((path / "model.json").read_text())
-    (path / "model.json").write_text(json.dumps(description | {"format_version": 2}))
-    with pytest.raises(UserError, match="format_version=2, but this fastad reads 1; upgrade"):
+    describe(path, description | {"format_version": 3})
+    with pytest.raises(UserError, match="format_version=3, but this fastad reads 2; upgrade"):
         load_model(path)
-    (path / "model.json").write_text(json.dumps({"format_version": 1, "config": {}}))
+    describe(path, {"format_version": 2, "config": {}})
     with pytest.raises(UserError, match="is not a fastad model"):
         load_model(path)

@@ -8,7 +8,8 @@ import torch
 from fastad.errors import UserError
 from fastad.steps import Steps
 from fastad.train import trainer
-from fastad.train.checkpoint import list_checkpoints, load_model
+from fastad.train.checkpoint import load_model
+from fastad.train.checkpoint_folder import list_checkpoints
 from fastad.train.settings import TrainSettings
 from fastad.train.trainer import imitation_loss, train
 from fastad.windows import Batch

@@ -1,0 +1,76 @@
+"""What decides the bits of a training besides its settings: kept in the run, and kept to."""
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastad.attention import check_attention
+from fastad.config import Attention, differences
+from fastad.device import choose_device
+from fastad.model.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """Where and by what a training computes.
+
+    Attributes:
+        device: Of the model.
+        facts: Device, processor, threads, PyTorch and kernels, as plain values.
+        changed: "name: before -> now" for what a resumed run cannot have as it was begun.
+    """
+
+    device: torch.device
+    facts: dict[str, Any]
+    changed: list[str]
+
+
+def settle(
+    model: ModelConfig,
+    *,
+    attention: Attention,
+    device: str,
+    threads: int | None,
+    precision: str,
+    begun: dict[str, Any] | None,
+) -> Numerics:
+    """Choose device, threads and kernels; as a run was begun, where nobody asks otherwise.
+
+    Args:
+        model: Its sizes.
+        attention: Implementation; "auto" takes what the run was begun with.
+        device: Name; see `choose_device`.
+        threads: None takes as many as the run was begun with.
+        precision: "fp32" or "bf16".
+        begun: `facts` of when the run was begun; None for a new one.
+
+    Raises:
+        UserError: If device or kernels cannot be used here; so too if "auto" was something that
+            is not to be had any more.
+    """
+    if begun is not None and threads is None:
+        threads = begun["threads"]
+    chosen = choose_device(device, threads)
+    check_attention(
+        attention, model.head_dim, chosen, precision, dropout=model.attention_dropout
+    )  # fmt: skip
+    facts = {
+        "device": chosen.type,
+        "processor": _processor(chosen),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+    }
+    return Numerics(chosen, facts, [] if begun is None else differences(begun, facts))
+
+
+def _processor(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
