@@ -8,7 +8,7 @@ starts over.
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from fastad.histories.schema import (
     shard_range,
 )
 from fastad.histories.writer import ShardWriter, shard_is_complete
-from fastad.interact import Transition, interact
+from fastad.interact import NoiseLabels, Transition, interact
 from fastad.sources.registry import make_source
 from fastad.tracking import describe_machine
 
@@ -74,6 +74,7 @@ def prepare(
     holdout: Holdout = "task",
     seed: int = 0,
     action_noise: float = 0.0,
+    noise_labels: NoiseLabels = "clean",
     shards: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -96,6 +97,7 @@ def prepare(
         holdout: What is held out, see `split_tasks`.
         seed: Everything random follows from it.
         action_noise: Probability of executing a random action instead of the source's.
+        noise_labels: Whether the stored distribution leaves that noise out, see `NoiseLabels`.
         shards: Files that the histories are spread over, and the unit of parallel work; by
             default one per 1,024 histories. What is collected depends on it.
         resume: Continue the dataset in `out`, if there is one.
@@ -140,6 +142,7 @@ def prepare(
         source_kwargs=source_kwargs,
         source_knows=learner.knows,
         action_noise=action_noise,
+        noise_labels=noise_labels,
         num_train=len(split.train),
         num_validation=len(split.validation),
         num_test=len(split.test),
@@ -227,6 +230,7 @@ def shard_steps(out: Path, info: DatasetInfo, index: int) -> Iterator[int]:
         source_kwargs=info.source_kwargs,
         num_episodes=info.num_steps // info.episode_length,
         action_noise=info.action_noise,
+        noise_labels=cast(NoiseLabels, info.noise_labels),
         streams=np.random.SeedSequence(info.seed, spawn_key=(SHARD_STREAMS, index)),
     )
     with ShardWriter(out, info, index, task_ids=task_ids, seeds=seeds) as writer:
@@ -284,6 +288,7 @@ def _run(
     source_kwargs: dict[str, Any],
     num_episodes: int,
     action_noise: float,
+    noise_labels: NoiseLabels = "clean",
     streams: np.random.SeedSequence,
 ) -> Iterator[Transition]:
     """Blocks of fresh learners' steps; environment, learners and noise have a stream each."""
@@ -302,6 +307,7 @@ def _run(
         block_steps=max(1, STEPS_PER_COMMIT // len(tasks)),
         generator=noise,
         action_noise=action_noise,
+        noise_labels=noise_labels,
     )
 
 

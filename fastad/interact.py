@@ -1,7 +1,7 @@
 """The one loop in which anything acts: source learners and the frozen model alike."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -21,7 +21,12 @@ class Transition(NamedTuple):
     reward: Tensor  # (N,) float32
     terminated: Tensor  # (N,) bool
     truncated: Tensor  # (N,) bool
-    action_probs: Tensor  # (N, A) float32, the agent's own distribution, before any action noise
+    action_probs: Tensor  # (N, A) float32, what to learn from, see `NoiseLabels`
+
+
+# What is learned from a step whose action was noised: the agent's own distribution ("clean"), or
+# the one that the executed action was drawn from, noise included ("executed").
+NoiseLabels = Literal["clean", "executed"]
 
 
 class _Step(NamedTuple):
@@ -65,6 +70,7 @@ def interact(
     block_steps: int,
     generator: torch.Generator,
     action_noise: float = 0.0,
+    noise_labels: NoiseLabels = "clean",
     cuda_graph: bool = False,
 ) -> Iterator[Transition]:
     """Let `agent` act in `env` from a fresh reset and yield what happened, block by block.
@@ -76,7 +82,11 @@ def interact(
         block_steps: Steps per yielded block (the last may be shorter).
         generator: Draws the action noise.
         action_noise: Probability that a uniformly random action is executed instead of the
-            agent's. `action_probs` stays the agent's own clean distribution (arXiv 2312.12275).
+            agent's.
+        noise_labels: Which distribution the blocks hold as `action_probs`, see `NoiseLabels`. The
+            agent is always told the executed action and its own distribution. The code of arXiv
+            2312.12275, which proposed such noise, learns from the executed actions: draws from
+            what "executed" holds.
         cuda_graph: Record a step of agent and environment together and replay it, on a GPU.
 
     Yields:
@@ -94,6 +104,10 @@ def interact(
         next_observation, reward, terminated, truncated = env.step(action)
         transition = Transition(observation, action, reward, terminated, truncated, action_probs)
         agent.observe(transition, env.final_observation)
+        if noise_labels == "executed":
+            # A new tensor: the agent may keep its own.
+            executed = action_probs * (1.0 - action_noise) + action_noise / num_actions
+            transition = transition._replace(action_probs=executed)
         return _Step(next_observation, *transition)
 
     take_step: Callable[[Tensor], _Step] = act_and_observe

@@ -52,7 +52,10 @@ class InContextAgent:
 
     @torch.inference_mode()
     def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Agent.act`; every call takes one step of context."""
+        """See `Agent.act`; every call takes one step of context.
+
+        A greedy agent acts by a distribution with all mass on one action, not by the softmax.
+        """
         # Copies: whoever keeps the steps shall not see them change.
         steps = Steps(
             observation[:, None],
@@ -64,8 +67,10 @@ class InContextAgent:
         logits = self.context.predict(steps)
         self.latest = steps, logits
         probs = logits.softmax(dim=-1)
-        action = probs.argmax(dim=-1) if self.greedy else draw_actions(probs, self.generator)
-        return action, probs
+        if not self.greedy:
+            return draw_actions(probs, self.generator), probs
+        action = probs.argmax(dim=-1)
+        return action, torch.zeros_like(probs).scatter_(1, action[:, None], 1.0)
 
     def observe(self, transition: Transition, final_observation: Tensor) -> None:
         """See `Agent.observe`."""

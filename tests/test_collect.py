@@ -207,6 +207,22 @@ def test_a_dataset_from_before_there_were_validation_tasks_is_continued(tmp_path
     assert contents(tmp_path) == expected
 
 
+def test_the_stored_distribution_leaves_the_action_noise_out_or_not(tmp_path: Path) -> None:
+    # Uniform over some actions: whole in the one, with a tenth of a fifth on all in the other.
+    frontier = SETTINGS | {"source": "frontier", "source_kwargs": {}}
+    for labels in ("clean", "executed"):
+        collect(tmp_path / labels, noise_labels=labels, **frontier)
+        assert HistoryDataset(tmp_path / labels).info.noise_labels == labels
+    names = ("actions.npy", "action_probs.npy")
+    (actions, clean), (same, executed) = (
+        [np.load(tmp_path / labels / "shard-00000" / name) for name in names]
+        for labels in ("clean", "executed")
+    )
+    assert np.array_equal(actions, same)
+    assert (clean == 0).any()
+    np.testing.assert_allclose(executed, 0.9 * clean + 0.02, atol=1e-3)  # stored in 16 bits
+
+
 def test_resuming_where_nothing_is_begins(tmp_path: Path) -> None:
     collect(tmp_path / "new", resume=True, **SETTINGS)
     assert HistoryDataset(tmp_path / "new").complete
@@ -244,6 +260,7 @@ def test_overwriting_spares_a_dataset_that_something_else_lies_in(tmp_path: Path
         ({"shards": 31}, "shards=31 must lie between 1 and num_histories=30"),
         ({"shards": 0}, "shards=0"),
         ({"action_noise": 1.5}, "action_noise=1.5 is no probability"),
+        ({"noise_labels": "executd"}, "unknown noise_labels 'executd'; did you mean 'executed'?"),
         ({"env": "dark-rom"}, "did you mean 'dark-room'"),
         ({"source": "ucb1"}, "cannot learn env 'dark-room'; choose one of: q-learning"),
         ({"env_kwargs": {"sise": 5}}, "did you mean 'size'"),

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -22,14 +24,14 @@ class AlwaysRight:
         self.seen.append((transition, final_observation))
 
 
-def run(num_envs: int = 1, **options: float) -> tuple[AlwaysRight, list[Transition]]:
+def run(num_envs: int = 1, **options: Any) -> tuple[AlwaysRight, list[Transition]]:
     """A room of 5 x 5, start at (2, 2), episodes of 3 steps, the goal at (3, 2)."""
     generator = torch.Generator().manual_seed(0)
     tasks = torch.tensor([[3, 2]]).repeat(num_envs, 1)
     env = DarkRoom(tasks, generator=generator, size=5, episode_length=3)
     agent = AlwaysRight()
     settings = {"num_steps": 7, "block_steps": 3} | options
-    return agent, list(interact(env, agent, generator=generator, **settings))  # type: ignore[arg-type]
+    return agent, list(interact(env, agent, generator=generator, **settings))
 
 
 def test_blocks_are_histories_by_steps_and_the_last_is_shorter() -> None:
@@ -71,6 +73,17 @@ def test_action_noise_changes_actions_and_leaves_the_distribution_clean() -> Non
     assert (blocks[0].action_probs[..., RIGHT] == 1).all()
     # The agent learns from what was executed, not from what it wanted.
     assert torch.equal(agent.seen[0][0].action, blocks[0].action[:, 0])
+
+
+def test_labels_of_executed_actions_are_the_distribution_that_those_are_drawn_from() -> None:
+    agent, blocks = run(20_000, num_steps=3, action_noise=0.5, noise_labels="executed")
+    expected = torch.full((5,), 0.1)
+    expected[RIGHT] = 0.6
+    torch.testing.assert_close(blocks[0].action_probs, expected.expand(20_000, 3, 5))
+    # The labels change, not what happens; the agent is still told its own distribution.
+    _, clean = run(20_000, num_steps=3, action_noise=0.5)
+    assert torch.equal(blocks[0].action, clean[0].action)
+    assert (agent.seen[0][0].action_probs[:, RIGHT] == 1).all()
 
 
 def test_no_action_noise_executes_what_the_agent_wants() -> None:

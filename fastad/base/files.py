@@ -85,21 +85,21 @@ def as_json(value: Any) -> Any:
 
 
 def digest(content: bytes) -> str:
-    """Of a small content; 32 hexadecimal digits."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+    """SHA-256 of a small content; 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def file_digest(
     file: Path, *, fix: str, progress: Callable[[int], None] = lambda num_bytes: None
 ) -> str:
-    """The digest of a file of any size, header and all.
+    """The SHA-256 of a file of any size, header and all.
 
     Args:
         file: A regular file.
         fix: Ends the error message.
         progress: Told of every few megabytes that were read.
     """
-    total, buffer = hashlib.blake2b(digest_size=16), memoryview(bytearray(2**22))
+    total, buffer = hashlib.sha256(), memoryview(bytearray(2**22))
     with open_regular(file, fix=fix) as stream:
         while num_bytes := stream.readinto(buffer):
             total.update(buffer[:num_bytes])

@@ -49,8 +49,12 @@ class CollectConfig:
     holdout: Literal["task", "cell"] = "task"
     """Hold out single tasks, or grid cells: then no train task uses a cell of a held-out task."""
     action_noise: float = 0.0
-    """Probability of executing a random action instead of the source's. The source's own
-    distribution stays the training target, and the model sees more states: 0.05 helps on grids."""
+    """Probability of executing a random action instead of the source's: the model sees more
+    states. 0.05 helps on grids."""
+    noise_labels: Literal["clean", "executed"] = "clean"
+    """Which distribution is stored to learn from, with action_noise. clean: the source's own.
+    executed: that of the executed action, noise included. (train --target sampled learns from
+    the executed action itself, as the code of arXiv 2312.12275 does.)"""
     seed: int = 0
     """Of tasks, split and histories."""
     shards: int | None = None
@@ -85,6 +89,7 @@ def run_collect(config: CollectConfig) -> None:
         holdout=config.holdout,
         seed=config.seed,
         action_noise=config.action_noise,
+        noise_labels=config.noise_labels,
         shards=config.shards,
         resume=config.resume,
         overwrite=config.overwrite,
@@ -152,7 +157,9 @@ def print_summary(out: Path) -> None:
     returns = dataset.returns(histories, max_histories=len(histories)).mean
     tasks = torch.from_numpy(dataset.tasks[dataset.task_ids[histories]])
     env = make_env(info.env, tasks, generator=torch.Generator(), **info.env_kwargs)
-    noise = f" with {info.action_noise:.0%} random actions" if info.action_noise else ""
+    noise = ""
+    if info.action_noise:
+        noise = f" with {info.action_noise:.0%} random actions, labels {info.noise_labels}"
     print(
         f"{out}: {info.num_histories:,} histories of {info.num_steps:,} steps, {info.env} "
         f"learned by {info.source}{noise}; tasks: {info.num_train:,} train, "

@@ -269,6 +269,7 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("", f"source knows: {summary['source_knows']}"))
     if summary["action_noise"] > 0:
         rows.append(("action noise", f"{summary['action_noise']:g} of actions are random"))
+        rows.append(("", f"labels: {summary['noise_labels']}"))
     size = summary["bytes"]
     return [
         *rows,

@@ -239,6 +239,7 @@ def _history_writer(
         source_kwargs={"run": str(config.run), "greedy": config.greedy, "control": config.control},
         source_knows=knows if info.source_knows else "",
         action_noise=0.0,
+        noise_labels="clean",
         num_train=len(tasks.tasks),
         num_validation=len(validation),
         num_test=len(test),

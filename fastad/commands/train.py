@@ -92,6 +92,12 @@ def run_train(config: TrainConfig) -> float:
         raise UserError(
             f"target=policy needs action_probs, which {config.data} lacks; use --target sampled"
         )
+    if settings.target == "sampled" and dataset.info.action_noise > 0:
+        print(
+            f"target=sampled learns from the executed actions, {dataset.info.action_noise:.0%} of "
+            "which are random; --target policy learns from the stored distribution "
+            f"({dataset.info.noise_labels})"
+        )
     if not dataset.complete:
         raise UserError(
             f"data={config.data} holds {dataset.num_histories} whole histories of the planned "

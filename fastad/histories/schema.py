@@ -5,7 +5,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from gymnasium import spaces
@@ -13,6 +13,7 @@ from gymnasium import spaces
 from fastad.base.files import read_json
 from fastad.envs.base import SPLITS, Split
 from fastad.errors import UserError, unknown
+from fastad.interact import NoiseLabels
 from fastad.spaces import space_from_json, space_to_json
 
 SCHEMA_VERSION = 1
@@ -45,6 +46,7 @@ class DatasetInfo:
     fixed_length: bool  # whether every episode lasts exactly `episode_length` steps
     has_action_probs: bool = True
     num_validation: int = 0  # rows of tasks.npy between those of train and test tasks
+    noise_labels: str = "clean"  # whether action_probs leave the action noise out, or "executed"
     versions: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -60,6 +62,8 @@ class DatasetInfo:
                 "num_train=0, num_validation=0 and num_test=0 leave no task; set num_train to 1 "
                 "or more"
             )
+        if self.noise_labels not in get_args(NoiseLabels):
+            raise unknown("noise_labels", self.noise_labels, get_args(NoiseLabels))
         if self.num_shards > self.num_histories:
             raise UserError(
                 f"num_shards={self.num_shards} exceeds num_histories={self.num_histories}; "
