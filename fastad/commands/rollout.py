@@ -111,7 +111,7 @@ def run_rollout(config: RolloutConfig) -> dict[str, Any]:
             on_block=on_block,
         )  # fmt: skip
     figures = figures_of(trial, tasks, kv_cache=config.kv_cache)
-    figures |= {"control": config.control, "split": config.split, "run": str(config.run)}
+    figures |= {"control": config.control, "greedy": config.greedy, "run": str(config.run)}
     picture = _write_figures(config, results, figures)
     print_table(figures, tasks)
     save_picture(picture, figures, tasks)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from fastad.envs.bandits import Bandit
 from fastad.envs.base import BatchedEnv, Split
 from fastad.envs.registry import env_class, make_env
 from fastad.errors import UserError
-from fastad.evaluate.metrics import bandit_regret, bootstrap_interval
+from fastad.evaluate.metrics import bandit_regret, task_means
 from fastad.histories.schema import DatasetInfo
 from fastad.interact import Transition, episode_returns
 from fastad.model.transformer import Transformer
@@ -70,11 +71,15 @@ class TaskSet:
         """Mean over tasks."""
         return self.make_env(self.generator("cpu")).optimal_return().mean().item()
 
-    def baseline(self, source: str | None = None) -> "Trial | None":
+    def baseline(self, source: str | None = None, *, noise: bool = True) -> "Trial | None":
         """The dataset's source, or another, learning these tasks from scratch.
 
         None where the histories came from something that cannot be run again here, such as the
         rollouts of a model.
+
+        Args:
+            source: Another source than the dataset's, without options and action noise.
+            noise: Whether the dataset's source acts with its action noise, as it did there.
         """
         own = source is None
         name = self.info.source if source is None else source
@@ -89,7 +94,7 @@ class TaskSet:
             source=name,
             source_kwargs=self.info.source_kwargs if own else {},
             num_episodes=num_episodes,
-            action_noise=self.info.action_noise if own else 0.0,
+            action_noise=self.info.action_noise if own and noise else 0.0,
             seed=self.seed,
         )
         seconds = time.perf_counter() - began
@@ -106,21 +111,27 @@ class TaskSet:
 
 @dataclass(frozen=True)
 class Trial:
-    """A rollout on a task set, with its interval."""
+    """A rollout on a task set."""
 
     result: RolloutResult
     groups: Tensor
     regret: Tensor | None  # (N,) pseudo-regret over all pulls, bandits only
 
     @property
-    def mean(self) -> Tensor:
-        """Mean return per episode, (episodes,)."""
-        return self.result.returns.mean(dim=0)
+    def task_returns(self) -> np.ndarray:
+        """Every task's mean return per episode, (P, episodes)."""
+        return task_means(self.result.returns, self.groups)
 
     @property
-    def interval(self) -> Any:
-        """95 % bootstrap interval of the mean, (2, episodes)."""
-        return bootstrap_interval(self.result.returns, self.groups)
+    def task_regret(self) -> np.ndarray | None:
+        """Every task's mean regret, (P,)."""
+        return None if self.regret is None else task_means(self.regret, self.groups)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean return per episode over tasks, (episodes,)."""
+        mean: np.ndarray = self.task_returns.mean(axis=0)
+        return mean
 
 
 def try_model(

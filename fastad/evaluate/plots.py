@@ -20,24 +20,23 @@ def plot_returns(
     path: Path,
     *,
     returns: np.ndarray,
-    interval: np.ndarray,
-    source_returns: Sequence[float],
+    interval: np.ndarray | None,
+    sources: Mapping[str, Sequence[float]],
     levels: Mapping[str, float],
     title: str,
     subtitle: str,
-    source_label: str,
 ) -> None:
     """Draw return per episode with its interval, beside the source and fixed levels.
 
     Args:
         path: What to write; ends with one of `PICTURE_SUFFIXES`.
         returns: Mean return of each episode, (episodes,).
-        interval: (2, episodes).
-        source_returns: The source's own mean returns on the same tasks.
+        interval: (2, episodes); None where there is none.
+        sources: The source's own mean returns on the same tasks by label, which says what it
+            knows: as it acted, then without its action noise.
         levels: Horizontal lines by name, e.g. random and optimal.
         title: What is shown, in one sentence.
         subtitle: How it was measured.
-        source_label: Name of the source, with what it knows.
     """
     matplotlib = import_matplotlib()
     from matplotlib.figure import Figure
@@ -59,16 +58,20 @@ def plot_returns(
                 va="center",
                 color=LEVEL_COLOUR,
             )
-        shown = list(source_returns)[: len(returns)]
         marker = "o" if len(returns) <= 30 else None
-        axes.plot(
-            episodes[: len(shown)], shown, color=SOURCE_COLOUR, linewidth=1.6, marker=marker,
-            markersize=4, label=source_label, zorder=2,
-        )  # fmt: skip
-        axes.fill_between(episodes, interval[0], interval[1], color=AD_COLOUR, alpha=0.18, lw=0)
+        for style_of_line, (label, curve) in zip(("-", ":"), sources.items(), strict=False):
+            shown = list(curve)[: len(returns)]
+            axes.plot(
+                episodes[: len(shown)], shown, color=SOURCE_COLOUR, linewidth=1.6, marker=marker,
+                markersize=4, label=label, linestyle=style_of_line, zorder=2,
+            )  # fmt: skip
+        label = "algorithm distillation"
+        if interval is not None:
+            axes.fill_between(episodes, interval[0], interval[1], color=AD_COLOUR, alpha=0.18, lw=0)
+            label += ", 95 % interval"
         axes.plot(
             episodes, returns, color=AD_COLOUR, linewidth=2.4, marker=marker, markersize=5,
-            label="algorithm distillation, 95 % interval", zorder=3,
+            label=label, zorder=3,
         )  # fmt: skip
         axes.set_xlabel("episode in context")
         axes.set_ylabel("return per episode")
