@@ -1,6 +1,6 @@
 """The one seam between the model and the kernels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +19,7 @@ from fastad_kernels import (
 )
 from fastad_kernels.blocks import absorb
 from fastad_kernels.cache import Order
-from fastad_kernels.dispatch import find_implementation, resolve
+from fastad_kernels.dispatch import OPERATIONS, find_implementation, resolve
 from torch import Tensor
 
 from fastad.errors import UserError
@@ -133,7 +133,7 @@ def freeze_blocks(
     """
     weight = blocks[0].query.weight
     like = weight.new_empty(0, shape.dim)
-    if resolve(impl, like) != "native":
+    if resolve(impl, like, operation="decode") != "native":
         return None
     find_implementation("native", like)  # raises where a named one cannot work
     from fastad_kernels.native import NativeBlocks
@@ -166,7 +166,7 @@ def check_attention(
     try:
         if kv_cache:
             # As a rollout's: "auto" tried on another ring would name another choice.
-            name = resolve(_decoder(impl), x)
+            name = resolve(_decoder(impl), x, operation="decode")
             ring = make_ring(name, 1, 1, 1, head_dim, dtype=dtype, device=device)
             with torch.no_grad():
                 decode_attention(x, x, x, ring, window=1, impl=_decoder(impl))
@@ -174,6 +174,70 @@ def check_attention(
             attention(x, x, x, dropout=dropout, impl=impl)
     except ValueError as error:
         raise UserError(f"attention={impl} cannot be used here: {error}") from error
+
+
+def resolve_kernels(
+    impl: Implementation,
+    *,
+    width: int,
+    head_dim: int,
+    device: torch.device,
+    precision: str = "fp32",
+    dropout: float = 0.0,
+) -> dict[str, str]:
+    """What each operation of a model takes on this machine: what a run keeps beside its results.
+
+    Another choice or another library rounds otherwise. So a run that goes on compares this with
+    what it was begun with, or makes it the same by `impose_kernels`.
+
+    Args:
+        impl: As the user asked; "auto" is resolved by what was measured on this machine, which
+            compiles and measures the C++ kernels if that has not been done.
+        width: Features of a token.
+        head_dim: `D`.
+        device: Where the model runs.
+        precision: "fp32" or "bf16".
+        dropout: Of the attention weights.
+
+    Returns:
+        Implementations by operation ("attention", "decode", "projection", "mlp"), and, where one is
+        "native", the digest of the compiled "library".
+    """
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    chosen: dict[str, str] = {}
+    for operation in OPERATIONS:
+        of_heads = operation in ("attention", "decode")
+        x = torch.empty(0, head_dim if of_heads else width, dtype=dtype, device=device)
+        asked = _decoder(impl) if operation == "decode" else impl
+        name = resolve(
+            asked, x, operation=operation, dropout=dropout if operation == "attention" else 0.0
+        )
+        # Linear maps are PyTorch's wherever they are not C++.
+        chosen[operation] = name if of_heads or name == "native" else "sdpa"
+    if "native" in chosen.values():
+        from fastad_kernels import native
+
+        chosen["library"] = native.built().manifest.sha256[:12]
+    return chosen
+
+
+def impose_kernels(chosen: Mapping[str, str]) -> None:
+    """Let "auto" choose on CPUs what `resolve_kernels` gave before, whatever is quicker here.
+
+    For the rest of the process; {} undoes it.
+
+    Raises:
+        UserError: If a choice cannot be taken on this machine, with the reason; nothing has changed
+            then. The library is not imposed: compare it.
+    """
+    from fastad_kernels import native
+
+    try:
+        native.impose(chosen)
+    except ValueError as error:
+        raise UserError(
+            f"attention=auto: the run was begun with other kernels than can be used here; {error}"
+        ) from error
 
 
 def _decoder(impl: Implementation) -> Implementation:

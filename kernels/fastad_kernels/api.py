@@ -8,7 +8,13 @@ from torch import Tensor
 
 from fastad_kernels import checks, reference
 from fastad_kernels.cache import RingCache
-from fastad_kernels.dispatch import IMPLEMENTATIONS, Implementation, choose, find_implementation
+from fastad_kernels.dispatch import (
+    IMPLEMENTATIONS,
+    Implementation,
+    Operation,
+    find_implementation,
+    resolve,
+)
 
 
 def attention(
@@ -206,7 +212,7 @@ def projection(
     checks.check_linear(x, weight, bias, norm=norm, residual=residual)
     rows = (x,) if residual is None else (x, residual)
     function = reference.projection
-    if _takes_rows(impl, (weight, bias, *(norm or ())), rows):
+    if _takes_rows("projection", impl, (weight, bias, *(norm or ())), rows):
         from fastad_kernels.native import projection as native
 
         function = native.projection
@@ -253,19 +259,20 @@ def residual_mlp(
     if out_weight.shape[0] != x.shape[-1]:
         raise ValueError(f"out_weight {tuple(out_weight.shape)} must lead back to {x.shape[-1]}")
     function = reference.residual_mlp
-    if _takes_rows(impl, (*norm, *weights), (x,)):
+    if _takes_rows("mlp", impl, (*norm, *weights), (x,)):
         from fastad_kernels.native import mlp
 
         function = mlp.residual_mlp
     return function(x, *norm, *weights, epsilon)
 
 
-def _takes_rows(impl: str, weights: tuple[Tensor, ...], rows: tuple[Tensor, ...]) -> bool:
+def _takes_rows(
+    operation: Operation, impl: str, weights: tuple[Tensor, ...], rows: tuple[Tensor, ...]
+) -> bool:
     """Whether the C++ kernels shall and can do it."""
     if impl not in IMPLEMENTATIONS:
         raise ValueError(f"impl={impl!r} must be one of {', '.join(IMPLEMENTATIONS)}")
-    name = choose(rows[0])[0] if impl == "auto" else impl
-    if name != "native":
+    if resolve(impl, rows[0], operation=operation) != "native":
         return False
     from fastad_kernels import native
 

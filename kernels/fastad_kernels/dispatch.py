@@ -15,7 +15,9 @@ from torch import Tensor
 from fastad_kernels.cache import RingCache
 
 Implementation = Literal["auto", "triton", "native", "sdpa", "flash", "reference"]
+Operation = Literal["attention", "decode", "projection", "mlp"]
 IMPLEMENTATIONS: tuple[str, ...] = get_args(Implementation)
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 # Known here as well as to the kernels, because whoever asks may not have Triton.
 TRITON_HEAD_DIMS = (16, 32, 64, 128)
@@ -30,10 +32,11 @@ def find_implementation(
     """The module that implements `impl` for queries like `q`.
 
     "auto" takes Triton's kernels on a GPU where Triton is installed and the head dim is one of
-    theirs, our C++ kernels on a CPU for float32 without dropout where a compiler is installed,
-    PyTorch's fused attention everywhere else, and logs each choice once (but not while
-    `torch.compile` traces). A named implementation never falls back. Modules are imported when
-    first asked for: Triton and flash-attn need not be installed.
+    theirs; on a CPU for float32 without dropout our C++ kernels, where a compiler is installed and
+    they were measured to be no slower (`native.choices`); PyTorch's fused attention everywhere
+    else. It logs each choice once (but not while `torch.compile` traces). A named implementation
+    never falls back. Modules are imported when first asked for: Triton and flash-attn need not be
+    installed.
 
     Args:
         impl: One of `IMPLEMENTATIONS`.
@@ -64,29 +67,51 @@ def find_implementation(
     raise ValueError(f"impl={impl!r} must be one of {', '.join(IMPLEMENTATIONS)}")
 
 
-def resolve(impl: str, q: Tensor, *, dropout: float = 0.0, ring: RingCache | None = None) -> str:
+def resolve(
+    impl: str,
+    x: Tensor,
+    *,
+    operation: Operation = "attention",
+    dropout: float = 0.0,
+    ring: RingCache | None = None,
+) -> str:
     """The name of an implementation, where it is "auto" the chosen one's, which is logged once."""
     if impl == "auto":
-        impl, reason = choose(q, dropout=dropout, ring=ring)
+        operation = operation if ring is None else "decode"
+        impl, reason = choose(x, operation=operation, dropout=dropout, ring=ring)
         if not torch.compiler.is_compiling():
-            _log_choice(q.device.type, q.shape[-1], impl, reason)
+            _log_choice(operation, x.device.type, x.shape[-1], impl, reason)
     return impl
 
 
-def choose(q: Tensor, *, dropout: float = 0.0, ring: RingCache | None = None) -> tuple[str, str]:
-    """What "auto" means: the implementation's name, and why."""
-    head_dim = q.shape[-1]
-    if q.device.type == "cuda":
+def choose(
+    x: Tensor,
+    *,
+    operation: Operation = "attention",
+    dropout: float = 0.0,
+    ring: RingCache | None = None,
+) -> tuple[str, str]:
+    """What "auto" means: the implementation's name, and why.
+
+    Args:
+        x: Queries (..., D), or the input (..., width) of a linear map or MLP; their device, dtype
+            and last dimension count.
+        operation: What is done with them.
+        dropout: Of the attention weights.
+        ring: What will be decoded from, if anything.
+    """
+    head_dim = x.shape[-1]
+    if x.device.type == "cuda":
         if not TRITON_IS_INSTALLED:
             return "sdpa", "Triton is not installed"
         if head_dim not in TRITON_HEAD_DIMS:
             return "sdpa", f"Triton's kernels take head dims {_listed(TRITON_HEAD_DIMS)}"
         return "triton", "compiled for this GPU"
-    if q.device.type != "cpu":
-        return "sdpa", f"we have no kernels for {q.device.type}"
+    if x.device.type != "cpu":
+        return "sdpa", f"we have no kernels for {x.device.type}"
     from fastad_kernels import native
 
-    if q.dtype != torch.float32:
+    if x.dtype != torch.float32:
         return "sdpa", "the C++ kernels compute in float32"
     if dropout > 0.0:
         return "sdpa", "the C++ kernels have no dropout"
@@ -95,14 +120,15 @@ def choose(q: Tensor, *, dropout: float = 0.0, ring: RingCache | None = None) ->
         return "sdpa", reason
     if ring is not None and not native.reads(ring):
         return "sdpa", "the ring does not lie in memory as the C++ kernels read it"
-    if ring is not None and torch.is_grad_enabled() and q.requires_grad:
+    if ring is not None and torch.is_grad_enabled() and x.requires_grad:
         return "sdpa", "the C++ kernels compute no gradient in decoding"
-    return "native", "C++ compiled for this CPU"
+    return native.prefer(operation, int(x.shape[-1]))
 
 
 @cache
-def _log_choice(device_type: str, head_dim: int, name: str, reason: str) -> None:
-    _LOGGER.info("attention on %s with head dim %d: %s (%s)", device_type, head_dim, name, reason)
+def _log_choice(operation: str, device_type: str, size: int, name: str, reason: str) -> None:
+    unit = "head dim" if operation in ("attention", "decode") else "width"
+    _LOGGER.info("%s on %s with %s %d: %s (%s)", operation, device_type, unit, size, name, reason)
 
 
 def _import_triton(q: Tensor) -> ModuleType:

@@ -1,23 +1,16 @@
-"""Compiling the C++ kernels: where they are kept, and what is said if it cannot be done."""
+"""Compiling the C++ kernels: what is compiled, tried and kept, and what is said if it fails."""
 
+import json
+import os
 import subprocess
 import sys
 
 import pytest
 import torch
-from fastad_kernels import attention, dispatch
-from fastad_kernels.native import attention_op, build
+from fastad_kernels import attention
+from fastad_kernels.native import attention_op, build, compiler, trial, why_unavailable
 
-
-@pytest.fixture
-def fresh(monkeypatch, tmp_path):
-    """A user without compiled kernels; nothing that is found out here is remembered."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for function in (build.library, build._why_unavailable, dispatch._log_choice):
-        function.cache_clear()
-    yield tmp_path
-    for function in (build.library, build._why_unavailable, dispatch._log_choice):
-        function.cache_clear()
+needs_compiler = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
 
 
 def script(path, text):
@@ -26,85 +19,123 @@ def script(path, text):
     return str(path)
 
 
-def test_kernels_are_compiled_once_and_found_again(fresh, monkeypatch):
-    if build._why_unavailable() is not None:
-        pytest.skip(build._why_unavailable())
-    (compiled,) = (fresh / "fastad").iterdir()
-    build.library.cache_clear()
-    monkeypatch.setattr(build, "_compile", lambda *arguments: pytest.fail("compiled again"))
-    assert build.library()._name == str(compiled)
-
-
-def test_without_a_compiler_auto_says_why_and_takes_pytorchs_kernels(fresh, monkeypatch, caplog):
-    monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setenv("PATH", str(fresh))
+def attend(impl):
     q = torch.zeros(1, 3, 1, 16)
+    return attention(q, q, q, impl=impl)
+
+
+def test_without_a_compiler_auto_says_why_and_takes_pytorchs_kernels(
+    empty_cache, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
     with caplog.at_level("INFO", logger="fastad_kernels"):
-        attention(q, q, q)
+        attend("auto")
     (record,) = caplog.records
-    assert "sdpa (the C++ kernels need a compiler, and g++ is not there" in record.getMessage()
+    said = "sdpa (the C++ kernels need a compiler, and none of g++, clang++, c++ is there"
+    assert said in record.getMessage()
     with pytest.raises(ValueError, match=r"native' cannot be used here: .* apt install g\+\+"):
-        attention(q, q, q, impl="native")
+        attend("native")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('test "$1" = --version || { echo "x.cpp:1: error: no such thing" >&2; exit 1; }',
-         "failed on the C.* error: no such thing"),
-        ('test "$1" = --version || for last; do :; done; test "$1" = --version || echo > "$last"',
-         "cannot be loaded"),
+        ('echo "x.cpp:1: error: no such thing" >&2; exit 1',
+         "failed on the C.* error: no such thing; set CXX to another compiler"),
+        ("exit 0", "made no library; set CXX to another compiler"),
+        ('for last; do :; done; echo > "$last"', "cannot be loaded"),
     ],
 )  # fmt: skip
-def test_a_compiler_that_fails_is_named_with_its_reason(fresh, monkeypatch, text, message):
-    monkeypatch.setenv("CXX", script(fresh / "compiler", text))
-    q = torch.zeros(1, 3, 1, 16)
-    with pytest.raises(ValueError, match=message):
-        attention(q, q, q, impl="native")
-    assert not list((fresh / "fastad").glob("tmp*"))
+def test_a_compiler_that_fails_is_named_with_its_reason(
+    empty_cache, tmp_path, monkeypatch, text, message
+):
+    monkeypatch.setenv("CXX", script(tmp_path / "compiler", text))
+    monkeypatch.delenv("CXXFLAGS", raising=False)
+    with pytest.raises(ValueError, match=message) as caught:
+        attend("native")
+    assert "\n" not in str(caught.value)
+    assert not list(empty_cache.glob("*.so"))
+    assert not list(empty_cache.glob("build-*"))
 
 
-def test_a_named_compiler_that_is_not_there_is_named(fresh, monkeypatch):
+def test_a_named_compiler_that_is_not_there_is_named(empty_cache, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert "CXX=no-such-compiler is not there" in str(build._why_unavailable())
 
 
-def test_a_compiler_may_have_arguments_and_gets_the_users_flags(fresh, monkeypatch):
-    monkeypatch.setenv(
-        "CXX", f"{script(fresh / 'compiler', 'echo $@ >> ' + str(fresh / 'log'))} -a"
-    )
+def test_a_compiler_may_have_arguments_and_gets_the_users_flags(empty_cache, tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    monkeypatch.setenv("CXX", f"{script(tmp_path / 'compiler', f'echo $@ >> {log}')} -a")
     monkeypatch.setenv("CXXFLAGS", "-mtune=generic -b")
     assert build._why_unavailable() is not None  # it compiled nothing
-    called = (fresh / "log").read_text()
-    assert called.startswith("-a --version\n-a -std=c++17")
+    called = log.read_text()
+    assert called.startswith("-a -std=c++17")
     assert "-mtune=generic -b " in called
+    assert called.count("\n") == 1  # nobody asked for its version
 
 
-def test_a_disk_that_is_full_is_a_reason_and_no_crash(fresh, monkeypatch):
-    def mkstemp(**keywords):
-        raise OSError("No space left on device")
+@pytest.mark.parametrize(
+    ("machine", "flag"), [("x86_64", "-march=native"), ("aarch64", "-mcpu=native"), ("riscv64", "")]
+)
+def test_the_processor_is_named_as_its_compilers_take_it(monkeypatch, machine, flag):
+    monkeypatch.setattr(compiler.platform, "machine", lambda: machine)
+    tuning = [x for x in compiler.arguments() if x in ("-march=native", "-mcpu=native")]
+    assert tuning == ([flag] if flag else [])
 
-    monkeypatch.setattr(build.tempfile, "mkstemp", mkstemp)
-    assert "cannot be compiled: No space left" in str(build._why_unavailable())
+
+def test_a_compiler_that_cannot_be_started_is_a_reason_where_native_is_asked_for(
+    empty_cache, monkeypatch
+):
+    def fork(*arguments, **keywords):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setenv("CXX", sys.executable)  # any program that is there
+    monkeypatch.setattr(subprocess, "_fork_exec", fork)
+    with pytest.raises(
+        ValueError, match=r"cannot be compiled: .* Resource temporarily unavailable"
+    ):
+        attend("native")
 
 
-def test_a_home_that_cannot_be_written_is_no_obstacle(fresh, monkeypatch):
-    blocked = fresh / "file"
-    blocked.write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
-    folder = build._cache_folder()
-    assert folder.is_dir()
-    assert blocked not in folder.parents
+@needs_compiler
+def test_flags_that_break_the_kernels_are_refused_with_the_error_they_make(
+    empty_cache, monkeypatch
+):
+    """-Ofast leaves out what infinity and NaN need: attention is wrong by 0.3, silently."""
+    monkeypatch.setenv("CXXFLAGS", "-Ofast")
+    with pytest.raises(ValueError, match=r"compute wrongly as compiled by .*-Ofast.*is off by"):
+        attend("native")
+    assert not list(empty_cache.glob("*.so"))
+    (manifest,) = empty_cache.glob("*.json")
+    assert "is off by" in json.loads(manifest.read_text())["refused"]
+    for function in (build.library, build.built, build._why_unavailable):
+        function.cache_clear()
+    monkeypatch.setattr(compiler, "compile_kernels", lambda *_: pytest.fail("compiled again"))
+    with pytest.raises(ValueError, match="compute wrongly"):
+        attend("native")
+
+
+def test_a_library_that_crashes_is_refused_and_takes_nobody_along(
+    empty_cache, full_cache, monkeypatch
+):
+    """As one for another processor does, by SIGILL."""
+    monkeypatch.setattr(sys, "executable", script(full_cache.parent / "python", "kill -ILL $$"))
+    monkeypatch.setenv("CXXFLAGS", "-march=another")
+    with pytest.raises(
+        build.NativeUnavailableError, match=r"crash \(SIGILL\) when tried; .*-march=another"
+    ):
+        trial.prove(full_cache / "kernels.so")
 
 
 def test_importing_the_package_compiles_nothing(tmp_path):
     code = "import fastad_kernels; import fastad.model.transformer"
-    environment = {"XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
+    environment = {"XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(build._why_unavailable() is not None, reason="no C++ compiler")
+@needs_compiler
 @pytest.mark.parametrize("packed", [False, True])
 def test_the_operators_are_registered_as_pytorch_wants(packed):
     generator = torch.Generator().manual_seed(0)

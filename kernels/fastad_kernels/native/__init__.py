@@ -6,8 +6,10 @@ from fastad_kernels.native.attention import (
     attention_op,
     attention_varlen,
 )
-from fastad_kernels.native.build import NativeUnavailableError, library, why_unavailable
+from fastad_kernels.native.build import built, library, why_unavailable
+from fastad_kernels.native.choices import impose, measured, prefer
 from fastad_kernels.native.common import takes_rows
+from fastad_kernels.native.compiler import NativeUnavailableError
 from fastad_kernels.native.decode import NativeBlocks, decode_attention, reads
 
 __all__ = [
@@ -17,8 +19,12 @@ __all__ = [
     "attention",
     "attention_op",
     "attention_varlen",
+    "built",
     "decode_attention",
+    "impose",
     "library",
+    "measured",
+    "prefer",
     "reads",
     "takes_rows",
     "why_unavailable",

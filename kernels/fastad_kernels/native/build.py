@@ -1,27 +1,21 @@
-"""Compile the C++ kernels on the machine that will run them, once, and load them."""
+"""Compile the C++ kernels on the machine that will run them, once, prove them, and load them."""
 
 import ctypes
 import hashlib
 import logging
 import os
-import platform
-import shlex
-import shutil
-import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-SOURCES = Path(__file__).parent / "src"
-FLAGS = (
-    "-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC",
-    "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off",
-)  # fmt: skip
-DEFAULT_COMPILER = "g++"
+from fastad_kernels.native import compiler, store, trial
+from fastad_kernels.native.compiler import NativeUnavailableError
+
 # Each takes so many pointers, then the number of threads.
 FUNCTIONS = {
     "fastad_attention_forward": 6,
@@ -36,41 +30,59 @@ FUNCTIONS = {
 }
 
 _LOGGER = logging.getLogger(__name__)
+_adopted: Path | None = None
 
 
-class NativeUnavailableError(RuntimeError):
-    """The kernels cannot be compiled or loaded here; the message says why."""
+@dataclass(frozen=True)
+class Built:
+    """A library that passed its check, and where what is known of it is kept."""
+
+    path: Path
+    manifest_path: Path
+    manifest: store.Manifest
 
 
 @cache
 def library() -> ctypes.CDLL:
-    """The compiled kernels, loaded; compiled first if this machine has not done so before.
+    """The compiled kernels, loaded; see `built`."""
+    return load(_adopted or built().path)
 
-    The compiler is $CXX, or g++; $CXXFLAGS are added to its arguments.
+
+@cache
+def built() -> Built:
+    """The kernels compiled for this machine: found, or compiled, checked and kept.
+
+    The compiler is $CXX, or g++ or another usual one; $CXXFLAGS are added to its arguments. What is
+    found is used without starting any process.
 
     Raises:
-        NativeUnavailableError: If there is no compiler, or it fails.
+        NativeUnavailableError: If there is no compiler, it fails, or what it makes is wrong.
     """
     try:
-        return _library()
+        return _find_or_build()
     except OSError as error:
         raise NativeUnavailableError(f"the C++ kernels cannot be compiled: {error}") from error
 
 
-def _library() -> ctypes.CDLL:
-    compiler = _compiler()
-    sources = sorted(SOURCES.iterdir())
-    text = b"".join(source.read_bytes() for source in sources)
-    # A home may be shared by machines with different processors and compilers.
-    identity = (text, " ".join(_flags()), compiler, _version(compiler), _processor())
-    digest = hashlib.sha256("\n".join(map(str, identity)).encode()).hexdigest()[:16]
-    target = _cache_folder() / f"kernels-{digest}.so"
-    if not target.exists():
-        _compile(compiler, [source for source in sources if source.suffix == ".cpp"], target)
+def adopt(path: Path) -> None:
+    """Make `library` the one in a file, as it is: for the process that puts it to the test."""
+    global _adopted
+    _adopted = path
+
+
+def load(path: Path) -> ctypes.CDLL:
+    """Load a library and declare its functions.
+
+    Raises:
+        NativeUnavailableError: If it cannot be loaded.
+    """
     try:
-        loaded = ctypes.CDLL(str(target))
+        loaded = ctypes.CDLL(str(path))
     except OSError as error:
-        raise NativeUnavailableError(f"{target} cannot be loaded: {error}") from error
+        raise NativeUnavailableError(
+            f"the C++ kernels cannot be loaded: {error}; if {path.parent} is mounted noexec, set "
+            "XDG_CACHE_HOME to a folder that is not"
+        ) from error
     for name, num_pointers in FUNCTIONS.items():
         function = getattr(loaded, name)
         function.restype = None
@@ -99,64 +111,89 @@ def _why_unavailable() -> str | None:
     return None
 
 
-def _compiler() -> list[str]:
-    named = os.environ.get("CXX")
-    command = shlex.split(named) if named else [DEFAULT_COMPILER]
-    if command and shutil.which(command[0]) is not None:
-        return command
-    wanted = f"CXX={named}" if named else DEFAULT_COMPILER
-    raise NativeUnavailableError(
-        f"the C++ kernels need a compiler, and {wanted} is not there; "
-        "install one (Debian: apt install g++)"
-    )
+def _find_or_build() -> Built:
+    if os.name != "posix":
+        raise NativeUnavailableError("the C++ kernels are made for Linux and macOS")
+    command = compiler.find_compiler()
+    # A home may be shared by machines with different processors and compilers.
+    purpose = _digest(compiler.describe_purpose())[:16]
+    version = "*" if command is None else _digest(compiler.describe_version(command))[:8]
+    trusted = [folder for folder in store.folders() if _is_trusted(folder)]
+    for folder in trusted:
+        found = _find(folder, f"kernels-{purpose}-{version}.json")
+        if found is not None:
+            return found
+    command = compiler.require_compiler()
+    name = f"kernels-{purpose}-{version}"
+    for folder in trusted:
+        try:
+            store.make_folder(folder)
+        except OSError as error:
+            _LOGGER.info("compiled kernels cannot be kept in %s: %s", folder, error)
+            continue
+        with store.lock(folder / f"{name}.lock"):
+            return _find(folder, f"{name}.json") or _build(folder, name, command)
+    return _build(Path(tempfile.mkdtemp(prefix="fastad-")), name, command)
 
 
-def _flags() -> list[str]:
-    """Ours, then the user's."""
-    return [*FLAGS, *shlex.split(os.environ.get("CXXFLAGS", ""))]
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _version(compiler: list[str]) -> str:
-    return subprocess.run([*compiler, "--version"], capture_output=True, text=True).stdout
-
-
-def _processor() -> str:
-    """What -march=native depends on."""
+def _is_trusted(folder: Path) -> bool:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    kept = ("flags", "Features", "model", "CPU part")
-    return "\n".join(sorted({line for line in lines if line.startswith(kept)}))
+        store.check_folder(folder)
+    except OSError as error:
+        _LOGGER.warning("compiled kernels in %s are not used: %s", folder, error)
+        return False
+    return True
 
 
-def _cache_folder() -> Path:
-    """Where compiled kernels are kept: the user's cache, or else a folder of this process."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = Path(base).expanduser() / "fastad"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-    except (OSError, RuntimeError):  # no home, or not ours to write
-        pass
-    return Path(tempfile.mkdtemp(prefix="fastad-"))
+def _find(folder: Path, pattern: str) -> Built | None:
+    """The newest library whose manifest's name matches and whose bytes are those compiled.
+
+    Raises:
+        NativeUnavailableError: If it was compiled and found wrong: it would be so again.
+    """
+    for path in sorted(folder.glob(pattern), key=lambda p: p.lstat().st_mtime, reverse=True):
+        try:
+            manifest = store.read_manifest(path)
+            if manifest is None:
+                continue
+            _refuse_wrong(manifest, path)
+            content = store.read(folder / manifest.library)
+        except OSError as error:
+            _LOGGER.warning("compiled kernels are not used: %s", error)
+            continue
+        if store.digest(content) == manifest.sha256:
+            return Built(folder / manifest.library, path, manifest)
+        _LOGGER.warning(
+            "%s is not what was compiled (cut off, or changed); it is made anew", manifest.library
+        )
+    return None
 
 
-def _compile(compiler: list[str], sources: list[Path], target: Path) -> None:
-    """Compile into a file beside `target`, which then takes its place: others may do the same."""
-    _LOGGER.info("compiling the C++ kernels for this machine, once; this takes about 10 s")
-    descriptor, partial = tempfile.mkstemp(suffix=".so", dir=target.parent)
-    os.close(descriptor)
-    try:
-        done = subprocess.run(
-            [*compiler, *_flags(), *map(str, sources), "-o", partial],
-            capture_output=True, text=True,
-        )  # fmt: skip
-        if done.returncode != 0:
-            lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
-            reason = next((line for line in lines if "error" in line), lines[-1])
-            raise NativeUnavailableError(f"{compiler[0]} failed on the C++ kernels: {reason}")
-        os.replace(partial, target)
-    finally:
-        Path(partial).unlink(missing_ok=True)
+def _build(folder: Path, name: str, command: list[str]) -> Built:
+    """Compile, try, and put in place; nothing untried ever lies where others would load it."""
+    _LOGGER.info("compiling the C++ kernels for this machine, once; this takes about 15 s")
+    with tempfile.TemporaryDirectory(prefix="build-", dir=folder) as work:
+        fresh = Path(work) / "kernels.so"
+        line = compiler.compile_kernels(command, fresh)
+        content = fresh.read_bytes()
+        refused = trial.prove(fresh)
+    digest = store.digest(content)
+    manifest = store.Manifest(f"{name}-{digest[:16]}.so", digest, line, refused)
+    path = folder / f"{name}.json"
+    if not refused:
+        store.write(folder / manifest.library, content)
+    store.write_manifest(path, manifest)
+    _refuse_wrong(manifest, path)
+    return Built(folder / manifest.library, path, manifest)
+
+
+def _refuse_wrong(manifest: store.Manifest, path: Path) -> None:
+    if manifest.refused:
+        raise NativeUnavailableError(
+            f"the C++ kernels compute wrongly as compiled by `{manifest.command}`: "
+            f"{manifest.refused}; leave out the flags that allow it, or delete {path} to try again"
+        )

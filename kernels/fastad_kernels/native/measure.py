@@ -1,0 +1,152 @@
+"""How quick the C++ kernels are beside PyTorch's own operations, on the machine that runs this."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastad_kernels import reference, sdpa
+from fastad_kernels.blocks import Affine, Block, BlockShape
+from fastad_kernels.cache import RingCache
+from fastad_kernels.native.attention import attention
+from fastad_kernels.native.decode import NativeBlocks
+from fastad_kernels.native.mlp import residual_mlp
+from fastad_kernels.native.projection import projection
+
+# Sweeps over all cases: so many seconds of them, so many at least, and at most.
+SECONDS, MIN_SWEEPS, MAX_SWEEPS = 2.0, 7, 40
+WINDOW = 200
+HEAD_DIMS, WIDTHS = (16, 32, 64, 128), (64, 128, 256)
+NUM_SCORES = 2**20  # of a call of attention, whatever the head dim
+NUM_PRODUCTS = 2**23  # of a linear map's forward pass, whatever the width
+
+Call = Callable[[], object]
+
+
+def measure() -> dict[str, float]:
+    """How many times as fast as PyTorch our kernels are, by case: the operation and its size.
+
+    In training, forward and backward; in decoding, a step of a block. Both sides take turns, sweep
+    after sweep over all cases, and the least time of each counts: whoever else uses the machine
+    can make a call slower, but not quicker.
+    """
+    cases = dict(_cases())
+    least = {name: [math.inf, math.inf] for name in cases}
+    began, sweeps = time.perf_counter(), 0
+    while sweeps < MIN_SWEEPS or (sweeps < MAX_SWEEPS and time.perf_counter() - began < SECONDS):
+        for name, calls in cases.items():
+            for side, call in enumerate(calls):
+                start = time.perf_counter()
+                call()
+                least[name][side] = min(least[name][side], time.perf_counter() - start)
+        sweeps += 1
+    return {name: theirs / ours for name, (ours, theirs) in least.items()}
+
+
+def _cases() -> Iterator[tuple[str, tuple[Call, Call]]]:
+    """Name of a case; ours and PyTorch's."""
+    for dim in HEAD_DIMS:
+        yield f"attention {dim}", _attention(dim)
+    for width in WIDTHS:
+        yield f"projection {width}", _projections(width)
+        yield f"mlp {width}", _mlp(width)
+    for dim in HEAD_DIMS[:2]:
+        yield f"decode {dim}", _decode(dim)
+
+
+def _random(*shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(shape, generator=generator) / math.sqrt(shape[-1])
+
+
+def _training(function: Callable[..., Tensor], inputs: list[Tensor], **settings: Any) -> Call:
+    leaves = [x.clone().requires_grad_() for x in inputs]
+
+    def call() -> None:
+        out = function(*leaves, **settings)
+        torch.autograd.grad(out, leaves, torch.ones_like(out))
+
+    return call
+
+
+def _attention(dim: int) -> tuple[Call, Call]:
+    """Sequences of two windows."""
+    inputs = [_random(NUM_SCORES // (WINDOW * WINDOW * 4), 2 * WINDOW, 4, dim) for _ in range(3)]
+    settings = {
+        "window": WINDOW, "causal": True, "scale": dim**-0.5, "alibi_slopes": None,
+        "dropout": 0.0, "dropout_seed": None,
+    }  # fmt: skip
+    return _training(attention, inputs, **settings), _training(sdpa.attention, inputs, **settings)
+
+
+def _projections(width: int) -> tuple[Call, Call]:
+    """To queries, keys and values, norm first, and from the heads back to the residual."""
+    x, residual = (_random(NUM_PRODUCTS // (width * width), width) for _ in range(2))
+    inward = [_random(3 * width, width), _random(3 * width), _random(width), _random(width)]
+    outward = [_random(width, width), _random(width)]
+
+    def both(project: Callable[..., Tensor]) -> Call:
+        def function(*tensors: Tensor) -> Tensor:
+            x, residual, weight, bias, scale, shift, out_weight, out_bias = tensors
+            norm = scale, shift
+            heads = project(x, weight, bias, norm=norm, residual=None, epsilon=1e-5)
+            attended = heads[:, :width]
+            return project(
+                attended, out_weight, out_bias, norm=None, residual=residual, epsilon=1e-5
+            )
+
+        return _training(function, [x, residual, *inward, *outward])
+
+    return both(projection), both(reference.projection)
+
+
+def _mlp(width: int) -> tuple[Call, Call]:
+    hidden = 4 * width
+    inputs = [
+        _random(NUM_PRODUCTS // (width * width), width), _random(width), _random(width),
+        _random(hidden, width), _random(hidden), _random(width, hidden), _random(width),
+    ]  # fmt: skip
+    ours, theirs = (
+        _training(function, inputs, epsilon=1e-5)
+        for function in (residual_mlp, reference.residual_mlp)
+    )
+    return ours, theirs
+
+
+def _decode(dim: int) -> tuple[Call, Call]:
+    """A step of 16 environments through a block of 4 heads, behind a full window."""
+    width, envs = 4 * dim, 16
+    norm = Affine(torch.ones(width), torch.zeros(width))
+
+    def affine(out: int, size: int) -> Affine:
+        return Affine(_random(out, size), _random(out))
+
+    query, key_value = affine(width, width), affine(2 * width, width)
+    into = Affine(*(torch.cat(pair) for pair in zip(query, key_value, strict=True)))
+    out, mlp_in, mlp_out = affine(width, width), affine(4 * width, width), affine(width, 4 * width)
+    block = Block(norm, query, key_value, out, norm, mlp_in, mlp_out)
+    frozen = NativeBlocks([block], BlockShape(4, 4, dim, dim**-0.5, WINDOW))
+    rings, ring = frozen.make_rings(envs, WINDOW), RingCache(envs, WINDOW, 4, dim)
+    x = _random(envs, 1, width)
+
+    def ours() -> None:
+        with torch.inference_mode():
+            frozen.decode(x, rings)
+
+    def theirs() -> None:
+        with torch.inference_mode():
+            heads = reference.projection(x, *into, norm=norm, residual=None, epsilon=1e-5)
+            q, k, v = heads.unflatten(-1, (3, 4, dim)).unbind(2)
+            attended = sdpa.decode_attention(
+                q, k, v, ring, window=WINDOW, scale=dim**-0.5, alibi_slopes=None, rope=None
+            ).flatten(2)
+            y = reference.projection(attended, *out, norm=None, residual=x, epsilon=1e-5)
+            reference.residual_mlp(y, *norm, *mlp_in, *mlp_out, 1e-5)
+
+    for _ in range(WINDOW):
+        ours()
+        theirs()
+    return ours, theirs

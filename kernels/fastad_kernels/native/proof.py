@@ -1,0 +1,174 @@
+"""A tiny check of every compiled kernel against the reference in float64, once after compiling.
+
+The tests say whether the sources are right. This says whether a compiler and its flags kept them
+so: with -Ofast, for example, comparisons with infinity and NaN are left out, and attention is wrong
+by 0.3.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastad_kernels import alibi_slopes, reference, rope_angles
+from fastad_kernels.blocks import Affine, Block, BlockShape, decode_blocks
+from fastad_kernels.cache import RingCache
+from fastad_kernels.native.attention import attention
+from fastad_kernels.native.decode import NativeBlocks, decode_attention
+from fastad_kernels.native.mlp import residual_mlp
+from fastad_kernels.native.projection import projection
+
+# The tests allow 1.5 times the root-mean-square error of plain PyTorch; a wrong compilation is far
+# beyond, and a right one must not be refused for one unlucky draw.
+FACTOR = 8.0
+
+Results = Sequence[Tensor]
+
+
+def find_error() -> str:
+    """What is wrong with the kernels, in one line, or ""."""
+    for name, actual, plain, exact in _cases():
+        for a, p, e in zip(actual, plain, exact, strict=True):
+            if not torch.equal(a.isfinite(), e.isfinite()):
+                return f"{name} is not finite where it should be, or finite where it should not"
+            size = e.square().mean().sqrt().item()
+            error, allowed = ((x.double() - e).square().mean().sqrt().item() for x in (a, p))
+            allowed = FACTOR * max(allowed, torch.finfo(torch.float32).eps * size)
+            if not error <= allowed:
+                return (
+                    f"{name} is off by {error / size:.1e} of its size, {allowed / size:.1e} allowed"
+                )
+    return ""
+
+
+def _cases() -> Iterator[tuple[str, Results, Results, Results]]:
+    """Name; results of the kernels, of plain PyTorch in float32, and in float64."""
+    yield from _attention()
+    yield from _decoding()
+    yield from _rows()
+    yield from _blocks()
+
+
+def _compare(
+    name: str, ours: Callable[..., Tensor], reference: Callable[..., Tensor], inputs: Results
+) -> tuple[str, Results, Results, Results]:
+    """Outputs and gradients of all inputs."""
+
+    def run(function: Callable[..., Tensor], dtype: torch.dtype) -> Results:
+        leaves = [x.to(dtype, copy=True).requires_grad_() for x in inputs]
+        out = function(*leaves)
+        weights = torch.arange(out.numel(), dtype=dtype).cos().view(out.shape)
+        return out.detach(), *torch.autograd.grad(out, leaves, weights)
+
+    results = run(ours, torch.float32), run(reference, torch.float32), run(reference, torch.float64)
+    return name, *results
+
+
+def _attention() -> Iterator[tuple[str, Results, Results, Results]]:
+    """Edges of the window, queries that see no key, grouped heads, scores far apart."""
+    for queries, keys, window, size in ((75, 75, 33, 1.0), (40, 30, None, 1.0), (75, 140, 50, 9.0)):
+        generator = torch.Generator().manual_seed(queries + keys)
+        inputs = [
+            size * torch.randn(2, tokens, heads, 16, generator=generator)
+            for tokens, heads in ((queries, 4), (keys, 2), (keys, 2))
+        ]
+        settings: dict[str, Any] = {
+            "window": window, "causal": True, "scale": 0.25, "alibi_slopes": alibi_slopes(4),
+            "dropout": 0.0, "dropout_seed": None,
+        }  # fmt: skip
+
+        ours, plain = (partial(f, **settings) for f in (attention, reference.attention))
+        yield _compare("attention", ours, plain, inputs)
+
+
+def _rows() -> Iterator[tuple[str, Results, Results, Results]]:
+    """A linear map with everything beside it, and the MLP."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator) / math.sqrt(shape[-1])
+
+    def bind(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda x, weight, bias, scale, shift, residual: function(
+            x, weight, bias, norm=(scale, shift), residual=residual, epsilon=1e-5
+        )
+
+    inputs = [random(75, 48), random(80, 48), random(80), random(48), random(48), random(75, 80)]
+    yield _compare("a linear map", bind(projection), bind(reference.projection), inputs)
+    inputs = [
+        random(75, 48), random(48), random(48), random(80, 48), random(80), random(48, 80),
+        random(48),
+    ]  # fmt: skip
+    ours, plain = (partial(f, epsilon=1e-5) for f in (residual_mlp, reference.residual_mlp))
+    yield _compare("the MLP", ours, plain, inputs)
+
+
+@torch.no_grad()
+def _decoding() -> Iterator[tuple[str, Results, Results, Results]]:
+    """A ring beyond its wrap, whose unwritten slots hold NaN."""
+    window, capacity, steps, new = 20, 32, 16, 3
+    generator = torch.Generator().manual_seed(0)
+    tokens = [
+        [torch.randn(2, new, heads, 16, generator=generator) for heads in (4, 2, 2)]
+        for _ in range(steps)
+    ]
+    slopes = alibi_slopes(4)
+
+    def run(function: Callable[..., Tensor], dtype: torch.dtype) -> Results:
+        ring = RingCache(2, capacity, 2, 16, dtype=dtype, order="column")
+        ring.keys.fill_(math.nan)
+        ring.values.fill_(math.nan)
+        outs = [
+            function(
+                *(x.to(dtype) for x in qkv), ring, window=window, scale=0.25, alibi_slopes=slopes,
+                rope=None,
+            )
+            for qkv in tokens
+        ]  # fmt: skip
+        return [torch.cat(outs, 1)]
+
+    yield (
+        "decoding", run(decode_attention, torch.float32),
+        run(reference.decode_attention, torch.float32),
+        run(reference.decode_attention, torch.float64),
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def _blocks() -> Iterator[tuple[str, Results, Results, Results]]:
+    """Whole frozen blocks with rotary positions, through a wrap."""
+    width, hidden, steps = 48, 80, 50
+    shape = BlockShape(num_heads=3, num_kv_heads=3, dim=16, scale=0.25, window=20)
+    generator = torch.Generator().manual_seed(0)
+
+    def affine(out: int, size: int) -> Affine:
+        weight = torch.randn(out, size, generator=generator) / math.sqrt(size)
+        return Affine(weight, torch.randn(out, generator=generator))
+
+    norm = Affine(torch.ones(width), torch.zeros(width))
+    weights = [
+        norm, affine(width, width), affine(2 * width, width), affine(width, width), norm,
+        affine(hidden, width), affine(width, hidden),
+    ]  # fmt: skip
+    tokens = [torch.randn(3, 1, width, generator=generator) for _ in range(steps)]
+
+    def run(dtype: torch.dtype) -> Results:
+        block = Block(*(Affine(*(y.to(dtype) for y in affine)) for affine in weights))
+        rings = [RingCache(3, 32, 3, 16, dtype=dtype)]
+        outs = [
+            decode_blocks(
+                x.to(dtype), [block], rings, shape, rope=rope_angles(rings[0].new_positions(1), 16)
+            )
+            for x in tokens
+        ]
+        return [torch.cat(outs, 1)]
+
+    frozen = NativeBlocks([Block(*weights)], shape)
+    rings = frozen.make_rings(3, 32)
+    ours = [
+        frozen.decode(x, rings, rope=rope_angles(rings[0].new_positions(1), 16)) for x in tokens
+    ]
+    yield "a frozen block", [torch.cat(ours, 1)], run(torch.float32), run(torch.float64)
