@@ -6,7 +6,7 @@ starts over.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -56,9 +56,11 @@ def collect(
     Raises:
         UserError: See `prepare`.
     """
-    collect_shards(out, prepare(out, **settings), workers=workers, progress=progress)
+    with prepare(out, **settings) as info:
+        collect_shards(out, info, workers=workers, progress=progress)
 
 
+@contextmanager
 def prepare(
     out: Path,
     *,
@@ -78,8 +80,10 @@ def prepare(
     shards: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
-) -> DatasetInfo:
+) -> Iterator[DatasetInfo]:
     """Check all settings, then begin the dataset or take up the one that is there.
+
+    Within the block this process is the only one that collects into `out`.
 
     Args:
         out: The dataset's folder.
@@ -103,12 +107,13 @@ def prepare(
         resume: Continue the dataset in `out`, if there is one.
         overwrite: Delete the dataset in `out`, if there is one.
 
-    Returns:
-        What was stored as dataset.json.
+    Yields:
+        What is stored as dataset.json.
 
     Raises:
-        UserError: For settings that are not possible, a folder that holds something else, or a
-            resumed dataset with other settings. Nothing has been written or deleted then.
+        UserError: For settings that are not possible, a folder that holds something else, a
+            resumed dataset with other settings, or one that another process collects just now.
+            Nothing has been written or deleted then.
     """
     env_kwargs, source_kwargs = env_kwargs or {}, source_kwargs or {}
     for field, value in (("num_histories", num_histories), ("num_episodes", num_episodes)):
@@ -156,8 +161,8 @@ def prepare(
         versions=describe_machine(),
     )
     columns(info)
-    begin_dataset(out, info, split.all, resume=resume, overwrite=overwrite)
-    return info
+    with begin_dataset(out, info, split.all, resume=resume, overwrite=overwrite):
+        yield info
 
 
 def _default_validation(out: Path, num_test: int, resume: bool) -> int:
@@ -170,7 +175,7 @@ def _default_validation(out: Path, num_test: int, resume: bool) -> int:
 def collect_shards(
     out: Path, info: DatasetInfo, *, workers: int = 1, progress: Progress | None = None
 ) -> None:
-    """Run every shard that is not complete; `out` and `info` come from `prepare`.
+    """Run every shard that is not complete; within `prepare`, which gives `info`.
 
     Args:
         out: The dataset's folder.

@@ -1,22 +1,44 @@
 """Taking possession of the folder that a dataset goes to, and of nothing else."""
 
-import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
 
-from fastad.base.files import as_json
+from fastad.base.files import as_json, temporary
+from fastad.base.locks import LOCK_FILES, folder_lock
+from fastad.base.possession import (
+    delete_own,
+    is_marked,
+    marker_name,
+    refuse_strangers,
+    strangers,
+)
 from fastad.config import differences
 from fastad.errors import UserError
 from fastad.histories.reader import load_info
-from fastad.histories.schema import INFO_FILE, TASKS_FILE, DatasetInfo, shard_path
+from fastad.histories.schema import (
+    INFO_FILE,
+    NOT_SETTINGS,
+    REBUILD,
+    SHARD_FILES,
+    TASKS_FILE,
+    DatasetInfo,
+    shard_path,
+)
 from fastad.histories.writer import create_dataset
 
+MARKER = marker_name("dataset")
 
+
+@contextmanager
 def begin_dataset(
     out: Path, info: DatasetInfo, tasks: Tensor, *, resume: bool, overwrite: bool
-) -> None:
+) -> Iterator[None]:
     """Create a dataset, or make sure that the one that is there may be continued.
+
+    Within the block nobody else collects into it or deletes it: its lock is held.
 
     Args:
         out: Created if missing.
@@ -27,59 +49,88 @@ def begin_dataset(
 
     Raises:
         UserError: If `out` holds a dataset and neither was asked for, a dataset with other
-            settings, or anything else. Nothing has been written or deleted then.
+            settings, or anything else, or if another process collects into it, which is named.
+            Nothing has been written or deleted then.
     """
     if resume and overwrite:
         raise UserError("--resume and --overwrite contradict each other; choose one")
+    _check(out, info, resume=resume, overwrite=overwrite)
+    out.mkdir(parents=True, exist_ok=True)
+    with folder_lock(out):
+        # Whoever held the lock before may have changed everything.
+        _check(out, info, resume=resume, overwrite=overwrite)
+        if overwrite and _is_dataset(out):
+            delete_own(out, "dataset", _is_of(load_info(out)), last=(INFO_FILE, MARKER))
+        create_dataset(out, info, tasks.numpy())
+        yield
+
+
+def _check(out: Path, info: DatasetInfo, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that may not become, or be continued as, this dataset."""
     if out.exists() and not out.is_dir():
         raise UserError(f"out={out} is a file; choose a folder")
-    if (out / INFO_FILE).is_file():
-        if overwrite:
-            _delete(out)
-        elif resume:
-            _check_unchanged(out, info)
-        else:
-            raise UserError(
-                f"out={out} holds a dataset; continue it with --resume, or replace it with "
-                "--overwrite"
-            )
-    elif out.exists() and _strangers(out):
-        raise UserError(f"out={out} is not empty and holds no dataset; choose another folder")
-    create_dataset(out, info, tasks.numpy())
-
-
-def _strangers(out: Path) -> list[str]:
-    """What neither a dataset nor a kill while it was begun leaves in its folder."""
-    ours = (INFO_FILE, TASKS_FILE)
-    return sorted(
-        file.name
-        for file in out.iterdir()
-        if file.name not in ours and not (file.name.endswith(".tmp") and file.name.startswith(ours))
-    )
-
-
-def _delete(out: Path) -> None:
-    """Delete a dataset; its description goes last, so that a kill leaves it recognisable."""
-    info = load_info(out)
-    shards = [shard_path(out, index) for index in range(info.num_shards)]
-    strangers = set(_strangers(out)) - {shard.name for shard in shards}
-    if strangers:
+    if not out.exists():
+        return
+    if not _is_dataset(out):
+        _check_empty(out)
+    elif overwrite:
+        _check_deletable(out)
+    elif resume:
+        _check_unchanged(out, info)
+    else:
         raise UserError(
-            f"out={out} holds more than its dataset ({', '.join(sorted(strangers)[:3])}); "
-            "move that elsewhere or choose another folder"
+            f"out={out} holds a dataset; continue it with --resume, or replace it with --overwrite"
         )
-    for shard in shards:
-        if shard.exists():
-            shutil.rmtree(shard)
-    for name in (TASKS_FILE, INFO_FILE):
-        (out / name).unlink(missing_ok=True)
+
+
+def _check_empty(out: Path) -> None:
+    if strangers(out, _is_of_beginning):
+        if is_marked(out, "dataset"):
+            raise UserError(f"{out / INFO_FILE}: missing; {REBUILD}")
+        raise UserError(f"out={out} is not empty and holds no dataset; choose another folder")
+
+
+def _check_deletable(out: Path) -> None:
+    info = load_info(out)
+    # Before there were markers, the description was all that said whose the folder is.
+    if info.tasks_digest and not is_marked(out, "dataset"):
+        raise UserError(
+            f"out={out} lacks the file {MARKER} that `fastad collect` writes, so it may be a copy "
+            "that something else needs; delete it yourself, or choose another folder"
+        )
+    refuse_strangers(out, "dataset", _is_of(info))
+
+
+def _is_dataset(out: Path) -> bool:
+    return (out / INFO_FILE).exists()
+
+
+def _is_of_beginning(name: str) -> bool:
+    """Whether a file is one that a kill leaves while a dataset is begun, or deleted."""
+    finals = (Path(final) for final in (TASKS_FILE, INFO_FILE, MARKER))
+    return name in (*LOCK_FILES, TASKS_FILE, MARKER, *(temporary(file).name for file in finals))
+
+
+def _is_of(info: DatasetInfo) -> Callable[[str], bool]:
+    """Exactly the names that this dataset's files have, and those of their next contents."""
+    shards = {shard_path("", index).name for index in range(info.num_shards)}
+    inside = {"", *SHARD_FILES, *(temporary(Path(name)).name for name in SHARD_FILES)}
+
+    def is_ours(path: str) -> bool:
+        folder, slash, name = path.partition("/")
+        if slash:
+            return folder in shards and name in inside
+        return path == INFO_FILE or _is_of_beginning(path)
+
+    return is_ours
 
 
 def _check_unchanged(out: Path, info: DatasetInfo) -> None:
     """Versions may differ: finishing a dataset after an upgrade is no new dataset."""
     old, new = (as_json(side.to_json()) for side in (load_info(out), info))
     for side in (old, new):
-        del side["versions"]
+        for name in NOT_SETTINGS:
+            del side[name]
     changed = differences(old, new)
     if changed:
         raise UserError(

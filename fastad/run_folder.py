@@ -6,16 +6,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fastad.base.files import digest, read_json, replace_durably
+from fastad.base.files import as_json, digest, replace_durably
 from fastad.base.locks import folder_lock
 from fastad.base.possession import delete_own, is_marked, mark, marker_name, strangers
 from fastad.config import differences, dump_config, to_plain
 from fastad.errors import UserError, naming
-from fastad.histories.schema import INFO_FILE, TASKS_FILE
+from fastad.histories.reader import load_description
+from fastad.histories.schema import INFO_FILE, NOT_SETTINGS, TASKS_FILE
 from fastad.tracking import (
     CHECKPOINTS,
     CONFIG,
-    DAMAGED,
     DATASET,
     MADE_BY,
     METRICS,
@@ -168,8 +168,12 @@ def _check_continued(path: Path, config: Any, data: Path, resume: bool) -> None:
 
 
 def _description(folder: Path) -> dict[str, Any]:
-    """What makes a dataset what it is, its tasks by their digest."""
-    description = read_json(folder / INFO_FILE, fix=DAMAGED)
-    del description["versions"]
-    description["tasks"] = digest((folder / TASKS_FILE).read_bytes())
-    return description
+    """What makes a dataset what it is, its tasks by their digest.
+
+    Read through the schema: a field that came after the run began has its default on both sides.
+    """
+    info, tasks = load_description(folder)
+    description: dict[str, Any] = as_json(info.to_json())
+    for name in NOT_SETTINGS:
+        del description[name]
+    return description | {"tasks": digest(tasks.tobytes())}

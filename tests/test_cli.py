@@ -164,9 +164,15 @@ def truncate(data):
     file.write_bytes(file.read_bytes()[:-7])
 
 
+def edit_json(file, **changes):
+    """As an older fastad would have written it: without a digest."""
+    values = json.loads(file.read_text())
+    del values["digest"]
+    file.write_text(json.dumps(values | changes))
+
+
 def age(data):
-    file = data / "dataset.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"schema_version": 99}))
+    edit_json(data / "dataset.json", schema_version=99)
 
 
 def empty(data):
@@ -270,8 +276,7 @@ def test_checkpoints_without_their_config_are_never_continued(world, tmp_path, c
 
 def test_an_unfinished_dataset_is_refused_until_it_is_finished(world, tmp_path, capsys):
     data = shutil.copytree(world / "data", tmp_path / "data")
-    meta = data / "shard-00000" / "meta.json"
-    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"committed_steps": 12}))
+    edit_json(data / "shard-00000" / "meta.json", committed_steps=12)
     complaint = fails(capsys, "train", data, "--out", tmp_path / "run", *MODEL)
     assert "finish it with `fastad collect ... --resume`" in complaint
 

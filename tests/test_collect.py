@@ -13,7 +13,7 @@ import fastad.collect
 from fastad.collect import collect, collect_shards, prepare, run_source
 from fastad.errors import UserError
 from fastad.histories.reader import HistoryDataset
-from fastad.histories.schema import DatasetInfo, ShardMeta, shard_path
+from fastad.histories.schema import ShardMeta, shard_path
 from fastad.histories.writer import shard_is_complete
 from fastad.interact import episode_returns
 
@@ -197,10 +197,12 @@ def test_a_dataset_from_before_there_were_validation_tasks_is_continued(tmp_path
     expected = contents(tmp_path)
     file = tmp_path / "dataset.json"
     older = json.loads(file.read_text())
-    del older["num_validation"]
+    del older["num_validation"], older["tasks_digest"], older["digest"]
     file.write_text(json.dumps(older))
     meta = tmp_path / "shard-00002" / "meta.json"
-    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"committed_steps": 6}))
+    unfinished = json.loads(meta.read_text()) | {"committed_steps": 6}
+    del unfinished["digest"]
+    meta.write_text(json.dumps(unfinished))
     collect(tmp_path, resume=True, **SETTINGS)
     assert HistoryDataset(tmp_path).complete
     assert len(HistoryDataset(tmp_path).validation_tasks) == 0
@@ -286,13 +288,16 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 
 def test_zero_workers_are_refused(tmp_path: Path) -> None:
-    info = prepare(tmp_path, **SETTINGS)
-    with pytest.raises(UserError, match="workers=0"):
+    with (
+        prepare(tmp_path, **SETTINGS) as info,
+        pytest.raises(UserError, match="workers=0"),
+    ):
         collect_shards(tmp_path, info, workers=0)
 
 
 def test_the_dataset_says_what_its_source_knows(tmp_path: Path) -> None:
-    info: DatasetInfo = prepare(tmp_path, **SETTINGS | {"source": "frontier", "source_kwargs": {}})
+    with prepare(tmp_path, **SETTINGS | {"source": "frontier", "source_kwargs": {}}) as info:
+        pass
     assert info.source_knows == "the movement rules, not the reward"
 
 

@@ -281,3 +281,12 @@ def test_an_evaluation_that_was_stopped_is_made_up_for(world, tmp_path, monkeypa
     kept = ("step", "loss", "eval_last", "eval_returns")
     one, other = ([{k: r[k] for k in kept if k in r} for r in log] for log in logs)
     assert one == other
+
+
+def test_a_run_is_continued_on_data_from_before_a_field_was_added(world, run, tmp_path):
+    data = shutil.copytree(world / "data", tmp_path / "data")
+    older = json.loads((data / "dataset.json").read_text())
+    del older["digest"], older["tasks_digest"], older["noise_labels"]
+    (data / "dataset.json").write_text(json.dumps(older))
+    more = [*SHORT, "--resume"]
+    assert main(["train", str(data), "--out", str(run), *more]) == 0

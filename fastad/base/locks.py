@@ -26,6 +26,7 @@ RIGHT_FILE = ".fastad-lock-right"  # held while an abandoned HELD_FILE is delete
 LOCK_FILES = (LOCK_FILE, HELD_FILE, RIGHT_FILE)
 MAX_HOLDER_BYTES = 2**12
 POLL = 0.05  # seconds
+WORKER_PATIENCE = 5.0  # seconds in which a worker notices that its parent is gone
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
 from fastad.base.files import read_bytes, replace_durably
-from fastad.base.locks import LOCK_FILES
+from fastad.base.locks import LOCK_FILES, WORKER_PATIENCE, folder_lock
 from fastad.errors import UserError
 
 Kind = Literal["dataset", "run"]
@@ -73,22 +74,40 @@ def delete_own(
         UserError: If anything else lies there; nothing has been deleted then.
         OSError: If something cannot be deleted.
     """
+    refuse_strangers(folder, kind, is_ours)
+    for path, entry in _entries(folder):
+        if path.endswith("/"):
+            _delete_subfolder(folder / path, kind, _within(path, is_ours))
+        elif entry.name not in (*LOCK_FILES, *last):
+            (folder / path).unlink()
+    for name in last:
+        (folder / name).unlink(missing_ok=True)
+
+
+def refuse_strangers(folder: Path, kind: Kind, is_ours: Callable[[str], bool]) -> None:
+    """Make sure that `delete_own` may delete everything in a folder.
+
+    Raises:
+        UserError: If anything lies there that is not fastad's.
+    """
     foreign = strangers(folder, is_ours)
     if foreign:
         raise UserError(
             f"{folder} holds more than its {kind} ({', '.join(foreign[:3])}); move that "
             "elsewhere or choose another folder"
         )
-    for path, entry in _entries(folder):
-        if path.endswith("/"):
-            delete_own(folder / path, kind, _within(path, is_ours))
-            for name in LOCK_FILES:
-                (folder / path / name).unlink(missing_ok=True)
-            (folder / path).rmdir()
-        elif entry.name not in (*LOCK_FILES, *last):
-            (folder / path).unlink()
-    for name in last:
+
+
+def _delete_subfolder(folder: Path, kind: Kind, is_ours: Callable[[str], bool]) -> None:
+    with ExitStack() as stack:
+        # A folder with a lock of its own has a writer of its own: a worker that was orphaned a
+        # moment ago, perhaps.
+        if any((folder / name).exists() for name in LOCK_FILES):
+            stack.enter_context(folder_lock(folder, patience=WORKER_PATIENCE))
+        delete_own(folder, kind, is_ours)
+    for name in LOCK_FILES:
         (folder / name).unlink(missing_ok=True)
+    folder.rmdir()
 
 
 def _entries(folder: Path) -> list[tuple[str, os.DirEntry[str]]]:

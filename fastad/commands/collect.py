@@ -75,7 +75,7 @@ def run_collect(config: CollectConfig) -> None:
 
     if config.workers < 1:
         raise UserError(f"workers={config.workers} is not possible; use 1 or more")
-    info = prepare(
+    with prepare(
         config.out,
         env=config.env,
         source=config.source,
@@ -93,20 +93,19 @@ def run_collect(config: CollectConfig) -> None:
         shards=config.shards,
         resume=config.resume,
         overwrite=config.overwrite,
-    )
-    done = steps_in_complete_shards(config.out, info)
-    total = info.num_histories * info.num_steps
-    if done == total:
-        print(f"collect steps={done} total={total}: already complete")
-        print_summary(config.out)
-        return
-    with progress(total, "steps", "collect", completed=done) as bar:
-        collect_shards(
-            config.out,
-            info,
-            workers=config.workers,
-            progress=lambda done, total: bar.update(done),
-        )
+    ) as info:
+        done = steps_in_complete_shards(config.out, info)
+        total = info.num_histories * info.num_steps
+        if done == total:
+            print(f"collect steps={done} total={total}: already complete")
+        else:
+            with progress(total, "steps", "collect", completed=done) as bar:
+                collect_shards(
+                    config.out,
+                    info,
+                    workers=config.workers,
+                    progress=lambda done, total: bar.update(done),
+                )
     print_summary(config.out)
 
 

@@ -20,6 +20,18 @@ SCHEMA_VERSION = 1
 INFO_FILE = "dataset.json"
 TASKS_FILE = "tasks.npy"
 META_FILE = "meta.json"
+# Fields that may differ between a dataset and its continuation: an upgrade makes no new dataset.
+NOT_SETTINGS = ("versions", "tasks_digest")
+# Every file of a shard: the columns that there may be, and meta.json.
+SHARD_FILES = (
+    META_FILE,
+    "observations.npy",
+    "actions.npy",
+    "rewards.npy",
+    "terminations.npy",
+    "truncations.npy",
+    "action_probs.npy",
+)
 REBUILD = "restore the file from a backup, or delete the dataset and run `fastad collect` again"
 
 
@@ -48,6 +60,8 @@ class DatasetInfo:
     num_validation: int = 0  # rows of tasks.npy between those of train and test tasks
     noise_labels: str = "clean"  # whether action_probs leave the action noise out, or "executed"
     versions: dict[str, Any] = field(default_factory=dict)
+    # Of tasks.npy; "" in a description that is not stored yet, or was before there were digests.
+    tasks_digest: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         counts = ("num_histories", "num_steps", "num_shards", "episode_length")

@@ -1,5 +1,6 @@
 """Writing learning histories so that a kill at any moment loses only the uncommitted tail."""
 
+import dataclasses
 import io
 import os
 from collections.abc import Sequence
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from fastad.base.files import as_json, read_json, replace_durably, write_json
-from fastad.base.locks import folder_lock
+from fastad.base.files import as_json, digest, read_json, replace_durably, write_json
+from fastad.base.locks import WORKER_PATIENCE, folder_lock
+from fastad.base.possession import mark
 from fastad.errors import UserError
 from fastad.histories.schema import (
     INFO_FILE,
     META_FILE,
+    NOT_SETTINGS,
     REBUILD,
     TASKS_FILE,
     Column,
@@ -30,14 +33,11 @@ if TYPE_CHECKING:
     from fastad.interact import Transition
 
 
-LOCK_PATIENCE = 5.0  # seconds
-
-
 def create_dataset(path: str | Path, info: DatasetInfo, tasks: np.ndarray) -> None:
     """Begin a dataset, or confirm that the one at `path` is the same.
 
-    tasks.npy is written before dataset.json, both atomically: a folder with a dataset.json is a
-    dataset. Beginning the same dataset again changes nothing, so a rerun resumes.
+    The marker is written first, then tasks.npy, then dataset.json, all atomically: a folder with a
+    dataset.json is a dataset. Beginning the same dataset again changes nothing, so a rerun resumes.
 
     Args:
         path: Created if missing.
@@ -63,8 +63,10 @@ def create_dataset(path: str | Path, info: DatasetInfo, tasks: np.ndarray) -> No
         return
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, tasks, allow_pickle=False)
+    mark(path, "dataset")
     replace_durably(path / TASKS_FILE, buffer.getvalue())
-    write_json(path / INFO_FILE, info.to_json())
+    described = dataclasses.replace(info, tasks_digest=digest(buffer.getvalue()))
+    write_json(path / INFO_FILE, described.to_json(), seal=True)
 
 
 def shard_is_complete(path: str | Path, info: DatasetInfo, index: int) -> bool:
@@ -123,7 +125,7 @@ class ShardWriter:
     def __enter__(self) -> Self:
         self.shard.mkdir(parents=True, exist_ok=True)
         # The workers of a killed collection need a moment to notice.
-        self._lock.enter_context(folder_lock(self.shard, patience=LOCK_PATIENCE))
+        self._lock.enter_context(folder_lock(self.shard, patience=WORKER_PATIENCE))
         try:
             self._begin()
         except BaseException:
@@ -197,7 +199,7 @@ class ShardWriter:
 
     def _commit(self) -> None:
         meta = ShardMeta(self._task_ids, self._seeds, self.committed_steps, self._attempt)
-        write_json(self.shard / META_FILE, meta.to_json())
+        write_json(self.shard / META_FILE, meta.to_json(), seal=True)
 
     def _create(self, name: str, column: Column) -> "np.memmap[Any, Any]":
         """A new file of full size under a temporary name, then renamed over the old one."""
@@ -255,7 +257,7 @@ def _check_same(path: Path, info: DatasetInfo, tasks: np.ndarray) -> None:
     file = path / INFO_FILE
     stored = DatasetInfo.from_json(read_json(file, fix=REBUILD), file=file).to_json()
     for name, value in info.to_json().items():
-        if name != "versions" and stored[name] != as_json(value):
+        if name not in NOT_SETTINGS and stored[name] != as_json(value):
             raise UserError(
                 f"{file}: field {name!r} is {stored[name]!r}, not {value!r}; choose another "
                 "folder, or delete this one to replace the dataset"

@@ -12,7 +12,9 @@ from fastad.histories.writer import create_dataset
 
 
 def edit_json(file, **changes):
+    """As an older fastad would have written it: without a digest."""
     values = json.loads(file.read_text())
+    del values["digest"]
     file.write_text(json.dumps(values | changes))
 
 

@@ -39,7 +39,7 @@ def test_blocks_come_back_as_they_were_written(begun, make_block):
 
 
 def test_a_shard_has_one_writer_at_a_time(begun, make_block, monkeypatch):
-    monkeypatch.setattr("fastad.histories.writer.LOCK_PATIENCE", 0.1)
+    monkeypatch.setattr("fastad.histories.writer.WORKER_PATIENCE", 0.1)
     path, info = begun
     with open_writer(path, info) as writer:
         with pytest.raises(UserError, match="is being written by another process"):
