@@ -91,7 +91,7 @@ PRESETS = {
     ),
     "dark-room-ucbvi": _preset(
         "dark-room-ucbvi",
-        "Dark Room from a tabula-rasa source, optimistic value iteration",
+        "Dark Room from optimistic value iteration, told only that rules are deterministic",
         collect=replace(
             _DARK_ROOM, source="ucbvi", num_histories=3840, num_episodes=20, action_noise=0.0
         ),

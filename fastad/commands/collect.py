@@ -29,8 +29,9 @@ class CollectConfig:
     """Its options as KEY=VALUE, for example: size=11 episode_length=30."""
     source: str = "frontier"
     """What learns. Bandits: ucb1, epsilon-greedy, thompson. Grids: q-learning, actor-critic,
-    ucbvi (optimistic value iteration), frontier (explores systematically; knows the movement
-    rules, not the reward). Anywhere: random, which never learns."""
+    ucbvi (optimistic value iteration; knows that all is deterministic), frontier (explores
+    systematically; knows the movement rules, not the reward). Anywhere: random, which never
+    learns. What it is told beyond what it experiences stands beside all its results."""
     source_options: tuple[str, ...] = ()
     """Its options as KEY=VALUE, for example: learning_rate=0.5."""
     num_histories: int = 3840

@@ -132,6 +132,8 @@ def run_train(config: TrainConfig) -> float:
             f"{settings.batch_size} x {sampler.num_steps} steps on {numerics.device}"
             + (f", continuing after update {done}" if done else "")
         )
+        if dataset.info.source_knows:
+            print(f"the source {dataset.info.source} knows {dataset.info.source_knows}")
         if numerics.changed:
             print(
                 f"resumed with {'; '.join(numerics.changed)}: results may differ by rounding from "

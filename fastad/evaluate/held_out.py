@@ -19,7 +19,7 @@ from fastad.histories.schema import DatasetInfo
 from fastad.interact import Transition, episode_returns
 from fastad.model.transformer import Transformer
 from fastad.rollout import RolloutResult, rollout
-from fastad.sources.registry import SOURCES
+from fastad.sources.registry import SOURCES, make_source
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,21 @@ class TaskSet:
         """One environment per rollout."""
         rows = self.rows.to(generator.device)
         return make_env(self.info.env, rows, generator=generator, **self.info.env_kwargs)
+
+    @property
+    def source_knows(self) -> str:
+        """What the dataset's source is told beyond what it experiences.
+
+        The source itself is asked where it is at hand: older datasets tell less.
+        """
+        info = self.info
+        if info.source not in SOURCES:
+            return info.source_knows
+        generator = self.generator("cpu")
+        env = make_env(info.env, self.tasks[:1], generator=generator, **info.env_kwargs)
+        return make_source(
+            info.source, env, num_episodes=1, generator=generator, **info.source_kwargs
+        ).knows
 
     def optimal_return(self) -> float:
         """Mean over tasks."""

@@ -31,8 +31,10 @@ def figures_of(trial: Trial, tasks: TaskSet, *, kv_cache: bool) -> dict[str, Any
     speed = "steps_per_second_cached" if kv_cache else "steps_per_second_uncached"
     figures = {
         "env": info.env,
+        "env_options": info.env_kwargs,
         "source": info.source,
-        "source_knows": info.source_knows,
+        "source_options": info.source_kwargs,
+        "source_knows": tasks.source_knows,
         "source_action_noise": info.action_noise,
         "noise_labels": info.noise_labels,
         "returns": returns,

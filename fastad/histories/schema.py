@@ -20,8 +20,9 @@ SCHEMA_VERSION = 1
 INFO_FILE = "dataset.json"
 TASKS_FILE = "tasks.npy"
 META_FILE = "meta.json"
-# Fields that may differ between a dataset and its continuation: an upgrade makes no new dataset.
-NOT_SETTINGS = ("versions", "tasks_digest")
+# Fields that may differ between a dataset and its continuation: an upgrade makes no new dataset,
+# nor do better words for what the source is told.
+NOT_SETTINGS = ("versions", "tasks_digest", "source_knows")
 # Every file of a shard: the columns that there may be, and meta.json.
 SHARD_FILES = (
     META_FILE,

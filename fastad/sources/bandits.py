@@ -75,7 +75,12 @@ class UCB1(BanditRule):
     ) -> None:
         super().__init__(env, num_episodes=num_episodes, generator=generator)
         self.exploration = number("exploration", exploration, low=0.0)
-        self.scale = env.reward_std if isinstance(env, GaussianBandit) else 0.5
+        if isinstance(env, GaussianBandit):
+            self.scale = env.reward_std
+            self.is_told("the standard deviation of the rewards")
+        else:
+            self.scale = 0.5
+            self.is_told("that rewards lie in [0, 1]")
 
     def policy(self) -> Tensor:
         """Uniform over the arms of the highest bound."""
@@ -112,6 +117,7 @@ class EpsilonGreedy(BanditRule):
         decay_fraction: float = 0.6,
     ) -> None:
         super().__init__(env, num_episodes=num_episodes, generator=generator)
+        self.is_told("how many pulls there will be")
         self.final_epsilon = number("final_epsilon", final_epsilon, low=0.0, high=1.0)
         self.decay_fraction = number("decay_fraction", decay_fraction, low=1e-6)
 
@@ -164,11 +170,15 @@ class Thompson(BanditRule):
         if isinstance(env, GaussianBandit):
             # The floor keeps rewards without noise, known after one pull, from dividing by 0.
             self.reward_variance = max(env.reward_std**2, 1e-6)
+            self.is_told("the standard deviation of the rewards")
+            self.is_told("the mean and variance, 1/2 and 1/12, of the arms' means")
             # Measured from the prior mean, so that the squares stay small.
             offset = (2 * middles - 1) * 4 * self.prior_variance**0.5
             self._features = torch.stack((offset, -0.5 * offset**2))
         else:
             self._features = torch.stack((middles.log(), (1 - middles).log()))
+            self.is_told("that rewards are 0 or 1")
+            self.is_told("the prior Beta(1, 1) of the arms' means")
 
     def policy(self) -> Tensor:
         """Probability of each arm to be the best, given the rewards so far."""

@@ -18,8 +18,8 @@ class Source(ABC):
     action was drawn from. Subclasses take their own options as keyword-only arguments.
 
     Args:
-        env: Tells the number of learners, actions and states, the episode length and, to
-            sources that say so in `knows`, the rules.
+        env: Tells the number of learners, actions and states, what space they are in, and what
+            `knows` says.
         num_episodes: The length of the histories, for schedules.
         generator: The only source of randomness, on the environment's device.
 
@@ -29,7 +29,9 @@ class Source(ABC):
 
     name: ClassVar[str]
     # What the source is told beyond what it experiences; shown wherever its results are shown.
-    knows: ClassVar[str] = ""
+    # Where the environment tells it more, constructors add to it. Options are no part of it: they
+    # are the user's, and stand beside the source's name.
+    knows: str = ""
 
     def __init__(self, env: BatchedEnv, *, num_episodes: int, generator: torch.Generator) -> None:
         if num_episodes < 1:
@@ -39,6 +41,10 @@ class Source(ABC):
         self.num_episodes = num_episodes
         self.generator = generator
         self.device = env.device
+
+    def is_told(self, fact: str) -> None:
+        """Add to what the source knows."""
+        self.knows = f"{self.knows}; {fact}" if self.knows else fact
 
     @classmethod
     @abstractmethod

@@ -40,6 +40,9 @@ class TabularSource(Source):
         assert isinstance(env, GridEnv), "make_source checks that the source fits"
         self.num_cells = env.num_states
         self.num_phases = env.num_phases
+        if self.num_phases > 1:
+            often = "once" if self.num_phases == 2 else f"{self.num_phases - 1} times"
+            self.is_told(f"that an episode pays {often} at most")
         self.num_states = self.num_cells * self.num_phases
         self.episode_length = env.episode_length
         self.learners = torch.arange(self.num_learners, device=self.device)

@@ -19,10 +19,10 @@ class UCBVI(TabularSource):
     This is R-MAX (Brafman and Tennenholtz 2002) with a horizon, or what UCBVI (Azar et al. 2017,
     arXiv 1703.05449) comes to where a single visit tells all about (state, action).
 
-    It is told neither the rules nor the reward: it writes down where each (state, action) led
-    and what it paid, and takes what it never tried to be worth `bonus` for every step that is
-    left. Each episode begins with planning to the episode's end; acting looks one step ahead
-    with all that is known by then, uniformly over the best actions.
+    It is told neither the rules nor the reward, only that both are deterministic: it writes down
+    where each (state, action) led and what it paid, and takes what it never tried to be worth
+    `bonus` for every step that is left. Each episode begins with planning to the episode's end;
+    acting looks one step ahead with all that is known by then, uniformly over the best actions.
 
     Args:
         env: A grid world with deterministic rules.
@@ -35,6 +35,7 @@ class UCBVI(TabularSource):
     """
 
     name = "ucbvi"
+    knows = "that rules and rewards are deterministic; how long episodes last"
 
     def __init__(
         self,

@@ -41,7 +41,7 @@ def test_the_summary_tells_returns_knowledge_and_what_is_next(
 def test_a_tabula_rasa_source_claims_no_knowledge(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_collect(CollectConfig(out=tmp_path / "data", source="ucbvi", **SMALL))  # type: ignore[arg-type]
+    run_collect(CollectConfig(out=tmp_path / "data", source="q-learning", **SMALL))  # type: ignore[arg-type]
     assert "knows" not in capsys.readouterr().out
 
 

@@ -28,6 +28,7 @@ def train(data, capsys):
 def test_what_is_looked_at_while_training_is_from_validation_tasks(data, capsys):
     run, said = train(data, capsys)
     assert "no validation tasks" not in said
+    assert "the source frontier knows the movement rules, not the reward" in said
     # Of the room's 8 tasks 2 are for the test and half as many for validation.
     assert main(["rollout", run, "--episodes", "1", "--split", "validation"]) == 0
     assert "1 tasks for validation, never trained on" in capsys.readouterr().out

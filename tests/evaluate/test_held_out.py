@@ -141,6 +141,15 @@ def test_regret_has_an_interval_and_is_compared_with_the_source_s(arms):
     assert difference == pytest.approx(figures["regret"] - figures["source_regret"])
 
 
+def test_what_an_older_dataset_does_not_tell_of_its_source_is_asked_of_the_source(arms, capsys):
+    assert arms.info.source_knows == ""
+    figures = figures_of(try_model(make_model(arms), arms, num_episodes=2), arms, kv_cache=True)
+    print_table(figures, arms)
+    assert "the source ucb1 knows that rewards lie in [0, 1]" in capsys.readouterr().out
+    model = replace(arms.info, source="algorithm-distillation", source_knows="what it was taught")
+    assert replace(arms, info=model).source_knows == "what it was taught"
+
+
 def test_an_empty_split_is_refused_with_the_fix(rooms):
     with pytest.raises(UserError, match="the test split is empty; collect with --num-test-tasks"):
         replace(rooms, tasks=rooms.tasks[:0])

@@ -7,6 +7,7 @@ import torch
 from fastad.envs.grid import GridEnv
 from fastad.envs.registry import make_env
 from fastad.errors import UserError
+from fastad.sources.base import Source
 from fastad.sources.registry import SOURCES, make_source, source_options
 
 BANDIT_RULES = ["ucb1", "epsilon-greedy", "thompson"]
@@ -15,14 +16,14 @@ GRIDS = ["dark-room", "dark-room-hard", "dark-room-permuted", "dark-key-to-door"
 FIELDS = {"dark-room-permuted": 3, "dark-key-to-door": 4}
 
 
-def make(source: str, env: str, **options: Any) -> None:
+def make(source: str, env: str, **options: Any) -> Source:
     generator = torch.Generator().manual_seed(0)
     if env.endswith("bandit"):
         tasks = torch.rand(2, 10, generator=generator)
     else:
         tasks = torch.zeros(2, FIELDS.get(env, 2), dtype=torch.int64)
     batch = make_env(env, tasks, generator=generator)
-    make_source(source, batch, num_episodes=2, generator=generator, **options)
+    return make_source(source, batch, num_episodes=2, generator=generator, **options)
 
 
 def test_an_unknown_source_is_refused_with_the_nearest_name() -> None:
@@ -89,7 +90,49 @@ def test_tabula_rasa_learners_are_told_no_rules(
 
     monkeypatch.setattr(GridEnv, "transitions", told)
     learn("dark-room", source, num_episodes=2)
-    assert SOURCES[source].knows == ""
+
+
+ONCE, TWICE = (f"that an episode pays {often} at most" for often in ("once", "2 times"))
+PRIOR = "; the prior Beta(1, 1) of the arms' means"
+
+
+@pytest.mark.parametrize(
+    ("source", "env", "knows"),
+    [
+        ("ucb1", "gaussian-bandit", "the standard deviation of the rewards"),
+        ("ucb1", "bernoulli-bandit", "that rewards lie in [0, 1]"),
+        ("ucb1", "adversarial-bandit", "that rewards lie in [0, 1]"),
+        ("epsilon-greedy", "gaussian-bandit", "how many pulls there will be"),
+        ("epsilon-greedy", "bernoulli-bandit", "how many pulls there will be"),
+        (
+            "thompson",
+            "gaussian-bandit",
+            "the standard deviation of the rewards; the mean and variance, 1/2 and 1/12, of the "
+            "arms' means",
+        ),
+        ("thompson", "bernoulli-bandit", "that rewards are 0 or 1" + PRIOR),
+        ("thompson", "adversarial-bandit", "that rewards are 0 or 1" + PRIOR),
+        ("q-learning", "dark-room", ""),
+        ("q-learning", "dark-room-hard", ONCE),
+        ("q-learning", "dark-key-to-door", TWICE),
+        ("actor-critic", "dark-room-permuted", ""),
+        ("actor-critic", "dark-key-to-door", TWICE),
+        ("ucbvi", "dark-room", "that rules and rewards are deterministic; how long episodes last"),
+        (
+            "ucbvi",
+            "dark-key-to-door",
+            f"that rules and rewards are deterministic; how long episodes last; {TWICE}",
+        ),
+        ("frontier", "dark-room", "the movement rules, not the reward"),
+        ("frontier", "dark-key-to-door", f"the movement rules, not the reward; {TWICE}"),
+        ("random", "dark-key-to-door", ""),
+        ("random", "gaussian-bandit", ""),
+    ],
+)
+def test_sources_say_what_they_are_told_beyond_what_they_experience(
+    source: str, env: str, knows: str
+) -> None:
+    assert make(source, env).knows == knows
 
 
 @pytest.mark.parametrize("source", GRID_LEARNERS)
