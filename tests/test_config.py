@@ -40,6 +40,21 @@ def test_fields_left_out_keep_their_defaults(tmp_path):
         ("command: collect", "is for `fastad collect`, not `fastad train`"),
         ("- 1", "must hold fields"),
         ("a: [", "is not YAML"),
+        ("model: [1, 2]", r"model=\[1, 2\]: Input should be a dictionary"),
+        ("1: 2", "'1'"),
+        ('"\\e[31mred": 1', r"'\\x1b\[31mred'"),
+        ('out: "\\e[31m"\nmodel: {width: "\\e[2J"}', r"model.width='\\x1b\[2J'"),
+        ("out: \x1b[31m", "is not YAML: unacceptable character"),
+        ("seed: " + 5000 * "9", "is not YAML: Exceeds the limit"),
+        ("data: 2026-99-99", "is not YAML: month must be in 1..12"),
+        ("model: {width: " + 1000 * "x" + "}", r"model.width='x{79}\.\.\.: Input should be"),
+        ("data: " + 300_000 * "x", "is longer than 262,144 bytes; that is no config"),
+        (100_000 * "[", "line 1: nested deeper than 16; no field is"),
+        ("a: " + 50_000 * "{b: ", "line 1: nested deeper than 16; no field is"),
+        (
+            "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]",
+            r"line 2: alias \*a is not read; write the value out",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_file_is_named(tmp_path, content, message):

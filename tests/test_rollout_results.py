@@ -1,0 +1,72 @@
+"""What a rollout leaves: figures first, under names of their own, whatever the rest does."""
+
+import json
+import re
+import time
+
+import pytest
+
+from fastad.cli import main
+from fastad.evaluate import plots
+
+ROOM = ["--env-options", "size=3", "episode_length=4"]
+COLLECT = [*ROOM, "--num-histories", "24", "--num-episodes", "5", "--num-test-tasks", "2"]
+MODEL = ["--width", "16", "--num-layers", "1", "--context", "12", "--updates", "2"]
+
+
+@pytest.fixture
+def run(tmp_path):
+    data, run = tmp_path / "data", tmp_path / "run"
+    assert main(["collect", str(data), *COLLECT]) == 0
+    assert main(["train", str(data), "--out", str(run), *MODEL]) == 0
+    return run
+
+
+def rollout(run, *options):
+    return main(["rollout", str(run), "--episodes", "2", *options])
+
+
+def test_every_rollout_leaves_figures_and_a_picture_with_names_of_their_own(run, monkeypatch):
+    moment = time.gmtime(0)
+    monkeypatch.setattr(time, "gmtime", lambda *_: moment)  # all within one second
+    for options in ([], [], ["--control", "no-reward"], ["--split", "train"]):
+        assert rollout(run, *options) == 0
+    stems = ["19700101-000000-test", "19700101-000000-test-2", "19700101-000000-test-no-reward",
+             "19700101-000000-train"]  # fmt: skip
+    names = sorted(file.name for file in (run / "rollouts").iterdir())
+    assert names == sorted(f"{stem}{suffix}" for stem in stems for suffix in (".json", ".png"))
+    figures = json.loads((run / "rollouts" / f"{stems[2]}.json").read_text())
+    assert (figures["control"], figures["split"], len(figures["returns"])) == (
+        "no-reward",
+        "test",
+        2,
+    )
+
+
+def test_figures_are_on_the_disk_before_the_picture_is_drawn(run, tmp_path, monkeypatch, capsys):
+    def broken(*arguments, **settings):
+        raise OSError(5, "Input/output error", "x.png")
+
+    monkeypatch.setattr(plots, "write_picture", broken)
+    capsys.readouterr()
+    assert rollout(run, "--json", str(tmp_path / "f.json")) == 2
+    assert "Input/output error; the device fails" in capsys.readouterr().err
+    (kept,) = (run / "rollouts").iterdir()
+    assert kept.read_text() == (tmp_path / "f.json").read_text()
+    assert len(json.loads(kept.read_text())["returns"]) == 2
+
+
+def test_a_checkpoint_is_rolled_out_into_its_run(run, capsys):
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    assert main(["rollout", str(checkpoint), "--episodes", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"results: .*run/rollouts/\d{8}-\d{6}-test\.json", shown)
+    assert len(list((run / "rollouts").iterdir())) == 2
+
+
+def test_drawing_leaves_the_plots_of_a_notebook_as_they_are(run):
+    import matplotlib
+
+    matplotlib.use("svg")
+    assert rollout(run) == 0
+    assert matplotlib.get_backend().lower() == "svg"
