@@ -65,6 +65,11 @@ def begin_dataset(
         yield
 
 
+def discard_dataset(out: Path) -> None:
+    """Delete a dataset that was begun within this block and will never be finished."""
+    delete_own(out, "dataset", _is_of(load_info(out)), last=(INFO_FILE, MARKER))
+
+
 def _check(out: Path, info: DatasetInfo, *, resume: bool, overwrite: bool) -> None:
     """Refuse a folder that may not become, or be continued as, this dataset."""
     if out.exists() and not out.is_dir():

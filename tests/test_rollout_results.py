@@ -70,3 +70,30 @@ def test_drawing_leaves_the_plots_of_a_notebook_as_they_are(run):
     matplotlib.use("svg")
     assert rollout(run) == 0
     assert matplotlib.get_backend().lower() == "svg"
+
+
+def test_histories_of_a_stopped_rollout_are_no_dataset_and_the_same_command_goes_again(
+    run, tmp_path, monkeypatch, capsys
+):
+    from fastad.histories.reader import HistoryDataset
+    from fastad.histories.writer import ShardWriter
+
+    out = tmp_path / "histories"
+    original, blocks = ShardWriter.append, []
+
+    def stop_at_the_second(self, block):
+        blocks.append(None)
+        if len(blocks) == 2:
+            raise KeyboardInterrupt
+        original(self, block)
+
+    monkeypatch.setattr(ShardWriter, "append", stop_at_the_second)
+    command = ["rollout", str(run), "--episodes", "3", "--save-histories", str(out)]
+    assert main(command) == 130
+    assert "start again with: fastad rollout" in capsys.readouterr().err
+    assert not (out / "dataset.json").exists()
+    assert main(command) == 0
+    assert HistoryDataset(out).complete
+    (out / "mine.txt").write_text("precious")
+    assert main(command) == 2
+    assert "exists; choose a folder that does not" in capsys.readouterr().err

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,8 +13,6 @@ from fastad.config import Attention, check_seed
 from fastad.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fastad.evaluate.held_out import TaskSet
     from fastad.histories.schema import DatasetInfo
     from fastad.histories.writer import ShardWriter
@@ -102,7 +101,8 @@ def run_rollout(config: RolloutConfig) -> dict[str, Any]:
             bar.advance(block.reward.numel())
             if config.save_histories is not None:
                 # Begun with the first block: a rollout that cannot start leaves no dataset.
-                writer = writer or _history_writer(stack, config, info, tasks, episodes)
+                if writer is None:
+                    writer = stack.enter_context(_history_writer(config, info, tasks, episodes))
                 writer.append(block)
 
         trial = try_model(
@@ -136,10 +136,7 @@ def _check_outputs(config: RolloutConfig) -> Path | None:
     if config.json is not None:
         check_output("json", config.json)
     if config.save_histories is not None:
-        if config.save_histories.exists():
-            raise UserError(
-                f"save_histories={config.save_histories} exists; choose a folder that does not"
-            )
+        _check_unused(config.save_histories)
         check_folder(f"save_histories={config.save_histories}", config.save_histories)
     results = run_folder(find_checkpoint(config.run)) / ROLLOUTS
     try:
@@ -150,6 +147,14 @@ def _check_outputs(config: RolloutConfig) -> Path | None:
         print(f"the run keeps no results ({error}); they go to {config.json}")
         return None
     return results
+
+
+def _check_unused(folder: Path) -> None:
+    """Refuse a place for histories where anything lies, but for the lock of a stopped rollout."""
+    from fastad.base.possession import strangers
+
+    if folder.exists() and (not folder.is_dir() or strangers(folder, lambda name: False)):
+        raise UserError(f"save_histories={folder} exists; choose a folder that does not")
 
 
 def _write_figures(config: RolloutConfig, results: Path | None, figures: dict[str, Any]) -> Path:
@@ -210,20 +215,22 @@ def load_task_set(config: RolloutConfig) -> tuple[DatasetInfo, TaskSet]:
     return info, TaskSet(info, torch.from_numpy(chosen), repeats, config.seed, config.split)
 
 
+@contextmanager
 def _history_writer(
-    stack: ExitStack, config: RolloutConfig, info: DatasetInfo, tasks: TaskSet, episodes: int
-) -> ShardWriter:
-    """Open a dataset for the rollouts, in the same store as the sources'.
+    config: RolloutConfig, info: DatasetInfo, tasks: TaskSet, episodes: int
+) -> Iterator[ShardWriter]:
+    """A dataset for the rollouts, in the same store as the sources'; gone if they are not finished.
 
     The tasks rolled out become its train tasks. Its test tasks are still the test tasks or,
     where those were rolled out, the train tasks; its validation tasks stay, unless rolled out.
     """
     from dataclasses import replace
 
-    import numpy as np
+    import torch
 
+    from fastad.dataset_folder import begin_dataset, discard_dataset
     from fastad.histories.reader import load_description
-    from fastad.histories.writer import ShardWriter, create_dataset
+    from fastad.histories.writer import ShardWriter
     from fastad.tracking import DATASET, describe_machine
 
     assert config.save_histories is not None
@@ -249,10 +256,13 @@ def _history_writer(
         num_shards=1,
         versions=describe_machine(),
     )
-    rows = np.concatenate([tasks.tasks.numpy(), validation, test])
-    create_dataset(config.save_histories, rollouts, rows)
-    groups: Tensor = tasks.groups
-    seeds = [config.seed] * len(groups)
-    return stack.enter_context(
-        ShardWriter(config.save_histories, rollouts, 0, task_ids=groups.tolist(), seeds=seeds)
-    )
+    rows = torch.cat([tasks.tasks, torch.from_numpy(validation), torch.from_numpy(test)])
+    groups, seeds = tasks.groups.tolist(), [config.seed] * len(tasks.groups)
+    out = config.save_histories
+    with begin_dataset(out, rollouts, rows, resume=False, overwrite=False):
+        try:
+            with ShardWriter(out, rollouts, 0, task_ids=groups, seeds=seeds) as writer:
+                yield writer
+        except BaseException:
+            discard_dataset(out)  # nobody could continue it
+            raise

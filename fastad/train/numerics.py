@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fastad.attention import check_attention
+from fastad.attention import check_attention, impose_kernels, resolve_kernels
 from fastad.config import Attention, differences
 from fastad.device import choose_device
 from fastad.model.config import ModelConfig
@@ -54,8 +54,15 @@ def settle(
     if begun is not None and threads is None:
         threads = begun["threads"]
     chosen = choose_device(device, threads)
+    if chosen.type == "cpu":
+        as_begun = attention == "auto" and begun is not None and begun["device"] == "cpu"
+        impose_kernels(begun["kernels"] if begun is not None and as_begun else {})
     check_attention(
         attention, model.head_dim, chosen, precision, dropout=model.attention_dropout
+    )  # fmt: skip
+    kernels = resolve_kernels(
+        attention, width=model.width, head_dim=model.head_dim, device=chosen,
+        precision=precision, dropout=model.attention_dropout,
     )  # fmt: skip
     facts = {
         "device": chosen.type,
@@ -63,6 +70,7 @@ def settle(
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "instructions": torch.backends.cpu.get_cpu_capability(),
+        "kernels": kernels,
     }
     return Numerics(chosen, facts, [] if begun is None else differences(begun, facts))
 
