@@ -10,7 +10,7 @@ small_torch = $(if $(and $(TORCH_INDEX),$(filter Linux,$(shell uname -s))),$(if 
 	&& echo --extra-index-url '$(TORCH_INDEX)')))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test oldest slow bench budgets lint types check install clean
+.PHONY: help demo test oldest slow faults bench budgets lint types check install clean
 .DEFAULT_GOAL := help
 
 help:  ## show what can be made
@@ -27,6 +27,10 @@ oldest: .venv-oldest/dev  ## run the kernels' tests on the oldest Triton support
 
 slow: .venv/dev  ## run the long experiments (about an hour)
 	$(BIN)/python -m pytest -q -m slow
+
+faults: .venv/dev  ## kill collect and train 200 times each, flip 500 bits: nothing may be lost
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.kills
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.flips
 
 bench: .venv/bench  ## measure fastad beside its peers, and rewrite the README's section
 	$(BIN)/fastad bench --out benchmarks/results
