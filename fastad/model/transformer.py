@@ -184,6 +184,15 @@ class Transformer(nn.Module):
         logits: Tensor = self.head(self.final_norm(x))
         return logits
 
+    def matrix_names(self) -> list[str]:
+        """Parameters that map tokens to tokens: what an optimiser of matrices, as Muon, is for.
+
+        What leads into the blocks and out of them is not: those rows stand for themselves.
+        """
+        linear = (module for module in self.blocks.modules() if isinstance(module, nn.Linear))
+        weights = {id(module.weight) for module in linear}
+        return [name for name, parameter in self.named_parameters() if id(parameter) in weights]
+
     def freeze(self) -> FrozenBlocks | None:
         """The blocks as one kernel for the cached step, for as long as no weight changes.
 

@@ -3,8 +3,9 @@
 import math
 
 import torch
-from torch import nn
 
+from fastad.model.transformer import Transformer
+from fastad.train.muon import Muon
 from fastad.train.settings import TrainSettings
 
 
@@ -23,22 +24,19 @@ def learning_rate_factor(update: int, settings: TrainSettings) -> float:
     return settings.final_learning_rate + (1.0 - settings.final_learning_rate) * left
 
 
-def make_optimizers(model: nn.Module, settings: TrainSettings) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: Transformer, settings: TrainSettings) -> list[torch.optim.Optimizer]:
     """Build the optimisers; groups keep their peak rate as "peak".
 
-    Muon (Jordan et al. 2024) takes the matrices of the blocks; embeddings, the head, norms and
-    biases go to AdamW, as its authors advise.
+    Muon takes the matrices that the model names; the rest go to AdamW, as its authors advise.
     """
+    chosen = set(model.matrix_names())
     named = list(model.named_parameters())
-    matrices = [p for name, p in named if p.ndim == 2 and name.startswith("blocks.")]
-    chosen = set(map(id, matrices))
-    rest = [p for _, p in named if id(p) not in chosen]
+    matrices = [p for name, p in named if name in chosen]
+    rest = [p for name, p in named if name not in chosen]
     optimizers: list[torch.optim.Optimizer] = []
     groups = [{"params": rest, "weight_decay": 0.0}]
     if settings.optimizer == "muon":
-        muon = torch.optim.Muon(
-            matrices, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay
-        )
+        muon = Muon(matrices, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay)
         optimizers.append(muon)
     else:
         groups.append({"params": matrices, "weight_decay": settings.weight_decay})

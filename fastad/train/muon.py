@@ -1,0 +1,80 @@
+"""Muon for many small matrices: PyTorch's on GPUs, in float32 and in batches on CPUs."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Muon(torch.optim.Muon):
+    """Muon (Jordan et al. 2024) as `torch.optim.Muon` has it, quick on every processor.
+
+    PyTorch orthogonalises in bfloat16, one matrix after the other. Processors without bfloat16
+    instructions emulate it, which took half of the training time there; and an AD model has a
+    dozen matrices of two shapes, too small to be worth a call each. On CPUs the same iteration
+    runs in float32, on all matrices of a shape at once. Rules, defaults and state are PyTorch's.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update the matrices that have a gradient, in place; see `torch.optim.Optimizer.step`."""
+        matrices = [p for group in self.param_groups for p in group["params"]]
+        if any(p.device.type != "cpu" for p in matrices):
+            return super().step(closure)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            self._update(group, [p for p in group["params"] if p.grad is not None])
+        return loss
+
+    def _update(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        momentum, lr = group["momentum"], float(group["lr"])
+        same_shape: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for p in params:
+            assert p.grad is not None
+            state = self.state[p]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(p.grad)
+            buffer = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
+            direction = p.grad.lerp(buffer, momentum) if group["nesterov"] else buffer
+            # A matrix and its transpose have the same iteration: keep the smaller Gram matrix.
+            wide = direction.T if p.shape[0] > p.shape[1] else direction
+            same_shape[tuple(wide.shape)].append((p, wide))
+        for pairs in same_shape.values():
+            stacked = orthogonalise(
+                torch.stack([wide for _, wide in pairs]),
+                group["ns_coefficients"], steps=group["ns_steps"], epsilon=group["eps"],
+            )  # fmt: skip
+            for (p, _), wide in zip(pairs, stacked, strict=True):
+                rows, columns = p.shape
+                p.mul_(1 - lr * group["weight_decay"])
+                p.add_(
+                    wide.T if rows > columns else wide, alpha=-lr * max(1.0, rows / columns) ** 0.5
+                )
+
+
+def orthogonalise(
+    matrices: Tensor, coefficients: tuple[float, float, float], *, steps: int, epsilon: float
+) -> Tensor:
+    """Bring all singular values near 1, by a quintic Newton-Schulz iteration.
+
+    Args:
+        matrices: (N, rows, columns), no more rows than columns.
+        coefficients: Of X, (X X^T) X and (X X^T)^2 X.
+        steps: Iterations.
+        epsilon: Smallest norm that a matrix is divided by.
+
+    Returns:
+        (N, rows, columns).
+    """
+    linear, cubic, quintic = coefficients
+    x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=epsilon)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=cubic, alpha=quintic), x,
+                          beta=linear)  # fmt: skip
+    return x
