@@ -144,7 +144,10 @@ def _is_trusted(folder: Path) -> bool:
     try:
         store.check_folder(folder)
     except OSError as error:
-        _LOGGER.warning("compiled kernels in %s are not used: %s", folder, error)
+        _LOGGER.warning(
+            "compiled kernels in %s are not used: %s; XDG_CACHE_HOME names another place",
+            folder, error,
+        )  # fmt: skip
         return False
     return True
 

@@ -76,7 +76,8 @@ def measured() -> dict[str, float]:
 def _ratios() -> tuple[dict[str, float], str]:
     """By case, from the manifest or measured now; and without any, why."""
     found = build.built()
-    where = f"torch {torch.__version__}, {torch.get_num_threads()} threads"
+    capability = torch.backends.cpu.get_cpu_capability()
+    where = f"torch {torch.__version__} {capability}, {torch.get_num_threads()} threads"
     if where in found.manifest.ratios:
         return found.manifest.ratios[where], ""
     try:

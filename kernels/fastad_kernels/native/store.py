@@ -71,7 +71,7 @@ def check_folder(folder: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISDIR(info.st_mode):
-        raise UntrustedError(f"{folder} is not a folder; move it away")
+        raise UntrustedError(f"{folder} is not a folder")
     _check_owner(folder, info)
 
 
@@ -94,9 +94,9 @@ def read(path: Path) -> bytes:
 
 def _check_owner(path: Path, info: os.stat_result) -> None:
     if info.st_uid not in (os.geteuid(), 0):
-        raise UntrustedError(f"{path} belongs to another user (uid {info.st_uid}); remove it")
+        raise UntrustedError(f"{path} belongs to another user (uid {info.st_uid})")
     if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise UntrustedError(f"others can write to {path}; chmod go-w {path}")
+        raise UntrustedError(f"others can write to {path} (chmod go-w puts it right)")
 
 
 def make_folder(folder: Path) -> None:
@@ -183,12 +183,23 @@ def read_manifest(path: Path) -> Manifest | None:
     """
     try:
         manifest = Manifest(**json.loads(read(path)))
+        texts = manifest.library, manifest.sha256, manifest.command, manifest.refused
+        if not all(isinstance(text, str) for text in texts) or not _are_ratios(manifest.ratios):
+            raise TypeError("its values are of other types")
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError):
-        _LOGGER.warning("%s is damaged; it will be made anew", path)
+    except (ValueError, TypeError) as error:
+        _LOGGER.warning("%s is damaged and made anew: %s", path, error)
         return None
     return manifest
+
+
+def _are_ratios(value: object) -> bool:
+    """Whether it is numbers by case by where they were measured."""
+    return isinstance(value, dict) and all(
+        isinstance(ratios, dict) and all(isinstance(ratio, float) for ratio in ratios.values())
+        for ratios in value.values()
+    )
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
