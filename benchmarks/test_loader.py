@@ -60,7 +60,7 @@ def open_dataset(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case], H
     def open_dataset(case: Case) -> HistoryDataset:
         out, draft = folder / str(case), folder / "draft"
         if not out.exists():
-            info = prepare(
+            with prepare(
                 draft,
                 env="dark-room",
                 source="actor-critic",
@@ -68,10 +68,10 @@ def open_dataset(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case], H
                 num_episodes=case.history // EPISODE_LENGTH,
                 num_test=16,
                 overwrite=True,
-            )
-            # Public datasets hold no action distributions.
-            info = replace(info, has_action_probs=False)
-            create_dataset(out, info, np.load(draft / TASKS_FILE))
+            ) as described:
+                # Public datasets hold no action distributions.
+                info = replace(described, has_action_probs=False)
+                create_dataset(out, info, np.load(draft / TASKS_FILE))
             collect_shards(out, info)
         return HistoryDataset(out)
 

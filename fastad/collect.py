@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastad.config import check_seed
 from fastad.dataset_folder import begin_dataset
 from fastad.envs.base import BatchedEnv
 from fastad.envs.registry import make_env
@@ -116,6 +117,7 @@ def prepare(
             Nothing has been written or deleted then.
     """
     env_kwargs, source_kwargs = env_kwargs or {}, source_kwargs or {}
+    check_seed(seed)
     for field, value in (("num_histories", num_histories), ("num_episodes", num_episodes)):
         if value < 1:
             raise UserError(f"{field}={value} is not possible; use 1 or more")

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from fastad.errors import UserError
 from fastad.interrupt import STOP_SIGNALS
 
 Job = Callable[..., Iterable[Any]]
@@ -42,7 +43,7 @@ def run_jobs(
         Jobs finished so far, every `poll_seconds` and at the end.
 
     Raises:
-        RuntimeError: If a worker died; running the unfinished jobs again is safe.
+        UserError: If a worker died; running the unfinished jobs again is safe.
     """
     context = multiprocessing.get_context("spawn")
     # Workers wait for this pipe to break, as it does when this process closes it or dies.
@@ -59,7 +60,7 @@ def run_jobs(
             yield len(jobs) - len(running)
         executor.shutdown()
     except BrokenProcessPool as error:
-        raise RuntimeError(
+        raise UserError(
             "a worker process died, perhaps for want of memory; what it committed is kept: run "
             "again with --resume, and with fewer workers"
         ) from error

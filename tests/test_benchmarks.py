@@ -108,13 +108,15 @@ def test_what_is_not_correct_gets_no_time(tiny_suite, tmp_path, capfd, gate):
     assert "FAILED" in capfd.readouterr().out
 
 
-def test_ctrl_c_keeps_what_was_measured(tiny_suite, tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_bench_keeps_what_was_measured(tiny_suite, tmp_path, number, status):
     folder = tiny_suite(wait="time.sleep(0 if side == 'fastad' else 60)")
     code = (
         "import pathlib, signal, sys; from fastad.commands import bench; from fastad.cli import "
         "main; signal.signal(signal.SIGINT, signal.default_int_handler); "
         f"bench.find_suite = lambda: pathlib.Path({str(folder)!r}); "
-        f"sys.exit(main(['bench', '--out', {str(tmp_path / 'out')!r}]))"
+        f"sys.exit(main(['bench', '--out', {str(tmp_path / 'out')!r}, "
+        f"'--json', {str(tmp_path / 'all.json')!r}]))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -124,9 +126,10 @@ def test_ctrl_c_keeps_what_was_measured(tiny_suite, tmp_path):
         if "8 steps/s" in line:
             break
     time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     shown, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, shown
+    assert process.returncode == status, shown
+    assert rows_of(tmp_path / "all.json").keys() == {"fastad"}
     assert rows_of(tmp_path / "out" / "tiny.json").keys() == {"fastad"}
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fastad.errors import UserError
 from fastad.executor import run_jobs
 
 
@@ -53,5 +54,5 @@ def test_an_error_in_a_job_is_raised(tmp_path: Path) -> None:
 
 
 def test_a_dead_worker_is_reported_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="run again with --resume, and with fewer workers"):
+    with pytest.raises(UserError, match="run again with --resume, and with fewer workers"):
         list(run_jobs(die, [(tmp_path, "c")], num_processes=1))

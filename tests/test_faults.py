@@ -264,6 +264,28 @@ def test_a_notebooks_plotting_backend_costs_no_rollout(world, tmp_path, backend)
 # --- limits
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["collect", "NEW", "--seed", "-1"], "seed=-1 must be between 0 and 2^40"),
+        (["demo", "--seed", "-1"], "seed=-1 must be between 0 and 2^40"),
+        (["collect", "NEW", "--env-options", f"size={5000 * '9'}"], "cannot be read; try quotes"),
+    ],
+)
+def test_numbers_that_no_generator_takes_are_one_line(
+    tmp_path, capsys, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert message in fails(capsys, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_met_by_a_worker_is_one_line_too(full_disk, capsys):
+    large = [*ROOM, "--num-histories", "2000", "--num-episodes", "40", "--num-test-tasks", "2"]
+    complaint = fails(capsys, "collect", full_disk / "data", *large, "--workers", "2")
+    assert "No space left on device" in complaint
+
+
 def test_too_many_open_files_is_one_line(world, capsys):
     arguments = ["inspect", str(world / "data")]
     assert main(arguments) == 0  # everything is imported now

@@ -92,6 +92,7 @@ def _collected(file: Path | None) -> Iterator[Path | None]:
         if rows.exists():
             write_output(file, read_json(rows, fix="measure again"))
             rows.unlink()
+            print(f"wrote {file}")
 
 
 def _measure(file: Path, options: list[str], config: BenchConfig) -> int:

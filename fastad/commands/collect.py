@@ -127,7 +127,7 @@ def parse_options(field: str, pairs: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"{field}: {key!r} is given twice; keep one")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise UserError(f"{field}: the value of {pair!r} cannot be read; try quotes") from error
         options[key] = _as_number(value)
     return options

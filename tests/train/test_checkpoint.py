@@ -7,7 +7,7 @@ import torch
 
 from fastad.base.files import digest, read_json, write_json
 from fastad.errors import UserError
-from fastad.train.checkpoint import load_model, save_checkpoint
+from fastad.train.checkpoint import load_model, load_training_state, save_checkpoint
 from fastad.train.checkpoint_folder import find_checkpoint, list_checkpoints
 from fastad.train.schedule import make_optimizers
 from fastad.train.settings import TrainSettings
@@ -91,3 +91,38 @@ def test_a_newer_format_and_a_foreign_description_are_refused(saved):
     describe(path, {"format_version": 2, "config": {}})
     with pytest.raises(UserError, match="is not a fastad model"):
         load_model(path)
+
+
+def test_a_checkpoint_of_the_first_format_is_rolled_out_but_not_resumed(saved, tiny_training):
+    model, optimizers, path = saved
+    description = json.loads((path / "model.json").read_text())
+    (path / "model.json").write_text(json.dumps(description | {"format_version": 1}))
+    (path / "manifest.json").unlink()
+    loaded = load_model(path)
+    assert all(torch.equal(loaded.state_dict()[k], v) for k, v in model.state_dict().items())
+    with pytest.raises(UserError, match="stored optimiser states by position, which no longer fit"):
+        load_training_state(path, model, optimizers)
+
+
+def test_a_checkpoint_without_its_manifest_is_damaged(saved):
+    _, _, path = saved
+    (path / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"manifest\.json is missing or damaged"):
+        load_model(path)
+
+
+def test_optimiser_states_hang_on_names_not_on_the_order_of_parameters(tiny_training, tmp_path):
+    model, _ = tiny_training()
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 0.5)
+    first = torch.optim.AdamW(model.parameters(), lr=0.1)
+    first.step()
+    path = save_checkpoint(tmp_path, 1, model, [first], train_seconds=0.0)
+    # The other way round, and by two optimisers.
+    parameters = list(model.parameters())[::-1]
+    others = [torch.optim.AdamW(part, lr=0.1) for part in (parameters[:3], parameters[3:])]
+    assert load_training_state(path, model, others) == (1, 0.0)
+    for parameter in parameters:
+        (state,) = (other.state[parameter] for other in others if parameter in other.state)
+        for field, value in first.state[parameter].items():
+            assert torch.equal(state[field], value)
