@@ -150,10 +150,20 @@ def _settings_named(config: Any) -> Iterator[None]:
     """Say of an error of the operating system which setting led there."""
     try:
         yield
-    except BrokenPipeError:
-        raise
     except OSError as error:
+        stop = _stop_before(error)
+        if stop is not None and error.filename is None:
+            raise stop from error
+        if isinstance(error, BrokenPipeError):
+            raise
         raise os_error(error, _field_of(config, error.filename)) from error
+
+
+def _stop_before(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The request to stop before `error`: a closing terminal takes the output along."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error
 
 
 def _field_of(config: Any, file: object) -> str:

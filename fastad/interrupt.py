@@ -91,6 +91,10 @@ def _held(handler: _Handler) -> Iterator[None]:
     handler.is_held = True
     try:
         yield
+    except OSError as error:
+        # A terminal that closes takes the output along, which has no name: no file has failed.
+        if handler.pending is None or error.filename is not None:
+            raise
     finally:
         handler.is_held = False
     if handler.pending is not None:

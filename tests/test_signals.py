@@ -1,12 +1,15 @@
 """Signals that ask real commands to stop: what was done is kept, and the way on is said."""
 
+import fcntl
 import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
+import termios
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -47,23 +50,47 @@ def last_step(run):
     return json.loads(lines[-1])["step"] if lines else 0
 
 
-@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129)])
-def test_a_stopped_training_keeps_its_last_update_and_says_how_to_go_on(
-    data, tmp_path, name, status
-):
+def kept_by(run, errors, name):
+    """The command to go on with, once it is certain that the last update was kept."""
+    (kept,) = (run / "checkpoints").iterdir()
+    assert kept.name == f"step-{last_step(run):08d}"
+    said, _, way_on = errors.splitlines()[-1].partition("go on with: ")
+    assert said == f"fastad: stopped by {name}; what was finished is kept; "
+    return shlex.split(way_on)
+
+
+def test_a_stopped_training_keeps_its_last_update_and_says_how_to_go_on(data, tmp_path):
     run = tmp_path / "the run"  # a space: the line must be one that a shell takes
     options = [*TRAIN, "--updates", "3000", "--log-every", "1", "--checkpoint-every", "0"]
     process = start("train", data, "--out", run, *options)
     wait_for(lambda: (run / "metrics.jsonl").exists() and last_step(run) >= 3, process)
-    process.send_signal(getattr(signal, name))
+    process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == status, errors
-    (kept,) = (run / "checkpoints").iterdir()
-    assert kept.name == f"step-{last_step(run):08d}"
-    how = f"stopped by {name}; what was finished is kept; go on with: "
-    assert how in errors.splitlines()[-1]
-    way_on = shlex.split(errors.splitlines()[-1].partition("go on with: ")[2])
+    assert process.returncode == 143, errors
+    way_on = kept_by(run, errors, "SIGTERM")
     assert way_on == ["fastad", "train", str(data), "--out", str(run), *options, "--resume"]
+
+
+def test_a_terminal_that_closes_costs_no_update(data, tmp_path):
+    run, (ours, theirs) = tmp_path / "run", os.openpty()
+    os.set_blocking(ours, False)
+    options = [*TRAIN, "--updates", "3000", "--log-every", "1", "--checkpoint-every", "0"]
+    process = start(
+        "train", data, "--out", run, *options, stdout=theirs, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(1, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(theirs)
+
+    def has_begun():
+        with suppress(BlockingIOError):
+            os.read(ours, 2**16)  # a full terminal would block it
+        return (run / "metrics.jsonl").exists() and last_step(run) >= 3
+
+    wait_for(has_begun, process)
+    os.close(ours)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 129, errors
+    kept_by(run, errors, "SIGHUP")
 
 
 def test_a_stopped_collection_keeps_its_complete_shards_and_is_finished_by_the_line_it_prints(
@@ -163,3 +190,16 @@ def test_in_a_script_ctrl_c_waits_for_the_work_and_the_second_does_not():
         with pytest.raises(KeyboardInterrupt):
             work(requests)
     assert done == [1]
+
+
+def test_a_closing_terminal_is_told_apart_from_a_failing_output():
+    def work(signals):
+        with deferred_interrupt():
+            for number in signals:
+                os.kill(os.getpid(), number)
+            raise OSError(5, "Input/output error")
+
+    with stop_signals(), pytest.raises(Stopped, match="SIGHUP"):
+        work([signal.SIGHUP])
+    with stop_signals(), pytest.raises(OSError, match="Input/output"):
+        work([])
