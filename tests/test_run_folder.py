@@ -161,6 +161,19 @@ def test_every_flipped_bit_of_every_file_but_the_metrics_is_noticed(run):
     assert len(checked) == 6 + 2 * 5  # two checkpoints of five files
 
 
+def test_inspect_verifies_a_run_and_names_each_file_that_differs(run, capsys):
+    command = ["inspect", str(run), "--verify"]
+    assert main(command) == 0
+    assert "every file is what was written" in capsys.readouterr().out
+    damaged = [run / "made_by.json", run / "checkpoints" / "step-00000003" / "state.json"]
+    for file in damaged:
+        file.write_bytes(file.read_bytes().replace(b":", b";", 1))
+    assert main(command) == 1
+    shown = capsys.readouterr()
+    assert all(f"{file}" in shown.out for file in damaged)
+    assert "2 found that are not what was written" in shown.err
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
 def test_a_damaged_checkpoint_is_named_and_the_way_on_is_a_whole_one(world, run, capsys, name):
     newest, older = (run / "checkpoints" / f"step-0000000{step}" for step in (6, 3))

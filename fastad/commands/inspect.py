@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastad.errors import UserError, printable
+from fastad.errors import CheckFailedError, UserError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +35,9 @@ class InspectConfig:
     steps: int = 40
     """How many of its steps to print."""
 
+    verify: bool = False
+    """First hold every file to the digest that was stored with it, and name each that differs."""
+
     json: Path | None = None
     """Also write what is shown to this file, as JSON."""
 
@@ -44,6 +47,7 @@ def run_inspect(config: InspectConfig) -> None:
 
     Raises:
         UserError: If the folder holds neither, or is damaged.
+        CheckFailedError: If `verify` finds a file that is not what was written.
     """
     if config.json is not None:
         from fastad.base.outputs import check_output
@@ -53,6 +57,8 @@ def run_inspect(config: InspectConfig) -> None:
         inspect_dataset(config)
         return
     if (config.path / "config.yaml").is_file():
+        if config.verify:
+            verify_whole_run(config.path)
         inspect_run(config)
         return
     if not config.path.exists():
@@ -97,6 +103,23 @@ def inspect_dataset(config: InspectConfig) -> None:
         summary["tokens"] = text
     if config.json is not None:
         write_output(config.json, summary)
+
+
+def verify_whole_run(run: Path) -> None:
+    """Hold every file of a run to its digest, but metrics.jsonl, which has none.
+
+    Raises:
+        CheckFailedError: If one is not what was written; each is named.
+    """
+    from fastad.tracking import verify_run
+    from fastad.train.checkpoint_folder import verify_checkpoints
+
+    wrong = verify_run(run) + verify_checkpoints(run)
+    for line in wrong:
+        print(printable(line))
+    if wrong:
+        raise CheckFailedError(f"{run}: {len(wrong)} found that are not what was written")
+    print(f"{run}: every file is what was written")
 
 
 def inspect_run(config: InspectConfig) -> None:
