@@ -1,4 +1,4 @@
-"""SIGKILL at random moments of `fastad collect` and `fastad train`: what is left must go on exactly.
+"""SIGKILL at random moments of `fastad collect` and `fastad train`: what is left goes on exactly.
 
     python -m tests.faults.kills --kills 200 --seed 0
 
