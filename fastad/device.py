@@ -1,7 +1,10 @@
 """Which device works, and how many CPU threads."""
 
+import os
+
 import torch
 
+from fastad.base.processors import find_processors
 from fastad.errors import UserError
 
 
@@ -10,15 +13,12 @@ def choose_device(name: str, threads: int | None = None) -> torch.device:
 
     Args:
         name: "auto" takes a GPU if there is one.
-        threads: CPU threads for PyTorch; None leaves its default.
+        threads: See `set_threads`.
 
     Raises:
         UserError: If the device is not there.
     """
-    if threads is not None:
-        if threads < 1:
-            raise UserError(f"threads={threads} must be at least 1")
-        torch.set_num_threads(threads)
+    set_threads(threads)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -28,3 +28,25 @@ def choose_device(name: str, threads: int | None = None) -> torch.device:
         reason = str(error).splitlines()[0]
         raise UserError(f"device={name} cannot be used ({reason}); try auto or cpu") from error
     return device
+
+
+def set_threads(threads: int | None = None) -> int:
+    """Decide how many CPU threads PyTorch and the kernels take.
+
+    Args:
+        threads: None takes OMP_NUM_THREADS if it is set, else PyTorch's default, but no more than
+            this process may use at once.
+
+    Returns:
+        The number of threads.
+
+    Raises:
+        UserError: If it is no number of threads.
+    """
+    if threads is not None and threads < 1:
+        raise UserError(f"threads={threads} must be at least 1")
+    if threads is None and "OMP_NUM_THREADS" not in os.environ:
+        threads = min(torch.get_num_threads(), find_processors().usable)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()

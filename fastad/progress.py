@@ -7,12 +7,16 @@ short and can be searched.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
+
+
+RATE_SECONDS = 10.0  # over which the rate is taken: it shall be that of now
 
 
 @contextmanager
@@ -72,14 +76,19 @@ class Progress:
         self.label = label
         self.completed = completed
         self.fields: dict[str, Any] = {}
-        self._completed_before = completed
         self._began = time.monotonic()
+        self._marks = deque([(self._began, completed)])  # when how much was done, oldest first
 
     @property
     def rate(self) -> float:
-        """Units per second since this run began."""
-        seconds = max(time.monotonic() - self._began, 1e-9)
-        return (self.completed - self._completed_before) / seconds
+        """Units per second of late."""
+        (then, before), (now, done) = self._marks[0], self._marks[-1]
+        return (done - before) / max(now - then, 1e-9)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the present rate; None as long as nothing is known of it."""
+        return (self.total - self.completed) / self.rate if self.rate > 0 else None
 
     def advance(self, count: int, **fields: Any) -> None:
         """Note `count` further units, and what else is to be shown from now on."""
@@ -89,6 +98,10 @@ class Progress:
         """Note that `completed` units are done in all, and what else is to be shown from now on."""
         self.completed = completed
         self.fields |= fields
+        now = time.monotonic()
+        self._marks.append((now, completed))
+        while len(self._marks) > 2 and self._marks[1][0] <= now - RATE_SECONDS:
+            self._marks.popleft()
         self.show()
 
     def show(self) -> None:
@@ -119,7 +132,8 @@ class Lines(Progress):
         pairs = {
             self.unit: self.completed,
             "total": self.total,
-            f"{self.unit}_per_second": _short(self.rate),
+            f"{self.unit}_per_second": self.rate,
+            "left": _duration(self.seconds_left),
             **self.fields,
         }
         text = " ".join(f"{key}={_short(value)}" for key, value in pairs.items())
@@ -146,6 +160,14 @@ class Bar(Progress):
             else f"{self.rate:.2g} {self.unit}/s"
         )
         self._display.update(self._task, completed=self.completed, rate=rate, text=text)
+
+
+def _duration(seconds: float | None) -> str:
+    """As the bar shows it: hours, minutes, seconds."""
+    if seconds is None:
+        return "-:--:--"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def _short(value: object) -> str:

@@ -25,10 +25,35 @@ def test_lines_keep_their_distance(
     lines = capsys.readouterr().out.splitlines()
     # After 5 and 10 seconds, and at the end; earlier units are not of this run's doing.
     assert lines == [
-        "train steps=30 total=60 steps_per_second=4",
-        "train steps=50 total=60 steps_per_second=4",
-        "train steps=58 total=60 steps_per_second=4",
+        "train steps=30 total=60 steps_per_second=4 left=0:00:08",
+        "train steps=50 total=60 steps_per_second=4 left=0:00:02",
+        "train steps=58 total=60 steps_per_second=4 left=0:00:00",
     ]
+
+
+def test_rate_and_time_left_are_those_of_now(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """100 units at 10 a second, then a neighbour comes and leaves a tenth of that."""
+    now = 0.0
+    monkeypatch.setattr(fastad.progress.time, "monotonic", lambda: now)
+    with progress(4000, "steps", "train", interval=30.0) as work:
+        for _ in range(10):
+            now += 1.0
+            work.advance(10)
+        for _ in range(20):
+            now += 1.0
+            work.advance(1)
+        assert work.rate == 1.0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == "train steps=120 total=4000 steps_per_second=1 left=1:04:40"
+
+
+def test_nothing_done_leaves_an_unknown_time(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress(10, "steps", "train") as work:
+        assert work.seconds_left is None
+        work.update(0)
+    assert capsys.readouterr().out.endswith(" left=-:--:--\n")
 
 
 def test_update_sets_the_count(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,8 @@ def run_doctor(config: DoctorConfig) -> None:
     import torch
     from fastad_kernels import IMPLEMENTATIONS
 
+    from fastad.base.processors import describe_waiting, find_processors
+    from fastad.device import set_threads
     from fastad.tracking import describe_machine
 
     for name, value in describe_machine().items():
@@ -32,6 +34,11 @@ def run_doctor(config: DoctorConfig) -> None:
         print(f"{library:<28} {version(library)}")
     found = importlib.util.find_spec("triton") is not None
     print(f"{'triton':<28} {version('triton') if found else 'not installed'}")
+    cores = find_processors()
+    quota = "" if cores.quota is None else f", {cores.quota:g} by its control group"
+    print(f"{'processors':<28} {cores.online}, {cores.allowed} for this process{quota}")
+    print(f"{'threads, by default':<28} {set_threads()}")
+    print(f"{'threads wait':<28} {describe_waiting()}")
     devices = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     for name in devices:
         device = torch.device(name)
