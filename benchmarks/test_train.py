@@ -18,8 +18,6 @@ from benchmarks.harness import Measure, relative_difference
 from benchmarks.models import DEVICE, make_model, random_steps
 from benchmarks.peers.gpt2 import GPT2
 from fastad.model.transformer import Transformer
-from fastad.train.schedule import make_optimizers
-from fastad.train.settings import TrainSettings
 
 NUM_TOKENS, WINDOW, GATE_WINDOW = 8192, 512, 48
 OWN_GELU = "GPT-2 with its own GELU"
@@ -101,7 +99,7 @@ def test_train(measure: Measure, case: Case, side: str) -> None:
     batch = case.num_tokens // case.length
     steps, target = random_steps(batch, case.length), random_targets(batch, case.length)
     module = SIDES[side](make_model(case.window), case.length).train()
-    (optimizer,) = make_optimizers(module, TrainSettings(optimizer="adamw"))
+    optimizer = torch.optim.AdamW(module.parameters(), fused=True)
 
     def update() -> None:
         F.cross_entropy(module(steps).flatten(0, 1), target.flatten()).backward()
