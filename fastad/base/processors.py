@@ -77,9 +77,9 @@ def _quotas(proc: Path, cgroups: Path) -> Iterator[float]:
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
         if controllers == "":
-            root, names = cgroups, ("cpu.max",)
+            root, names = cgroups, ["cpu.max"]
         elif "cpu" in controllers.split(","):
-            root, names = cgroups / "cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            root, names = cgroups / "cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
         else:
             continue
         folder = root / group.lstrip("/")
