@@ -153,6 +153,19 @@ def temporary(file: Path) -> Path:
     return file.with_name(f"{file.name}.tmp")
 
 
+def write_new(file: Path, content: bytes) -> None:
+    """Write a file that does not exist, and flush it to the disk; its name in the folder is not.
+
+    Raises:
+        FileExistsError: If it does exist.
+        OSError: If it cannot be written; a part of it may be left.
+    """
+    with file.open("xb") as stream:
+        stream.write(content)
+        stream.flush()
+        sync(stream.fileno(), file)
+
+
 def replace_durably(file: Path, content: bytes) -> None:
     """Write a sibling, flush it to the disk, and rename it over `file`.
 
@@ -167,10 +180,8 @@ def replace_durably(file: Path, content: bytes) -> None:
     # Never through a link that lies there: what it points to is not ours.
     sibling.unlink(missing_ok=True)
     try:
-        with naming(file), sibling.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            sync(stream.fileno(), sibling)
+        with naming(file):
+            write_new(sibling, content)
         sibling.replace(file)
     finally:
         sibling.unlink(missing_ok=True)

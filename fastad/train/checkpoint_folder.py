@@ -10,11 +10,11 @@ from fastad.base.files import (
     kind_of,
     read_bytes,
     read_json,
-    replace_durably,
     sync_folder,
     write_json,
+    write_new,
 )
-from fastad.errors import UserError
+from fastad.errors import UserError, naming
 from fastad.tracking import CHECKPOINT_FILES, CHECKPOINT_NAME, CHECKPOINTS
 
 MODEL, DESCRIPTION, OPTIMIZER, STATE, MANIFEST = CHECKPOINT_FILES
@@ -95,7 +95,9 @@ def write_checkpoint(run: Path, step: int, files: dict[str, bytes], *, keep: int
     }
     try:
         for name, content in files.items():
-            replace_durably(part / name, content)
+            with naming(part / name):
+                write_new(part / name, content)
+        # Flushes the names of the others too.
         write_json(part / MANIFEST, {"step": step, "files": sizes}, seal=True)
     except OSError:
         _delete(part)  # a full disk shall not stay full of what is of no use
