@@ -116,6 +116,11 @@ def test_doctor_checks_every_backend(capsys):
     assert re.search(
         r"attention triton +(ok, |not here: .*TRITON_INTERPRET=1|not here: .*triton)", out
     )
+    # Which compiled library, and by which figures "auto" chooses.
+    assert re.search(r"kernels in C\+\+ +(ok, checked.* ago\n +in .*\.so\n|not here: .*need)", out)
+    if "kernels in C++             ok" in out:
+        for operation in ("attention: 16", "projection: 64", "mlp: 64", "decode: 16"):
+            assert re.search(rf"\n +{operation} (native|sdpa) \(\d+\.\d\d\)", out)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,8 @@ def run_doctor(config: DoctorConfig) -> None:
         device = torch.device(name)
         label = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
         print(f"{'device ' + name:<28} {label}")
+        if device.type == "cpu":
+            _report("  kernels in C++", _compiled_kernels)
         for implementation in IMPLEMENTATIONS:
             _report(f"  attention {implementation}", partial(_attention, implementation, device))
         _report("  rollout, cached = computed", partial(_cache, device))
@@ -57,6 +59,33 @@ def _report(label: str, check: Callable[[], str]) -> None:
     except (RuntimeError, AssertionError) as error:
         outcome = f"FAILS: {str(error).splitlines()[0]}"
     print(f"{label:<28} {outcome}")
+
+
+def _compiled_kernels() -> str:
+    """The library, and for each operation what "auto" takes by which measurement."""
+    import time
+
+    from fastad_kernels import native
+
+    reason = native.why_unavailable()
+    if reason is not None:
+        raise ValueError(reason)
+    found = native.built()
+    hours = (time.time() - found.path.stat().st_mtime) / 3600
+    age = f"{hours / 24:.0f} days" if hours > 48 else f"{hours:.1f} hours"
+    lines = [
+        f"checked against the reference when they were compiled, {age} ago",
+        f"in {found.path}",
+        f"by {found.manifest.command}",
+        "auto takes, by head dim or width (speed of C++ over PyTorch's):",
+    ]
+    choices: dict[str, list[str]] = {}
+    for case, ratio in native.measured().items():
+        operation, size = case.split()
+        name, _ = native.prefer(operation, int(size))
+        choices.setdefault(operation, []).append(f"{size} {name} ({ratio:.2f})")
+    lines += [f"{operation}: {', '.join(cases)}" for operation, cases in choices.items()]
+    return f"\n{'':<28} ".join(lines)
 
 
 def _attention(implementation: str, device: torch.device) -> str:

@@ -122,7 +122,7 @@ def choose(
         return "sdpa", "the ring does not lie in memory as the C++ kernels read it"
     if ring is not None and torch.is_grad_enabled() and x.requires_grad:
         return "sdpa", "the C++ kernels compute no gradient in decoding"
-    return native.prefer(operation, int(x.shape[-1]))
+    return native.prefer(operation, head_dim)
 
 
 @cache

@@ -38,7 +38,7 @@ def empty_cache(monkeypatch, tmp_path):
 
     remembered = (
         build.library, build.built, build._why_unavailable, choices._ratios,
-        choices._measured_choice, dispatch._log_choice,
+        choices._rows, dispatch._log_choice,
     )  # fmt: skip
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))

@@ -3,8 +3,11 @@
 import dataclasses
 import logging
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from functools import cache
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 
@@ -19,29 +22,57 @@ _LOGGER = logging.getLogger(__name__)
 _imposed: dict[str, str] = {}
 
 
-@torch.compiler.assume_constant_result
 def prefer(operation: str, size: int) -> tuple[str, str]:
     """The implementation for an operation, "native" or "sdpa" (PyTorch's own), and why.
 
+    What was measured at the nearest size counts, by its logarithm.
+
     Args:
         operation: One of `OPERATIONS`.
-        size: Head dim of attention and decoding, features of a linear map's or MLP's input; what
-            was measured at the nearest size counts.
+        size: Head dim of attention and decoding, features of a linear map's or MLP's input.
     """
-    if operation in _imposed:
-        return _imposed[operation], "as it was chosen before"
-    return _measured_choice(operation, size)
+    for row in _current_rows():
+        if row.operation == operation and size <= row.largest:
+            return row.name, row.reason
+    raise AssertionError(f"no choice for {operation}")
+
+
+class _Row(NamedTuple):
+    """A choice for an operation up to a size, behind those for smaller ones."""
+
+    operation: str
+    largest: int
+    name: str
+    reason: str
+
+
+# Without arguments: PyTorch traces through the callers, with sizes that it does not yet know.
+@torch.compiler.assume_constant_result
+def _current_rows() -> tuple[_Row, ...]:
+    return _rows(tuple(_imposed.items()))
 
 
 @cache
-def _measured_choice(operation: str, size: int) -> tuple[str, str]:
-    ratios, reason = _ratios()
-    sizes = {int(case.split()[1]): case for case in ratios if case.split()[0] == operation}
+def _rows(imposed: tuple[tuple[str, str], ...]) -> tuple[_Row, ...]:
+    fixed = [_Row(name, sys.maxsize, choice, "as chosen before") for name, choice in imposed]
+    free = [operation for operation in OPERATIONS if operation not in dict(imposed)]
+    return (*fixed, *(row for operation in free for row in _measured_rows(operation)))
+
+
+def _measured_rows(operation: str) -> Iterator[_Row]:
+    ratios, unmeasured = _ratios()
+    sizes = sorted(int(case.split()[1]) for case in ratios if case.split()[0] == operation)
     if not sizes:
-        return "native", f"C++ compiled for this CPU, {reason}"
-    ratio = ratios[sizes[min(sizes, key=lambda known: abs(math.log(known / size)))]]
-    name = "native" if ratio >= TIE else "sdpa"
-    return name, f"the C++ kernels have {ratio:.2f} times PyTorch's speed here"
+        yield _Row(operation, sys.maxsize, "native", f"C++ compiled for this CPU, {unmeasured}")
+    borders = [math.isqrt(size * larger) for size, larger in pairwise(sizes)]
+    for size, border in zip(sizes, [*borders, sys.maxsize], strict=False):
+        ratio = ratios[f"{operation} {size}"]
+        yield _Row(
+            operation,
+            border,
+            "native" if ratio >= TIE else "sdpa",
+            f"the C++ kernels have {ratio:.2f} times PyTorch's speed here",
+        )
 
 
 def impose(choices: Mapping[str, str]) -> None:
