@@ -7,14 +7,14 @@ import torch
 
 from tests.kernels.pairwise import pairwise
 from tests.kernels.recomputed_gradients import recomputed_gradients
-from tests.kernels.tolerance import assert_as_exact_as_plain
+from tests.kernels.tolerance import NUM_DRAWS, assert_as_exact_as_plain
 
 pytest.importorskip("triton")
 
 from fastad_kernels import alibi_slopes, attention, attention_varlen, reference
 from fastad_kernels.triton import backward, forward
 
-from tests.kernels.test_triton_forward import DEVICE, cumulate, make_qkv
+from tests.kernels.test_triton_forward import DEVICE, cumulate, make_qkv, num_rows
 
 CASES = pairwise(
     lengths=[(1, 111), (63, 63), (128, 128), (111, 600), (600, 111), (130, 129)],
@@ -93,16 +93,19 @@ def describe(case):
 )
 def test_gradients_are_as_exact_as_those_of_plain_pytorch(impl, case):
     lengths, packing = case["lengths"], {}
+    batch = NUM_DRAWS if impl == "native" else num_rows(lengths, case["heads"][0])
     if case["layout"] == "packed":
-        # Around the history in question some of one token, without queries, and without keys.
-        per_q, per_k = ([1, n, 0, 1, 2, 1] for n in lengths)
-        per_k[2:5] = 3, 1, 0
+        # Around the histories in question some of one token, without queries, and without keys.
+        per_q = [1, *batch * lengths[:1], 0, 1, 2, 1]
+        per_k = [1, *batch * lengths[1:], 3, 1, 0, 1]
         lengths = (sum(per_q), sum(per_k))
         packing = {
             "cu_seqlens_q": cumulate(per_q), "cu_seqlens_k": cumulate(per_k),
             "max_seqlen_q": max(per_q), "max_seqlen_k": max(per_k),
         }  # fmt: skip
-    q, k, v = make_qkv(lengths, case["dim"], case["heads"], case["dtype"], layout=case["layout"])
+    q, k, v = make_qkv(
+        lengths, case["dim"], case["heads"], case["dtype"], layout=case["layout"], batch=batch
+    )
     dropout = {}
     if case["dropout"]:
         seed = torch.tensor([2**40 + 3], device=q.device)
@@ -129,18 +132,13 @@ EVERY_DTYPE = pytest.mark.parametrize(
 def test_queries_that_see_one_key_have_gradients_of_zero_up_to_rounding(
     impl, length, window, dtype
 ):
-    q, k, v = make_qkv((length, length), 32, (2, 1), dtype)
-    grad_out = make_gradient(q)
-    exact, plain, (out, dq, dk, dv) = (
-        run(name, *(x.to(precision) for x in (q, k, v)), grad_out, window=window, scale=0.25)
-        for name, precision in (
-            ("reference", torch.float64),
-            ("reference", dtype),
-            (impl, dtype),
-        )
-    )
+    q, k, v = make_qkv((length, length), 32, (2, 1), dtype, batch=NUM_DRAWS // 2)
+    grad_out, settings = make_gradient(q), {"window": window, "scale": 0.25}
+    *_, exact = run("reference", q.double(), k.double(), v.double(), grad_out, **settings)
+    plain = [run("reference", q, k, v, grad_out, order=n, **settings)[3] for n in ORDERS]
+    out, dq, dk, dv = run(impl, q, k, v, grad_out, **settings)
     assert torch.equal(out, v.repeat_interleave(2, dim=2))
-    assert_as_exact_as_plain(dv, plain[3], exact[3], "dv")
+    assert_as_exact_as_plain(dv, plain, exact, "dv")
     # A weight of 1 has the derivative dO V^T - rowsum(dO * O), a difference of equal sums, each of
     # which is rounded.
     terms = (grad_out.double() * out.double()).abs().sum(-1).max()
@@ -151,7 +149,7 @@ def test_queries_that_see_one_key_have_gradients_of_zero_up_to_rounding(
 
 @EVERY_DTYPE
 def test_large_scores_neither_overflow_nor_lose_precision(impl, dtype):
-    q, k, v = make_qkv((130, 130), 64, (2, 2), dtype)
+    q, k, v = make_qkv((130, 130), 64, (2, 2), dtype, batch=2)
     assert_gradients_are_as_exact_as_plain(
         impl, q * 5, k * 3, v, make_gradient(q), window=100, scale=1.0
     )
@@ -159,14 +157,14 @@ def test_large_scores_neither_overflow_nor_lose_precision(impl, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_steep_slopes_far_from_the_first_key_lose_no_precision(dtype):
-    q, k, v = make_qkv((300, 600), 16, (2, 2), dtype)
+    q, k, v = make_qkv((64, 600), 16, (2, 2), dtype, batch=2)
     grad_out = make_gradient(q)
     settings = DEFAULTS | {"alibi_slopes": torch.tensor([1.0, 0.25], device=q.device)}
     exact = run("reference", q.double(), k.double(), v.double(), grad_out, **settings)
     plain = [recomputed_gradients(q, k, v, grad_out, order=order, **settings) for order in ORDERS]
     # What the forward kernel saved is taken as exact as it can be stored: it is tested elsewhere.
     out, lse = reference.attention_with_lse(q.double(), k.double(), v.double(), **settings)
-    sizes = {"cu_seqlens_q": None, "cu_seqlens_k": None, "max_seqlen_q": 300, "max_seqlen_k": 600}
+    sizes = {"cu_seqlens_q": None, "cu_seqlens_k": None, "max_seqlen_q": 64, "max_seqlen_k": 600}
     actual = backward.launch(
         grad_out, q, k, v, out.to(dtype), (lse * math.log2(math.e)).float(), **settings, **sizes
     )

@@ -1,4 +1,4 @@
-"""bfloat16 made right in Triton's interpreter.
+"""Triton's interpreter made right: bfloat16, and products that do not depend on the processor.
 
 The interpreter keeps bfloat16 as raw 16-bit integers, because NumPy has no such type, and in the
 releases 3.6 to 3.9 forgets about it in most places: `tl.dot` multiplies the bit patterns, `a + b`
@@ -9,6 +9,8 @@ by ones that compute in float32 and round to nearest, ties to even, as the hardw
 Loads, stores, selects, shapes and bit casts move bits only and are right as they are; `tl.max`,
 `tl.min` and the scans widen to float32 themselves. `tl.sum` does not: here it sums in float32 and
 rounds once, where a GPU rounds after every addition, so a kernel had better widen before it sums.
+
+Products of NumPy's floats are taken by `multiply` instead of a BLAS.
 """
 
 from collections.abc import Callable
@@ -21,10 +23,12 @@ from triton.runtime.interpreter import InterpreterBuilder, ReduceOps, TensorHand
 
 _MARK = "_fastad_bfloat16"
 _QUIET_NAN = np.uint16(0x7FC0)
+_FLOATS = (np.float16, np.float32, np.float64)
+_LANES = 8  # a power of two
 
 
 def install() -> None:
-    """Make bfloat16 right in this process's interpreter; calling it again changes nothing.
+    """Make this process's interpreter right; calling it again changes nothing.
 
     Triton's own objects are changed, so every kernel of the process profits. Compiled kernels are
     not affected. Whether the interpreter is in use at all is decided by `TRITON_INTERPRET=1`, at
@@ -162,14 +166,37 @@ def _wrap_fma(original: Callable) -> Callable:
 
 def _wrap_dot(original: Callable) -> Callable:
     def create_dot(
-        self: InterpreterBuilder,
-        a: TensorHandle,
-        b: TensorHandle,
-        *rest: Any,
+        self: InterpreterBuilder, a: TensorHandle, b: TensorHandle, d: TensorHandle, *rest: Any
     ) -> TensorHandle:
-        return original(self, _widen(a), _widen(b), *rest)
+        a, b = _widen(a), _widen(b)
+        if not all(x.data.dtype in _FLOATS for x in (a, b, d)):
+            return original(self, a, b, d, *rest)  # integers, and codes of 8-bit floats
+        return TensorHandle(d.data + multiply(a.data, b.data, d.data.dtype), d.dtype.scalar)
 
     return create_dot
+
+
+def multiply(a: np.ndarray, b: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """a @ b, (..., M, K) by (..., K, N), every element by the same steps.
+
+    A BLAS, which NumPy's own product takes, picks its code by processor, by shape and by how the
+    operands lie in memory. Here `_LANES` sums run over every `_LANES`-th term and are then added
+    pairwise, so that a product and its transpose have the same bits.
+    """
+    a, b = a.astype(dtype, copy=False), b.astype(dtype, copy=False)
+    missing = -a.shape[-1] % _LANES
+    if missing:
+        a = np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, missing)])
+        b = np.pad(b, [(0, 0)] * (b.ndim - 2) + [(0, missing), (0, 0)])
+    left, right = a.swapaxes(-1, -2)[..., None], b[..., None, :]  # (..., K, M, 1), (..., K, 1, N)
+    sums = left[..., :_LANES, :, :] * right[..., :_LANES, :, :]
+    for start in range(_LANES, a.shape[-1], _LANES):
+        step = slice(start, start + _LANES)
+        sums += left[..., step, :, :] * right[..., step, :, :]
+    while sums.shape[-3] > 1:
+        half = sums.shape[-3] // 2
+        sums = sums[..., :half, :, :] + sums[..., half:, :, :]
+    return sums[..., 0, :, :]
 
 
 def _wrap_sum(original: Callable) -> Callable:
