@@ -10,7 +10,7 @@ small_torch = $(if $(and $(TORCH_INDEX),$(filter Linux,$(shell uname -s))),$(if 
 	&& echo --extra-index-url '$(TORCH_INDEX)')))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test oldest slow faults bench budgets lint types check install clean
+.PHONY: help demo test machines accuracy oldest slow faults bench budgets lint types check install clean
 .DEFAULT_GOAL := help
 
 help:  ## show what can be made
@@ -21,6 +21,13 @@ demo: .venv/installed  ## collect, train and watch in-context learning, in minut
 
 test: .venv/dev  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope -q
+
+machines: .venv/dev  ## the kernels' tests as on other machines; MACHINE=NAME: that one, QUICK=1: a part
+	$(BIN)/python -m tests.kernels.machines $(MACHINE) $(if $(QUICK),--quick)
+
+accuracy: .venv/dev  ## show how exact each kernel is beside plain PyTorch
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -q -p tests.kernels.accuracy_table \
+		tests/kernels --ignore=tests/kernels/planted
 
 oldest: .venv-oldest/dev  ## run the kernels' tests on the oldest Triton supported
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n auto -q tests/kernels

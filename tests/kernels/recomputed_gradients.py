@@ -1,10 +1,14 @@
-"""The algorithm of the backward kernels in plain PyTorch: weights again from the log-sum-exp.
+"""The algorithm of the backward kernels in plain PyTorch: weights again from what was saved.
 
 The derivative of the softmax subtracts rowsum(dO * O) from dO V^T. Automatic differentiation takes
 that sum over the same rounded terms, so that in a row with few visible keys its rounding errors
 cancel. Whoever starts from the saved output, as every fused kernel does, has one rounding step of
-that output more; this file says how much that is.
+that output more; and whoever saves the log-sum-exp, to base 2 as hardware wants it, one step of
+that, which in a row with one large score is no multiple of the score's own rounding. This file says
+how much both are.
 """
+
+import math
 
 import torch
 from fastad_kernels import philox, reference
@@ -12,7 +16,14 @@ from torch import Tensor
 
 
 def recomputed_gradients(
-    q: Tensor, k: Tensor, v: Tensor, grad_out: Tensor, *, order: int = 0, **settings
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    grad_out: Tensor,
+    *,
+    order: int = 0,
+    saves_lse: bool = False,
+    **settings,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dq, dk and dv, with products of rounded factors summed in float32, as tensor cores do.
 
@@ -22,11 +33,12 @@ def recomputed_gradients(
         v: As k.
         grad_out: As q.
         order: Places by which features are moved, so that sums over them round otherwise.
+        saves_lse: Whether the log-sum-exp is saved in float32, to base 2, or its parts apart.
         **settings: All keyword arguments of `reference.attention`, or of `attention_varlen`.
     """
     tensors = [x.roll(order, -1) for x in (q, k, v, grad_out)]
     if "cu_seqlens_q" not in settings:
-        parts = _gradients(*tensors, first_sequence=0, **settings)
+        parts = _gradients(*tensors, first_sequence=0, saves_lse=saves_lse, **settings)
     else:
         per_q, per_k = (settings.pop(f"cu_seqlens_{x}").diff().tolist() for x in "qk")
         del settings["max_seqlen_q"], settings["max_seqlen_k"]
@@ -35,14 +47,16 @@ def recomputed_gradients(
             strict=True,
         )
         found = [
-            _gradients(*(x[None] for x in sequence), first_sequence=number, **settings)
+            _gradients(
+                *(x[None] for x in sequence), first_sequence=number, saves_lse=saves_lse, **settings
+            )
             for number, sequence in enumerate(sequences)
         ]
         parts = [torch.cat(x, dim=1)[0] for x in zip(*found, strict=True)]
     return tuple(x.roll(-order, -1).to(q.dtype) for x in parts)
 
 
-def _gradients(q, k, v, grad_out, *, first_sequence, **settings):
+def _gradients(q, k, v, grad_out, *, first_sequence, saves_lse, **settings):
     out, lse = reference.attention_with_lse(
         q.float(), k.float(), v.float(), first_sequence=first_sequence, **settings
     )
@@ -55,7 +69,12 @@ def _gradients(q, k, v, grad_out, *, first_sequence, **settings):
     scores = torch.einsum("bthd,bshd->bhts", q, k) * settings["scale"]
     if settings["alibi_slopes"] is not None:
         scores = scores - settings["alibi_slopes"][:, None, None] * distance
-    weights = torch.exp(scores - lse[..., None])
+    if saves_lse:
+        saved = (lse * math.log2(math.e))[..., None]
+        fused = scores.double() * math.log2(math.e) - saved.double()  # in one rounding
+        weights = torch.exp2(fused.float())
+    else:
+        weights = torch.exp(scores - lse[..., None])
     hidden = torch.zeros_like(distance, dtype=torch.bool)
     if settings["causal"]:
         hidden |= distance < 0

@@ -11,7 +11,7 @@ from fastad_kernels import (
     residual_mlp,
 )
 
-from tests.kernels.test_native_decode import SIZES, make_blocks, to
+from tests.kernels.test_native_blocks import SIZES, make_blocks, to
 from tests.kernels.test_native_rows import make_inputs
 
 pytestmark = pytest.mark.skipif(

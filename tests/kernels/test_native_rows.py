@@ -6,7 +6,7 @@ from fastad_kernels import projection, reference, residual_mlp
 from fastad_kernels.native import mlp, takes_rows, why_unavailable
 from fastad_kernels.native.projection import projection_backward_op, projection_op
 
-from tests.kernels.tolerance import assert_as_exact_as_plain
+from tests.kernels.tolerance import NUM_DRAWS, assert_as_exact_as_plain
 
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
 
@@ -46,17 +46,50 @@ def shuffled(inputs, grad_out, shift):
     return out, *grads
 
 
+ORDERS = (0, 3, 7, 11)
+
+
+@pytest.fixture
+def threads(request):
+    """Each sums the weights' gradients over its own share of the tokens."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def assert_pooled_as_exact_as_plain(names, draw):
+    """Compare results, stacked over seeds.
+
+    Args:
+        names: Of the results.
+        draw: From a seed to the results of the kernel, of plain PyTorch in each order, and in
+            float64.
+    """
+    actual, plain, exact = zip(*map(draw, range(NUM_DRAWS)), strict=True)
+    for number, name in enumerate(names):
+        orders = [torch.stack([results[number] for results in p]) for p in zip(*plain, strict=True)]
+        ours, wanted = (torch.stack([results[number] for results in x]) for x in (actual, exact))
+        assert_as_exact_as_plain(ours, orders, wanted, name)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)
 @pytest.mark.parametrize(
     ("num_tokens", "width", "hidden"), [(1, 16, 16), (5, 32, 48), (70, 64, 256), (300, 128, 80)]
 )
-def test_results_and_gradients_are_as_exact_as_those_of_plain_pytorch(num_tokens, width, hidden):
-    inputs, grad_out = make_inputs(num_tokens, width, hidden)
-    doubles = [x.double() for x in inputs]
-    exact = run(reference.residual_mlp, doubles, grad_out, 1e-5)
-    plain = zip(*(shuffled(inputs, grad_out, shift) for shift in (0, 3, 7, 11)), strict=True)
-    actual = run(residual_mlp, inputs, grad_out, impl="native")
-    for name, a, p, e in zip(("out", *NAMES), actual, plain, exact, strict=True):
-        assert_as_exact_as_plain(a, p, e, name)
+def test_results_and_gradients_are_as_exact_as_those_of_plain_pytorch(
+    num_tokens, width, hidden, threads
+):
+    def draw(seed):
+        inputs, grad_out = make_inputs(num_tokens, width, hidden, seed)
+        doubles = [x.double() for x in inputs]
+        return (
+            run(residual_mlp, inputs, grad_out, impl="native"),
+            [shuffled(inputs, grad_out, shift) for shift in ORDERS],
+            run(reference.residual_mlp, doubles, grad_out, 1e-5),
+        )
+
+    assert_pooled_as_exact_as_plain(("out", *NAMES), draw)
 
 
 def test_gelu_is_exact_far_out_and_at_zero():
@@ -96,14 +129,15 @@ def test_nan_in_one_token_reaches_no_other_token():
 def test_widths_that_are_no_whole_vectors_take_pytorchs_operations():
     inputs, _ = make_inputs(3, 20, 40)
     assert not takes_rows(inputs[3:4], inputs[:1])
-    assert torch.equal(residual_mlp(*inputs, impl="native"), reference.residual_mlp(*inputs, 1e-5))
+    expected = reference.residual_mlp(*inputs, 1e-5)
+    torch.testing.assert_close(residual_mlp(*inputs, impl="native"), expected)
 
 
 def test_under_autocast_pytorchs_operations_do_the_work():
     inputs, _ = make_inputs()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         actual = residual_mlp(*inputs, impl="native")
-        assert torch.equal(actual, reference.residual_mlp(*inputs, 1e-5))
+        torch.testing.assert_close(actual, reference.residual_mlp(*inputs, 1e-5))
 
 
 def test_the_operators_are_registered_as_pytorch_wants():
@@ -143,17 +177,10 @@ def make_projection(num_tokens, size, out, seed=0):
     return inputs, torch.randn(shapes[-1], generator=generator)
 
 
-@pytest.mark.parametrize("with_norm", [True, False])
-@pytest.mark.parametrize("with_residual", [True, False])
-@pytest.mark.parametrize(("num_tokens", "size", "out"), [(1, 16, 16), (45, 64, 192), (301, 80, 48)])
-def test_linear_maps_are_as_exact_as_those_of_plain_pytorch(
-    with_norm, with_residual, num_tokens, size, out
-):
-    inputs, grad_out = make_projection(num_tokens, size, out)
-    parts = {"with_norm": with_norm, "with_residual": with_residual, "epsilon": 1e-5}
-    exact = run_projection(reference.projection, [x.double() for x in inputs], grad_out, **parts)
+def reordered_projections(inputs, grad_out, parts):
+    """Plain PyTorch's results, once per order of summation."""
     plain = []
-    for shift in (0, 3, 7, 11):
+    for shift in ORDERS:
         # The same sums in another order: features of x, and tokens.
         x, weight, bias, scale, offset, residual = inputs
         moved = [
@@ -172,9 +199,29 @@ def test_linear_maps_are_as_exact_as_those_of_plain_pytorch(
                 dbias, *rest,
             ]
         )  # fmt: skip
-    actual = run_projection(projection, inputs, grad_out, impl="native", **parts)
-    for number, (a, p, e) in enumerate(zip(actual, zip(*plain, strict=True), exact, strict=True)):
-        assert_as_exact_as_plain(a, p, e, f"result {number}")
+    return plain
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)
+@pytest.mark.parametrize("with_norm", [True, False])
+@pytest.mark.parametrize("with_residual", [True, False])
+@pytest.mark.parametrize(("num_tokens", "size", "out"), [(1, 16, 16), (45, 64, 192), (301, 80, 48)])
+def test_linear_maps_are_as_exact_as_those_of_plain_pytorch(
+    with_norm, with_residual, num_tokens, size, out, threads
+):
+    parts = {"with_norm": with_norm, "with_residual": with_residual, "epsilon": 1e-5}
+
+    def draw(seed):
+        inputs, grad_out = make_projection(num_tokens, size, out, seed)
+        doubles = [x.double() for x in inputs]
+        return (
+            run_projection(projection, inputs, grad_out, impl="native", **parts),
+            reordered_projections(inputs, grad_out, parts),
+            run_projection(reference.projection, doubles, grad_out, **parts),
+        )
+
+    names = ["out", "x", "weight", "bias", *["norm_weight", "norm_bias"] * with_norm]
+    assert_pooled_as_exact_as_plain([*names, *["residual"] * with_residual], draw)
 
 
 def test_linear_maps_are_registered_and_refuse_second_derivatives():
@@ -195,7 +242,7 @@ def test_linear_maps_of_other_widths_take_pytorchs_operations():
     x, weight, bias, scale, shift, residual = inputs
     settings = {"norm": (scale, shift), "residual": residual, "epsilon": 1e-5}
     actual = projection(x, weight, bias, impl="native", **settings)
-    assert torch.equal(actual, reference.projection(x, weight, bias, **settings))
+    torch.testing.assert_close(actual, reference.projection(x, weight, bias, **settings))
 
 
 BAD_ROWS = [

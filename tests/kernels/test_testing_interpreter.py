@@ -1,8 +1,9 @@
-"""bfloat16 in the interpreter, held to PyTorch's own casts and products."""
+"""The interpreter made right: bfloat16 as PyTorch has it, and products."""
 
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -125,6 +126,28 @@ def test_dot_multiplies_values_and_sums_in_float32():
     out = torch.empty(32, 32)
     _dot_kernel[(1,)](a, b, out, N=32)
     torch.testing.assert_close(out, a.float() @ b.float().T, rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_terms", [1, 16, 37, 128])
+def test_a_product_and_its_transpose_have_the_same_bits_however_they_lie_in_memory(num_terms):
+    a = torch.randn(48, num_terms, generator=torch.Generator().manual_seed(5)).numpy()
+    b = torch.randn(num_terms, 32, generator=torch.Generator().manual_seed(6)).numpy()
+    product = interpreter.multiply(a, b, np.dtype(np.float32))
+    turned = interpreter.multiply(b.T, a.T, np.dtype(np.float32)).T
+    fortran = interpreter.multiply(np.asfortranarray(a), b.copy(), np.dtype(np.float32))
+    alone = interpreter.multiply(a[5:6], b[:, 7:8], np.dtype(np.float32))
+    assert (product == turned).all()
+    assert (product == fortran).all()
+    assert alone == product[5, 7]
+    assert np.abs(product - a.astype(np.float64) @ b).max() < 2e-5
+
+
+def test_dot_takes_no_blas(monkeypatch):
+    monkeypatch.setattr(np, "matmul", None)
+    a = torch.ones(2, 16, 16)
+    out = torch.empty(16, 16)
+    _dot_kernel[(1,)](a[0], a[1], out, N=16)
+    assert (out == 16.0).all()
 
 
 def test_arithmetic_and_comparisons_are_as_in_pytorch():

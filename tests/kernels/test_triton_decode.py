@@ -83,35 +83,56 @@ def kernel_step(q, k, v, ring, *, window, slopes=None, rope=None, splits=0):
     return out
 
 
-def reference_step(q, k, v, ring, dtype, *, window, slopes=None, rope=None):
-    q, k, v = (x.to(dtype) for x in (q, k, v))
-    return reference.decode_attention(
-        q, k, v, ring, window=window, scale=q.shape[-1] ** -0.5, alibi_slopes=slopes, rope=rope
-    )
-
-
-def permuted_step(q, k, v, ring, dtype, *, rope=None, **settings):
-    """`reference_step` with the features in reverse, so that float64 is rounded differently."""
+def reference_step(q, k, v, ring, dtype, *, window, slopes=None, rope=None, order=0):
+    """Plain PyTorch; `order` moves the features, so that sums over them are rounded differently."""
+    scale = q.shape[-1] ** -0.5
     if rope is not None:
-        q, k = apply_rope(q, *rope), apply_rope(k, *rope)
-    return reference_step(*(x.flip(-1) for x in (q, k, v)), ring, dtype, **settings).flip(-1)
+        q, k = (apply_rope(x.to(dtype), *rope) for x in (q, k))
+    q, k, v = (x.to(dtype).roll(order, -1) for x in (q, k, v))
+    return reference.decode_attention(
+        q, k, v, ring, window=window, scale=scale, alibi_slopes=slopes, rope=None
+    ).roll(-order, -1)
 
 
-def three_rings(batch, capacity, heads, dim, dtype, storage):
-    """For the kernel, for plain PyTorch at its precision, and for the exact result.
+class Session:
+    """The same steps by the kernel, by plain PyTorch in several orders, and in float64."""
 
-    Storage narrower than the tokens is part of what is asked for, so the exact ring has it too.
-    Plain PyTorch in float64 would be as exact as the exact result, were its keys not in other
-    slots: their sums are rounded differently.
-    """
-    narrow = storage.itemsize < dtype.itemsize
-    spare = 5 if dtype == F64 else 0
-    return [
-        poisoned_ring(batch, slots, heads, dim, ring_dtype)
-        for slots, ring_dtype in (
-            (capacity, storage), (capacity + spare, storage), (capacity, storage if narrow else F64)
-        )
-    ]  # fmt: skip
+    ORDERS = (1, 3, 6, 11)  # none like that of the exact result: what is float64 has errors, too
+
+    def __init__(self, batch, capacity, heads, dim, dtype, storage=None):
+        storage = storage or dtype
+        self.dtype = dtype
+        # Storage narrower than the tokens is part of what is asked for, also of the exact result.
+        exact = storage if storage.itemsize < dtype.itemsize else F64
+        # Plain PyTorch in float64 is another draw of rounding if its keys are in other slots.
+        slots = [capacity, *[capacity + 5 * (dtype == F64)] * len(self.ORDERS), capacity]
+        dtypes = [storage] * (1 + len(self.ORDERS)) + [exact]
+        self.rings = [
+            poisoned_ring(batch, *sizes)
+            for sizes in zip(slots, [heads] * 6, [dim] * 6, dtypes, strict=True)
+        ]
+        self.outputs = []
+
+    def step(self, q, k, v, *, has_rope=False, splits=0, **settings):
+        ropes = [None, None]
+        if has_rope:
+            positions = self.rings[0].new_positions(q.shape[1])
+            angles = F64 if self.dtype == F64 else F32
+            ropes = [rope_angles(positions, q.shape[-1], dtype=x) for x in (angles, F64)]
+        ours, *plain, exact = self.rings
+        self.outputs.append((
+            kernel_step(q, k, v, ours, rope=ropes[0], splits=splits, **settings),
+            *(
+                reference_step(q, k, v, ring, self.dtype, rope=ropes[0], order=order, **settings)
+                for ring, order in zip(plain, self.ORDERS, strict=True)
+            ),
+            reference_step(q, k, v, exact, F64, rope=ropes[1], **settings),
+        ))  # fmt: skip
+
+    def check(self):
+        actual, *plain, exact = (torch.cat(x, dim=1) for x in zip(*self.outputs, strict=True))
+        assert all(torch.equal(ring.lengths, self.rings[0].lengths) for ring in self.rings)
+        assert_as_exact_as_plain(actual, plain, exact)
 
 
 @pytest.mark.parametrize("session", SESSIONS, ids=lambda s: "-".join(map(str, s)))
@@ -121,33 +142,21 @@ def test_a_session_with_wraps_and_resets_is_as_exact_as_plain_pytorch(session):
     batch, window = 2, 9 if num_new == 1 else 11
     capacity = window + num_new - 1 + spare
     generator = torch.Generator().manual_seed(0)
-    rings = three_rings(batch, capacity, heads[1], dim, dtype, storage)
+    session = Session(batch, capacity, heads[1], dim, dtype, storage)
     slopes = alibi_slopes(heads[0], device=torch.device(DEVICE)) if scheme == "alibi" else None
-    plain_step = permuted_step if dtype == F64 else reference_step
-    outputs = []
     num_steps = -(-(3 * capacity + 2) // num_new)
     for step in range(num_steps):
         if step in (num_steps // 3, num_steps // 3 + 2):
             rows = torch.tensor([True, False])
-            for ring in rings:
+            for ring in session.rings:
                 ring.reset(rows.to(DEVICE))
                 poison(ring, rows)
-        q, k, v = random_tokens((batch, num_new, dim), heads, dtype, generator)
-        ropes = [None, None]
-        if scheme == "rope":
-            positions = rings[0].new_positions(num_new)
-            ropes = [rope_angles(positions, dim, dtype=t) for t in (F32, F64)]
-            if dtype == F64:
-                ropes[0] = ropes[1]
-        outputs.append((
-            kernel_step(q, k, v, rings[0], window=window, slopes=slopes, rope=ropes[0],
-                        splits=splits),
-            plain_step(q, k, v, rings[1], dtype, window=window, slopes=slopes, rope=ropes[0]),
-            reference_step(q, k, v, rings[2], F64, window=window, slopes=slopes, rope=ropes[1]),
-        ))  # fmt: skip
-    assert rings[0].lengths.tolist() == rings[1].lengths.tolist()
-    assert rings[0].lengths[1] > 3 * capacity
-    assert_as_exact_as_plain(*(torch.cat(x, dim=1) for x in zip(*outputs, strict=True)))
+        tokens = random_tokens((batch, num_new, dim), heads, dtype, generator)
+        session.step(
+            *tokens, window=window, slopes=slopes, has_rope=scheme == "rope", splits=splits
+        )
+    assert session.rings[0].lengths[1] > 3 * capacity
+    session.check()
 
 
 @pytest.mark.parametrize("splits", [1, 2])
@@ -155,19 +164,18 @@ def test_blocks_of_full_size_agree_with_ragged_lengths(splits):
     """Lengths 0, 3, 40 and more than the ring, with the tile sizes of the table."""
     heads, dim, window, capacity = (4, 4), 16, 150, 152
     generator = torch.Generator().manual_seed(1)
-    rings = three_rings(4, capacity, heads[1], dim, F32, F32)
+    session = Session(4, capacity, heads[1], dim, F32)
     prompt = random_tokens((4, 400, dim), heads, F32, generator)[1:]
-    for ring in rings:
+    for ring, order in zip(session.rings, (0, *Session.ORDERS, 0), strict=True):
         for start in range(0, 400, 50):
-            ring.append(*(x[:, start : start + 50] for x in prompt))
+            ring.append(*(x[:, start : start + 50].roll(order, -1) for x in prompt))
         ring.lengths.copy_(torch.tensor([0, 3, 40, 400]))
         ring.lockstep = None
-    step = random_tokens((4, 3, dim), heads, F32, generator)
-    actual = kernel_step(*step, rings[0], window=window, splits=splits)
-    plain = reference_step(*step, rings[1], F32, window=window)
-    exact = reference_step(*step, rings[2], F64, window=window)
-    assert_as_exact_as_plain(actual, plain, exact)
-    torch.testing.assert_close(rings[0].keys, rings[1].keys, rtol=0, atol=0)
+    session.step(*random_tokens((4, 3, dim), heads, F32, generator), window=window, splits=splits)
+    session.check()
+    torch.testing.assert_close(
+        session.rings[0].keys.double(), session.rings[-1].keys, rtol=0, atol=0
+    )
 
 
 @pytest.mark.parametrize(
@@ -176,18 +184,12 @@ def test_blocks_of_full_size_agree_with_ragged_lengths(splits):
 def test_prompts_of_any_length_are_appended_in_chunks(num_new, heads):
     dim, window = 16, 21
     generator = torch.Generator().manual_seed(2)
-    rings = three_rings(2, window + max(num_new, 1) - 1, heads[1], dim, F32, F32)
-    outputs = []
+    session = Session(2, window + max(num_new, 1) - 1, heads[1], dim, F32)
     for length in (num_new, 1):
-        step = random_tokens((2, length, dim), heads, F32, generator)
-        rope = rope_angles(rings[0].new_positions(length), dim)
-        outputs.append((
-            kernel_step(*step, rings[0], window=window, rope=rope),
-            reference_step(*step, rings[1], F32, window=window, rope=rope),
-            reference_step(*step, rings[2], F64, window=window, rope=rope),
-        ))  # fmt: skip
-    assert rings[0].lengths.tolist() == [num_new + 1] * 2
-    assert_as_exact_as_plain(*(torch.cat(x, dim=1) for x in zip(*outputs, strict=True)))
+        tokens = random_tokens((2, length, dim), heads, F32, generator)
+        session.step(*tokens, window=window, has_rope=True)
+    assert session.rings[0].lengths.tolist() == [num_new + 1] * 2
+    session.check()
 
 
 @pytest.mark.parametrize("angles", ["one row for all", "no batch dimension"])
@@ -219,31 +221,25 @@ def test_queries_keys_and_values_may_be_slices_of_one_projection():
 @pytest.mark.parametrize("dtype", [F32, BF16])
 def test_stored_codes_and_scales_are_those_of_the_reference(dtype):
     generator = torch.Generator().manual_seed(5)
-    rings = [poisoned_ring(2, 12, 2, 16, I8) for _ in range(2)]
+    session = Session(2, 12, 2, 16, dtype, I8)
     for _ in range(5):
         step = random_tokens((2, 3, 16), (4, 2), dtype, generator)
         step[1][:, 0] = 0.0  # a row of zeros has the scale 0
-        outputs = [
-            kernel_step(*step, rings[0], window=10),
-            reference_step(*step, rings[1], dtype, window=10),
-        ]
-        torch.testing.assert_close(*outputs, rtol=0, atol=4 * torch.finfo(dtype).eps)
+        session.step(*step, window=10)
+    session.check()
     for name in ("keys", "values", "key_scales", "value_scales"):
-        ours, theirs = (getattr(ring, name) for ring in rings)
+        ours, theirs = (getattr(session.rings[i], name) for i in (0, -1))
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
 
 
 def test_small_values_survive_int8_storage_of_half_precision_tokens():
     """A weight times an int8 scale would be lost to float16's underflow at this size."""
     generator = torch.Generator().manual_seed(6)
-    rings = three_rings(1, 16, 2, 16, F16, I8)
+    session = Session(1, 16, 2, 16, F16, I8)
     for _ in range(6):
         q, k, v = random_tokens((1, 2, 16), (2, 2), F16, generator)
-        v = v * 1e-4
-        actual = kernel_step(q, k, v, rings[0], window=12)
-        plain = reference_step(q, k, v, rings[1], F16, window=12)
-        exact = reference_step(q, k, v, rings[2], F64, window=12)
-    assert_as_exact_as_plain(actual, plain, exact)
+        session.step(q, k, v * 1e-4, window=12)
+    session.check()
 
 
 def test_int8_storage_stays_within_the_derived_bound_of_fp32_storage():

@@ -1,4 +1,4 @@
-"""Triton's interpreter made right: bfloat16, and products that do not depend on the processor.
+"""Triton's interpreter made right: bfloat16, and products that are the same on any processor.
 
 The interpreter keeps bfloat16 as raw 16-bit integers, because NumPy has no such type, and in the
 releases 3.6 to 3.9 forgets about it in most places: `tl.dot` multiplies the bit patterns, `a + b`
@@ -10,7 +10,7 @@ Loads, stores, selects, shapes and bit casts move bits only and are right as the
 `tl.min` and the scans widen to float32 themselves. `tl.sum` does not: here it sums in float32 and
 rounds once, where a GPU rounds after every addition, so a kernel had better widen before it sums.
 
-Products of NumPy's floats are taken by `multiply` instead of a BLAS.
+`tl.dot` takes NumPy's floats by `multiply` instead of a BLAS.
 """
 
 from collections.abc import Callable
@@ -177,7 +177,7 @@ def _wrap_dot(original: Callable) -> Callable:
 
 
 def multiply(a: np.ndarray, b: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """a @ b, (..., M, K) by (..., K, N), every element by the same steps.
+    """Product of a and b, (..., M, K) by (..., K, N), every element by the same steps.
 
     A BLAS, which NumPy's own product takes, picks its code by processor, by shape and by how the
     operands lie in memory. Here `_LANES` sums run over every `_LANES`-th term and are then added

@@ -17,11 +17,11 @@ class Observer:
     """Tells a test that found a wrong result from one that could not run."""
 
     def __init__(self):
-        self.collected = self.passed = 0
+        self.collected, self.passed = [], []
         self.caught, self.broken = {}, {}
 
     def pytest_collection_finish(self, session):
-        self.collected = len(session.items)
+        self.collected = [item.nodeid for item in session.items]
 
     def pytest_collectreport(self, report):
         if report.failed:
@@ -35,8 +35,8 @@ class Observer:
             found = report.when == "call" and _is_finding(error.value)
             kind = self.caught if found else self.broken
             kind[item.nodeid] = f"{error.typename}: {error.value}"
-        elif report.when == "call":
-            self.passed += report.passed
+        elif report.when == "call" and report.passed:
+            self.passed.append(item.nodeid)
         return report
 
 

@@ -44,10 +44,16 @@ class Mutation:
     folder: str = "triton"
 
 
-def plant(mutation: Mutation, folder: Path) -> None:
-    """Copy the package into `folder` and change it there."""
+def copy_package(folder: Path) -> Path:
+    """The package, copied into `folder`."""
     package = folder / PACKAGE.name
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    return package
+
+
+def plant(mutation: Mutation, folder: Path) -> None:
+    """Copy the package into `folder` and change it there."""
+    package = copy_package(folder)
     path = package / mutation.folder / mutation.file
     text = path.read_text()
     found = text.count(mutation.old)
@@ -66,12 +72,16 @@ class TestBench:
 
     Args:
         log: A file for what it prints.
+
+    Attributes:
+        green: The tests that passed without a bug; see `run_unchanged`.
     """
 
     __test__ = False  # not a class of tests
 
     def __init__(self, log: Path) -> None:
         self.log = log
+        self.green: set[str] = set()
 
     def __enter__(self) -> Self:
         environment = {
@@ -99,48 +109,57 @@ class TestBench:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.communicate()
 
-    def run(self, folder: Path, tests: str, keyword: str) -> dict:
-        """Run tests on the package in `folder`, up to the first failure.
+    def run(self, folder: Path, tests: str, keyword: str, *, up_to_first: bool = True) -> dict:
+        """Run tests on the package in `folder`.
+
+        Args:
+            folder: Where the package is, and the result will be.
+            tests: A file below `tests/kernels`.
+            keyword: As `pytest -k` takes it.
+            up_to_first: Stop at the first failure.
 
         Returns:
             What `observed_tests.Observer` holds at the end, and where the package was found.
         """
         result = folder / "result.json"
         arguments = [
-            f"{TESTS}/{tests}", "-k", keyword, "-x", "-q", "--assert=plain",
+            f"{TESTS}/{tests}", "-k", keyword, "-q", "--assert=plain",
             # The settings of the project, but for the path to the package as it is.
             "-o", "pythonpath=", "-p", "no:cacheprovider", f"--confcutdir={TESTS}",
+            *(["-x"] if up_to_first else []),
         ]  # fmt: skip
         job = {"package_folder": str(folder), "result": str(result), "arguments": arguments}
         print(json.dumps(job), file=self.process.stdin, flush=True)
         self.process.stdout.readline()
         assert result.exists(), f"the tests broke off:\n{self.log.read_text()}"
-        return json.loads(result.read_text())
+        outcome = json.loads(result.read_text())
+        result.unlink()
+        assert outcome["package"] == str(folder / PACKAGE.name), "another package was tested"
+        return outcome
+
+    def run_unchanged(self, mutations: Sequence[Mutation]) -> None:
+        """Run all tests that the mutations name, without a bug planted, and keep who passed."""
+        folder = self.log.parent / "unchanged"
+        copy_package(folder)
+        for tests in sorted({mutation.tests for mutation in mutations}):
+            keywords = sorted({m.keyword for m in mutations if m.tests == tests})
+            keyword = " or ".join(f"({keyword})" for keyword in keywords)
+            self.green |= set(self.run(folder, tests, keyword, up_to_first=False)["passed"])
 
 
 def assert_caught(mutation: Mutation, bench: TestBench, folder: Path) -> None:
-    """The tests named by the mutation run on it, and one says that a result is wrong."""
+    """The tests named by the mutation pass without it; with it one says that a result is wrong."""
     plant(mutation, folder)
     outcome = bench.run(folder, mutation.tests, mutation.keyword)
-    assert outcome["package"] == str(folder / PACKAGE.name), "another package was tested"
     # A mutation that does not even run proves nothing about the tests.
     assert not outcome["broken"], f"'{mutation.name}' broke the kernel: {outcome['broken']}"
-    assert outcome["collected"], f"no test in {mutation.tests} is {mutation.keyword!r}: update it"
+    collected = outcome["collected"]
+    assert collected, f"no test in {mutation.tests} is {mutation.keyword!r}: update it"
+    # Nor does a test that fails anyway, or was skipped.
+    red = [test for test in collected if test not in bench.green]
+    assert not red, f"'{mutation.name}' proves nothing: without it these do not pass: {red}"
     assert outcome["caught"], (
-        f"'{mutation.name}' went unnoticed by {outcome['collected']} tests of {mutation.tests}"
+        f"'{mutation.name}' went unnoticed by {len(collected)} tests of {mutation.tests}"
     )
     said = "\n".join(outcome["caught"].values())
     assert re.search(mutation.message, said), f"caught, but not by {mutation.message!r}: {said}"
-
-
-def assert_pass_unchanged(mutations: Sequence[Mutation], bench: TestBench, folder: Path) -> None:
-    """Without a bug planted, all tests named by the mutations pass."""
-    shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
-    for tests in sorted({mutation.tests for mutation in mutations}):
-        keywords = sorted({m.keyword for m in mutations if m.tests == tests})
-        outcome = bench.run(folder, tests, " or ".join(f"({keyword})" for keyword in keywords))
-        assert outcome["package"] == str(folder / PACKAGE.name)
-        assert outcome["collected"] > 0
-        assert not outcome["broken"]
-        assert not outcome["caught"]
-        assert outcome["passed"] == outcome["collected"]

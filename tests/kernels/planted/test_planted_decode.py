@@ -2,13 +2,14 @@
 
 import pytest
 
-from tests.kernels.planted.planting import Mutation, assert_caught, assert_pass_unchanged
+from tests.kernels.planted.planting import Mutation, assert_caught
 
 pytest.importorskip("triton")
 
 TESTS = "test_triton_decode.py"
 FULL = "blocks_of_full_size"
 RACES = "race_free"
+EDGES, FAR = "test_edges.py", "test_far_apart.py"
 MUTATIONS = [
     Mutation(
         "a lone token's window reaches one key too far", "decode.py",
@@ -112,13 +113,37 @@ MUTATIONS = [
         "SCALE",
         TESTS, "chunks", count=2,
     ),
+    Mutation(
+        "new values are read with the strides of the keys", "decode_ops.py",
+        "*v.stride()[:3]", "*k.stride()[:3]",
+        EDGES, "all_of_the_ring and triton",
+    ),
+    Mutation(
+        "a split of old tokens lacks one where the window is all of the ring", "decode.py",
+        "slot = tl.where(slot >= capacity, slot - capacity, slot)",
+        "slot = tl.where(slot >= capacity - 1, slot - capacity + 1, slot)",
+        EDGES, "all_of_the_ring and triton",
+    ),
+    Mutation(
+        "a long step's chunks see no tokens of earlier ones", "decode.py",
+        "first = tl.maximum(old - window + 1, 0)", "first = tl.maximum(old - window % NUM_NEW, 0)",
+        EDGES, "longer_than_the_window and triton",
+    ),
+    Mutation(
+        "a length loses its upper bits", "decode.py",
+        "old = tl.load(p_lengths + batch)",
+        "old = tl.load(p_lengths + batch).to(tl.uint32).to(tl.int64)",
+        EDGES, "past_two_to_the_31 and triton",
+    ),
+    Mutation(
+        "an environment's slots lose the upper bits of their offset", "decode.py",
+        "p_keys += batch * capacity * row_stride",
+        "p_keys += (batch * capacity * row_stride).to(tl.int32)",
+        FAR, "keep_environments_apart and triton",
+    ),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_a_planted_bug_is_caught(mutation, test_bench, tmp_path):
     assert_caught(mutation, test_bench, tmp_path)
-
-
-def test_without_a_bug_the_same_tests_pass(test_bench, tmp_path):
-    assert_pass_unchanged(MUTATIONS, test_bench, tmp_path)

@@ -17,6 +17,10 @@ def changed(**changes):
     return Mutation(**(vars(HARMLESS) | changes))
 
 
+RED = changed(tests="planted/always_red.py", keyword="red")
+MUTATIONS = [HARMLESS, RED]
+
+
 @pytest.mark.parametrize(
     ("mutation", "verdict"),
     [
@@ -25,6 +29,7 @@ def changed(**changes):
         (changed(new="    low, high inner"), "broke the kernel"),
         (changed(old="no such text"), "no longer applies: update it"),
         (changed(keyword="no_such_test"), "no test in test_triton_forward.py"),
+        (RED, "proves nothing: without it these do not pass"),
     ],
 )
 def test_a_mutation_that_no_test_catches_is_refused(mutation, verdict, test_bench, tmp_path):
