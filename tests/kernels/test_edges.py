@@ -58,9 +58,7 @@ def assert_decoding_equals_attention(impl, ring, *, window, num_new, num_steps, 
 def test_a_window_may_be_all_of_the_ring(impl, alibi):
     slopes = alibi_slopes(HEADS, device=torch.device(DEVICE)) if alibi else None
     ring = make_ring(impl, 16)
-    assert_decoding_equals_attention(
-        impl, ring, window=16, num_new=1, num_steps=40, slopes=slopes
-    )
+    assert_decoding_equals_attention(impl, ring, window=16, num_new=1, num_steps=40, slopes=slopes)
 
 
 @KERNELS

@@ -104,8 +104,6 @@ def test_rings_of_more_than_two_to_the_31_numbers_keep_environments_apart(impl, 
     generator = torch.Generator().manual_seed(0)
     for _ in range(3):
         q, k, v = (torch.randn(2, 3, heads, dim, generator=generator) for _ in range(3))
-        expected, actual = (
-            decode_attention(q, k, v, ring, window=7, impl=impl) for ring in rings
-        )
+        expected, actual = (decode_attention(q, k, v, ring, window=7, impl=impl) for ring in rings)
         assert torch.equal(actual, expected)
     assert rings[1].capacity == capacity
