@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+from itertools import chain, repeat
 
 import pytest
 import torch
@@ -201,8 +202,8 @@ def test_a_compiled_function_takes_the_same_choice_with_any_shape(measured):
 
 
 def test_the_least_time_of_each_side_counts(monkeypatch):
-    """A neighbour slows 6 of 7 sweeps down, and each by another amount."""
-    times = {"ours": iter([9, 9, 2, 9, 9, 9, 9]), "theirs": iter([5, 99, 99, 99, 3, 99, 99])}
+    """A neighbour slows all sweeps but one or two down, and each by another amount."""
+    times = {"ours": chain([9, 9, 2], repeat(9)), "theirs": chain([5, 99, 99, 99, 3], repeat(99))}
     now = [0.0]
 
     def run(side):

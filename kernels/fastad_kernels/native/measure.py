@@ -17,11 +17,13 @@ from fastad_kernels.native.mlp import residual_mlp
 from fastad_kernels.native.projection import projection
 
 # Sweeps over all cases: so many seconds of them, so many at least, and at most.
-SECONDS, MIN_SWEEPS, MAX_SWEEPS = 2.0, 7, 40
+SECONDS, MIN_SWEEPS, MAX_SWEEPS = 2.5, 10, 100
 WINDOW = 200
 HEAD_DIMS, WIDTHS = (16, 32, 64, 128), (64, 128, 256)
-NUM_SCORES = 2**20  # of a call of attention, whatever the head dim
-NUM_PRODUCTS = 2**23  # of a linear map's forward pass, whatever the width
+# For every two threads. Calls of a few milliseconds: short ones are more often left undisturbed,
+# shorter ones would fit into caches that training does not fit into.
+NUM_SEQUENCES = 4  # of two windows
+NUM_FEATURES = 2**16  # tokens times width
 
 Call = Callable[[], object]
 
@@ -57,6 +59,10 @@ def _cases() -> Iterator[tuple[str, tuple[Call, Call]]]:
         yield f"decode {dim}", _decode(dim)
 
 
+def _pairs() -> int:
+    return -(-torch.get_num_threads() // 2)
+
+
 def _random(*shape: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.randn(shape, generator=generator) / math.sqrt(shape[-1])
@@ -73,8 +79,8 @@ def _training(function: Callable[..., Tensor], inputs: list[Tensor], **settings:
 
 
 def _attention(dim: int) -> tuple[Call, Call]:
-    """Sequences of two windows."""
-    inputs = [_random(NUM_SCORES // (WINDOW * WINDOW * 4), 2 * WINDOW, 4, dim) for _ in range(3)]
+    """Sequences of two windows and 4 heads."""
+    inputs = [_random(NUM_SEQUENCES * _pairs(), 2 * WINDOW, 4, dim) for _ in range(3)]
     settings = {
         "window": WINDOW, "causal": True, "scale": dim**-0.5, "alibi_slopes": None,
         "dropout": 0.0, "dropout_seed": None,
@@ -84,7 +90,7 @@ def _attention(dim: int) -> tuple[Call, Call]:
 
 def _projections(width: int) -> tuple[Call, Call]:
     """To queries, keys and values, norm first, and from the heads back to the residual."""
-    x, residual = (_random(NUM_PRODUCTS // (width * width), width) for _ in range(2))
+    x, residual = (_random(NUM_FEATURES * _pairs() // width, width) for _ in range(2))
     inward = [_random(3 * width, width), _random(3 * width), _random(width), _random(width)]
     outward = [_random(width, width), _random(width)]
 
@@ -106,7 +112,7 @@ def _projections(width: int) -> tuple[Call, Call]:
 def _mlp(width: int) -> tuple[Call, Call]:
     hidden = 4 * width
     inputs = [
-        _random(NUM_PRODUCTS // (width * width), width), _random(width), _random(width),
+        _random(NUM_FEATURES * _pairs() // width, width), _random(width), _random(width),
         _random(hidden, width), _random(hidden), _random(width, hidden), _random(width),
     ]  # fmt: skip
     ours, theirs = (
