@@ -49,8 +49,8 @@ class RolloutConfig:
     """Attention implementation; a named one never falls back. auto: triton on GPUs, native on
     CPUs with a C++ compiler wherever it was measured to be no slower, else sdpa. triton: our
     kernels for GPUs (on a CPU only with TRITON_INTERPRET=1, which is slow). native: our C++ kernels
-    for CPUs, compiled at first use. sdpa: PyTorch's. flash: the flash-attn package, 16-bit GPUs only, without a KV cache.
-    reference: the plain specification."""
+    for CPUs, compiled at first use. sdpa: PyTorch's. flash: the flash-attn package, 16-bit GPUs
+    only, without a KV cache. reference: the plain specification."""
     compile: bool = False
     """On GPUs, compile the cached step with torch.compile, in up to half a minute. On CPUs it is
     C++ already."""

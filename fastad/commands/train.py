@@ -49,8 +49,8 @@ class TrainConfig:
     """Attention implementation; a named one never falls back. auto: triton on GPUs, native on
     CPUs with a C++ compiler wherever it was measured to be no slower, else sdpa. triton: our
     kernels for GPUs (on a CPU only with TRITON_INTERPRET=1, which is slow). native: our C++ kernels
-    for CPUs, compiled at first use. sdpa: PyTorch's. flash: the flash-attn package, 16-bit GPUs only, without a KV cache.
-    reference: the plain specification."""
+    for CPUs, compiled at first use. sdpa: PyTorch's. flash: the flash-attn package, 16-bit GPUs
+    only, without a KV cache. reference: the plain specification."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
     threads: int | None = None
