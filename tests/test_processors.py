@@ -124,3 +124,8 @@ def test_the_doctor_says_who_decided(monkeypatch):
     assert "spinning, since torch was imported before fastad" in processors.describe_waiting()
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     assert processors.describe_waiting() == "OMP_WAIT_POLICY=ACTIVE, set by you"
+    # In a child of a process that fastad set up, whose user then chose otherwise.
+    monkeypatch.setenv(processors.OURS, "1")
+    assert processors.describe_waiting() == "OMP_WAIT_POLICY=ACTIVE, set by you"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert processors.describe_waiting().startswith("spinning")

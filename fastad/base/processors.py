@@ -27,7 +27,8 @@ def wait_passively() -> None:
 def describe_waiting() -> str:
     """How OpenMP's threads wait in this process, and who decided."""
     chosen = [f"{name}={os.environ[name]}" for name in WAIT_SETTINGS if name in os.environ]
-    if OURS in os.environ:
+    # A child of ours may have been given another setting, or none.
+    if OURS in os.environ and chosen == ["OMP_WAIT_POLICY=PASSIVE"]:
         return f"{chosen[0]}, set by fastad: other programs slow it down only as much as they must"
     if chosen:
         return f"{', '.join(chosen)}, set by you"

@@ -1,5 +1,6 @@
 """Muon for many small matrices: PyTorch's on GPUs, in float32 and in batches on CPUs."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -50,11 +51,9 @@ class Muon(torch.optim.Muon):
                 group["ns_coefficients"], steps=group["ns_steps"], epsilon=group["eps"],
             )  # fmt: skip
             for (p, _), wide in zip(pairs, stacked, strict=True):
-                rows, columns = p.shape
                 p.mul_(1 - lr * group["weight_decay"])
-                p.add_(
-                    wide.T if rows > columns else wide, alpha=-lr * max(1.0, rows / columns) ** 0.5
-                )
+                update = wide.T if p.shape[0] > p.shape[1] else wide
+                p.add_(update, alpha=-lr * _scale(p, group["adjust_lr_fn"]))
 
 
 def orthogonalise(
@@ -78,3 +77,11 @@ def orthogonalise(
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=cubic, alpha=quintic), x,
                           beta=linear)  # fmt: skip
     return x
+
+
+def _scale(matrix: Tensor, rule: str | None) -> float:
+    """Of the learning rate, so that updates of all shapes are of one size, by PyTorch's rules."""
+    rows, columns = matrix.shape
+    if rule == "match_rms_adamw":
+        return 0.2 * math.sqrt(max(rows, columns))
+    return math.sqrt(max(1.0, rows / columns))

@@ -22,7 +22,10 @@ def updated(kind, dtype=torch.float32, **options):
     return params, optimizer
 
 
-@pytest.mark.parametrize("options", [{}, {"nesterov": False}, {"weight_decay": 0.0}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"nesterov": False}, {"weight_decay": 0.0}, {"adjust_lr_fn": "match_rms_adamw"}],
+)
 def test_steps_are_pytorchs_up_to_bfloat16(options):
     """Of an update of size 0.02 a step, bfloat16 keeps 8 bits, through five iterations."""
     ours, theirs = updated(Muon, **options)[0], updated(torch.optim.Muon, **options)[0]
