@@ -29,9 +29,9 @@ def pytest_runtest_logreport(report):
         return
     for name, dtype, rms, largest in dict(report.user_properties).get(_KEY, ()):
         path, test = report.nodeid.split("::", 1)
-        native = re.search(r"test_native|\[native", f"{path} {test}")
+        named = re.search(r"native|triton|sdpa", f"{path} {test}")
         row = _worst[
-            "native" if native else "triton", test.split("[")[0].removeprefix("test_")[:56],
+            named.group() if named else "triton", test.split("[")[0].removeprefix("test_")[:56],
             name or "out", dtype.removeprefix("torch."),
         ]  # fmt: skip
         row[:] = row[0] + 1, max(row[1], rms), max(row[2], largest)

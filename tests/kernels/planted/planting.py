@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+
+from fastad_kernels.native.compiler import find_compiler
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "kernels" / "fastad_kernels"
@@ -97,6 +100,10 @@ class TestBench:
             # Compiled C++ kernels with a bug in them go with the log.
             "XDG_CACHE_HOME": str(self.log.parent / "cache"),
         }
+        compiler = find_compiler()
+        if compiler is not None:
+            cached = [sys.executable, str(Path(__file__).with_name("object_cache.py"))]
+            environment["CXX"] = shlex.join([*cached, str(self.log.parent / "objects"), *compiler])
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("observed_tests.py"))],
             cwd=ROOT, env=os.environ | environment, text=True, start_new_session=True,

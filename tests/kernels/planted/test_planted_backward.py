@@ -79,22 +79,24 @@ MUTATIONS = [
     ),
     Mutation(
         "values are read with the strides of the keys", "backward.py",
-        "for x in (q, k, v, grad_out)", "for x in (q, k, k, grad_out)",
+        "strides = [stride for x in (q, k, v, grad_out)",
+        "strides = [stride for x in (q, k, k, grad_out)",
         TESTS, f"{EXACT} and strided and triton",
     ),
     Mutation(
         "packed values are read with the strides of the keys", "backward.py",
-        "for x in (q, k, v, grad_out)", "for x in (q, k, k, grad_out)",
+        "strides = [stride for x in (q, k, v, grad_out)",
+        "strides = [stride for x in (q, k, k, grad_out)",
         TESTS, f"{EXACT} and packed and triton",
     ),
     Mutation(
         "a sequence's offset loses its upper bits in dK/dV", DKDV,
-        "p_v += batch * stride_vb", "p_v += (batch * stride_vb).to(tl.int32)",
+        "p_v += batch * stride_vb", "p_v += tl.cast(batch * stride_vb, tl.int32)",
         FAR, "sequences_and_heads and triton",
     ),
     Mutation(
         "a packed sequence's offset loses its upper bits in dQ", DQ,
-        "first_k * stride_vt", "(first_k * stride_vt).to(tl.int32)",
+        "first_k * stride_vt", "tl.cast(first_k * stride_vt, tl.int32)",
         FAR, "packed_sequences and triton",
     ),
 ]  # fmt: skip

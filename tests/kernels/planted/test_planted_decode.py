@@ -119,14 +119,15 @@ MUTATIONS = [
         EDGES, "all_of_the_ring and triton",
     ),
     Mutation(
-        "a split of old tokens lacks one where the window is all of the ring", "decode.py",
+        "the ring wraps one slot early", "decode.py",
         "slot = tl.where(slot >= capacity, slot - capacity, slot)",
         "slot = tl.where(slot >= capacity - 1, slot - capacity + 1, slot)",
         EDGES, "all_of_the_ring and triton",
     ),
     Mutation(
-        "a long step's chunks see no tokens of earlier ones", "decode.py",
-        "first = tl.maximum(old - window + 1, 0)", "first = tl.maximum(old - window % NUM_NEW, 0)",
+        "a step longer than the window forgets what was before it", "decode.py",
+        "first = tl.maximum(old - window + 1, 0)",
+        "first = tl.maximum(old - window + 1 + NUM_NEW, 0)",
         EDGES, "longer_than_the_window and triton",
     ),
     Mutation(
@@ -138,7 +139,7 @@ MUTATIONS = [
     Mutation(
         "an environment's slots lose the upper bits of their offset", "decode.py",
         "p_keys += batch * capacity * row_stride",
-        "p_keys += (batch * capacity * row_stride).to(tl.int32)",
+        "p_keys += tl.cast(batch * capacity * row_stride, tl.int32)",
         FAR, "keep_environments_apart and triton",
     ),
 ]  # fmt: skip

@@ -88,12 +88,12 @@ MUTATIONS = [
     ),
     Mutation(
         "a sequence's offset loses its upper bits", "forward.py",
-        "p_q += batch * stride_qb", "p_q += (batch * stride_qb).to(tl.int32)",
+        "p_q += batch * stride_qb", "p_q += tl.cast(batch * stride_qb, tl.int32)",
         FAR, "sequences_and_heads and triton",
     ),
     Mutation(
         "a packed sequence's offset loses its upper bits", "forward.py",
-        "k_start * stride_kt", "(k_start * stride_kt).to(tl.int32)",
+        "k_start * stride_kt", "tl.cast(k_start * stride_kt, tl.int32)",
         FAR, "packed_sequences and triton",
     ),
 ]  # fmt: skip
