@@ -99,7 +99,9 @@ class Progress:
         self.completed = completed
         self.fields |= fields
         now = time.monotonic()
-        self._marks.append((now, completed))
+        # An evaluation, or a look between two commits, is no sign of a standstill.
+        if completed != self._marks[-1][1]:
+            self._marks.append((now, completed))
         while len(self._marks) > 2 and self._marks[1][0] <= now - RATE_SECONDS:
             self._marks.popleft()
         self.show()

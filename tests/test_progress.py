@@ -49,6 +49,22 @@ def test_rate_and_time_left_are_those_of_now(
     assert line == "train steps=120 total=4000 steps_per_second=1 left=1:04:40"
 
 
+def test_a_long_evaluation_leaves_the_rate_of_the_updates(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(fastad.progress.time, "monotonic", lambda: now)
+    with progress(100, "updates", "train", interval=0.0) as work:
+        now = 10.0
+        work.update(20)
+        now = 70.0
+        work.update(20, eval_last=0.5)
+    assert capsys.readouterr().out.splitlines() == [
+        "train updates=20 total=100 updates_per_second=2 left=0:00:40",
+        "train updates=20 total=100 updates_per_second=2 left=0:00:40 eval_last=0.5",
+    ]
+
+
 def test_nothing_done_leaves_an_unknown_time(capsys: pytest.CaptureFixture[str]) -> None:
     with progress(10, "steps", "train") as work:
         assert work.seconds_left is None
