@@ -51,6 +51,8 @@ COMMANDS = {
     "doctor": Command("DoctorConfig", "run_doctor", "", "what this machine can use"),
 }
 
+LARGEST = 2**40  # of any whole number in a config
+
 EXAMPLES = """\
 examples:
   fastad demo                               watch in-context learning happen
@@ -217,7 +219,7 @@ def parse(name: str, arguments: list[str]) -> Any:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(
+            config = tyro.cli(
                 kind,
                 prog=f"fastad {name}{bare}",
                 args=arguments,
@@ -228,6 +230,18 @@ def parse(name: str, arguments: list[str]) -> Any:
         if stop.code in (0, None):
             raise
         raise UserError(f"{_first_line(complaint.getvalue())}; see fastad {name} --help") from None
+    _check_sizes(config)
+    return config
+
+
+def _check_sizes(config: Any) -> None:
+    """Refuse numbers that are no number of anything, and that neither C++ nor a disk can hold."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            _check_sizes(value)
+        elif isinstance(value, int) and abs(value) >= LARGEST:
+            raise UserError(f"{field.name}={value} is too large; use less than 2^40")
 
 
 def _settings(kind: Any) -> Iterator[Field[Any]]:

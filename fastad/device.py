@@ -7,6 +7,8 @@ import torch
 from fastad.base.processors import find_processors
 from fastad.errors import UserError
 
+MAX_THREADS = 4096  # OpenMP ends the process when it gets no memory for more
+
 
 def choose_device(name: str, threads: int | None = None) -> torch.device:
     """Resolve "auto", "cpu", "cuda", ... to a device that exists.
@@ -45,6 +47,8 @@ def set_threads(threads: int | None = None) -> int:
     """
     if threads is not None and threads < 1:
         raise UserError(f"threads={threads} must be at least 1")
+    if threads is not None and threads > MAX_THREADS:
+        raise UserError(f"threads={threads} must be at most {MAX_THREADS:,}")
     if threads is None and "OMP_NUM_THREADS" not in os.environ:
         threads = min(torch.get_num_threads(), find_processors().usable)
     if threads is not None:

@@ -44,8 +44,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Check the fields against each other."""
-        for field in ("num_layers", "width", "num_heads", "context"):
-            if getattr(self, field) < 1:
+        for field in ("num_layers", "width", "num_heads", "mlp_width", "context"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
                 raise UserError(f"{field}={getattr(self, field)} must be at least 1")
         if self.width % self.num_heads:
             raise UserError(
