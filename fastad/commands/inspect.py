@@ -36,7 +36,8 @@ class InspectConfig:
     """How many of its steps to print."""
 
     verify: bool = False
-    """First hold every file to the digest that was stored with it, and name each that differs."""
+    """First hold every file of a run to the digest that was stored with it, and name each that
+    differs."""
 
     json: Path | None = None
     """Also write what is shown to this file, as JSON."""
@@ -54,6 +55,11 @@ def run_inspect(config: InspectConfig) -> None:
 
         check_output("json", config.json)
     if (config.path / "dataset.json").is_file():
+        if config.verify:
+            raise UserError(
+                f"verify: the columns of {config.path} have no digests to be held to; leave "
+                "--verify out, which is for runs"
+            )
         inspect_dataset(config)
         return
     if (config.path / "config.yaml").is_file():
