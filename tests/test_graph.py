@@ -5,8 +5,12 @@ import torch
 from fastad_kernels.testing.host_sync import forbid_host_sync
 from fastad_kernels.testing.replay import Recording
 
+import fastad
+from fastad.commands import doctor
+from fastad.commands.rollout import RolloutConfig, _takes_graph
 from fastad.context import CachedContext
 from fastad.envs.registry import env_class, make_env
+from fastad.gpu_proof import is_proven, keep_proof
 from fastad.interact import Transition
 from fastad.model.config import ModelConfig
 from fastad.model.transformer import Transformer
@@ -79,3 +83,48 @@ def test_a_step_that_counts_on_the_host_is_caught():
         recording.replay()
         expected = untracked()
     assert not torch.equal(outputs[2], expected[2])
+
+
+GPU = torch.device("cuda")
+
+
+@pytest.fixture
+def gpu(tmp_path, monkeypatch):
+    """A machine with a GPU, as far as its name goes, and a cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "some GPU")
+
+
+def test_a_graph_is_no_default_before_the_check_has_passed_here(gpu, monkeypatch, capsys):
+    config = RolloutConfig()
+    assert not _takes_graph(config, GPU)
+    assert "--cuda-graph always" in capsys.readouterr().out
+    assert doctor.graphs(GPU).startswith("off until benchmarks/gpu_check.py has passed")
+    keep_proof(GPU, passed=True)
+    assert _takes_graph(config, GPU)
+    assert capsys.readouterr().out == ""
+    assert doctor.graphs(GPU).startswith("on")
+    # The proof is of this GPU, torch and fastad: of no other, and of none that fails later.
+    for module, name, value in (
+        (torch.cuda, "get_device_name", lambda device: "another GPU"),
+        (torch, "__version__", "99.0"),
+        (fastad, "__version__", "99.0"),
+    ):
+        with monkeypatch.context() as other:
+            other.setattr(module, name, value)
+            assert not is_proven(GPU)
+    keep_proof(GPU, passed=False)
+    assert not is_proven(GPU)
+
+
+def test_a_graph_asked_for_by_name_needs_no_proof_and_a_cpu_has_none(gpu, capsys):
+    assert _takes_graph(RolloutConfig(cuda_graph="always"), GPU)
+    keep_proof(GPU, passed=True)
+    assert not _takes_graph(RolloutConfig(cuda_graph="never"), GPU)
+    assert not _takes_graph(RolloutConfig(), torch.device("cpu"))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_cache_that_cannot_be_looked_at_proves_nothing(gpu, tmp_path):
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    assert not is_proven(GPU)

@@ -49,6 +49,17 @@ def run_doctor(config: DoctorConfig) -> None:
         for implementation in IMPLEMENTATIONS:
             _report(f"  attention {implementation}", partial(_attention, implementation, device))
         _report("  rollout, cached = computed", partial(_cache, device))
+        if device.type == "cuda":
+            print(f"{'  CUDA graphs':<28} {graphs(device)}")
+
+
+def graphs(device: torch.device) -> str:
+    """Whether rollouts replay a CUDA graph by themselves."""
+    from fastad.gpu_proof import is_proven
+
+    if is_proven(device):
+        return "on: benchmarks/gpu_check.py has passed here"
+    return "off until benchmarks/gpu_check.py has passed here; by name: rollout --cuda-graph always"
 
 
 def _report(label: str, check: Callable[[], str]) -> None:

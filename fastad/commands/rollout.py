@@ -13,6 +13,8 @@ from fastad.config import Attention, check_seed
 from fastad.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
+
     from fastad.evaluate.held_out import TaskSet
     from fastad.histories.schema import DatasetInfo
     from fastad.histories.writer import ShardWriter
@@ -54,8 +56,9 @@ class RolloutConfig:
     compile: bool = False
     """On GPUs, compile the cached step with torch.compile, in up to half a minute. On CPUs it is
     C++ already."""
-    cuda_graph: bool = True
-    """On GPUs, record one step of model, sampling and environment as a CUDA graph and replay it."""
+    cuda_graph: Literal["auto", "always", "never"] = "auto"
+    """On GPUs, record one step of model, sampling and environment as a CUDA graph and replay it.
+    auto: where benchmarks/gpu_check.py has passed on this very GPU, torch and fastad."""
     seed: int = 0
     """Of the environments and the actions."""
     plot: Path | None = None
@@ -107,7 +110,7 @@ def run_rollout(config: RolloutConfig) -> dict[str, Any]:
 
         trial = try_model(
             model, tasks, num_episodes=episodes, kv_cache=config.kv_cache, greedy=config.greedy,
-            control=config.control, compile=config.compile, cuda_graph=config.cuda_graph,
+            control=config.control, compile=config.compile, cuda_graph=_takes_graph(config, device),
             on_block=on_block,
         )  # fmt: skip
     figures = figures_of(trial, tasks, kv_cache=config.kv_cache)
@@ -117,6 +120,20 @@ def run_rollout(config: RolloutConfig) -> dict[str, Any]:
     save_picture(picture, figures, tasks)
     print(f"picture: {picture}")
     return figures
+
+
+def _takes_graph(config: RolloutConfig, device: torch.device) -> bool:
+    """Whether a step is replayed as a CUDA graph; says so where one could be and is not."""
+    from fastad.gpu_proof import is_proven
+
+    if config.cuda_graph != "auto":
+        return config.cuda_graph == "always"
+    if device.type == "cuda" and config.kv_cache and not is_proven(device):
+        print(
+            "no CUDA graph: benchmarks/gpu_check.py has not passed on this GPU with this torch and "
+            "fastad; run it, or take one all the same with --cuda-graph always"
+        )
+    return is_proven(device)
 
 
 def _check_outputs(config: RolloutConfig) -> Path | None:

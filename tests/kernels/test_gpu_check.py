@@ -184,3 +184,18 @@ def test_failures_are_printed_with_their_reason(parts, capsys):
     assert "decode    D=16   1 of 2 checks passed" in out
     assert "FAILED decode D=16 y: not finite" in out
     assert "3 cases were not run: no time left" in out
+
+
+def test_only_a_full_check_without_failure_is_kept(parts, monkeypatch, capsys):
+    script = importlib.import_module("gpu_check")
+    kept = []
+
+    def keep_proof(device, *, passed):
+        kept.append(passed)
+        return "proof.json"
+
+    monkeypatch.setattr("fastad.gpu_proof.keep_proof", keep_proof)
+    for failed, without_time in ((0, 0), (1, 0), (0, 2)):
+        script.keep({"failed": failed, "cases_without_time": without_time})
+    assert kept == [True, False, False]
+    assert capsys.readouterr().out.count("CUDA graphs stay off") == 2
