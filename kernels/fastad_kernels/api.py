@@ -191,8 +191,9 @@ def projection(
 ) -> Tensor:
     """A linear map with what stands beside it in a block: weight @ norm(x) + bias + residual.
 
-    "native" has a kernel for float32 rows of multiples of 16, which keeps nothing but x for the
-    backward pass. All others, and all other rows, take PyTorch's own operations.
+    "native" has a kernel for float32 rows, which keeps nothing but x for the backward pass, and
+    gives a row the same bits in every batch. All others, and all other rows, take PyTorch's own
+    operations.
 
     Args:
         x: (..., in).
@@ -233,8 +234,9 @@ def residual_mlp(
 ) -> Tensor:
     """The MLP of a pre-norm block, x + out(gelu(in(norm(x)))).
 
-    "native" has a kernel for float32 rows of multiples of 16, which keeps nothing but x for the
-    backward pass. All others, and all other rows, take PyTorch's own operations.
+    "native" has a kernel for float32 rows, which keeps nothing but x for the backward pass, and
+    gives a row the same bits in every batch. All others, and all other rows, take PyTorch's own
+    operations.
 
     Args:
         x: (..., width).

@@ -39,7 +39,7 @@ def assert_rows_are_alone(function, *inputs):
 
 
 @pytest.mark.parametrize("extra", ["nothing", "norm", "residual", "norm and residual"])
-@pytest.mark.parametrize(("size", "out"), [(16, 16), (64, 192), (256, 64), (208, 48), (80, 272)])
+@pytest.mark.parametrize(("size", "out"), [(16, 16), (64, 192), (256, 64), (200, 5), (13, 44)])
 def test_a_linear_map_gives_a_row_the_same_bits_in_every_batch(size, out, extra):
     generator = torch.Generator().manual_seed(0)
     x, weight, bias, scale, shift, residual = (
@@ -55,7 +55,7 @@ def test_a_linear_map_gives_a_row_the_same_bits_in_every_batch(size, out, extra)
     assert_rows_are_alone(run, x, residual)
 
 
-@pytest.mark.parametrize(("width", "hidden"), [(16, 16), (64, 256), (80, 48)])
+@pytest.mark.parametrize(("width", "hidden"), [(16, 16), (64, 256), (20, 50)])
 def test_an_mlp_gives_a_row_the_same_bits_in_every_batch(width, hidden):
     (x, *weights), _ = make_inputs(70, width, hidden)
     assert_rows_are_alone(lambda x: residual_mlp(x, *weights, impl="native"), x[0])

@@ -75,7 +75,8 @@ def assert_pooled_as_exact_as_plain(names, draw):
 
 @pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)
 @pytest.mark.parametrize(
-    ("num_tokens", "width", "hidden"), [(1, 16, 16), (5, 32, 48), (70, 64, 256), (300, 128, 80)]
+    ("num_tokens", "width", "hidden"),
+    [(1, 16, 16), (5, 32, 48), (70, 64, 256), (300, 128, 80), (61, 20, 37)],
 )
 def test_results_and_gradients_are_as_exact_as_those_of_plain_pytorch(
     num_tokens, width, hidden, threads
@@ -124,13 +125,6 @@ def test_nan_in_one_token_reaches_no_other_token():
     assert actual[1, 3].isnan().all()
     actual[1, 3] = expected[1, 3]
     assert torch.equal(actual, expected)
-
-
-def test_widths_that_are_no_whole_vectors_take_pytorchs_operations():
-    inputs, _ = make_inputs(3, 20, 40)
-    assert not takes_rows(inputs[3:4], inputs[:1])
-    expected = reference.residual_mlp(*inputs, 1e-5)
-    torch.testing.assert_close(residual_mlp(*inputs, impl="native"), expected)
 
 
 def test_under_autocast_pytorchs_operations_do_the_work():
@@ -205,7 +199,9 @@ def reordered_projections(inputs, grad_out, parts):
 @pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)
 @pytest.mark.parametrize("with_norm", [True, False])
 @pytest.mark.parametrize("with_residual", [True, False])
-@pytest.mark.parametrize(("num_tokens", "size", "out"), [(1, 16, 16), (45, 64, 192), (301, 80, 48)])
+@pytest.mark.parametrize(
+    ("num_tokens", "size", "out"), [(1, 16, 16), (45, 64, 192), (301, 80, 48), (37, 20, 7)]
+)
 def test_linear_maps_are_as_exact_as_those_of_plain_pytorch(
     with_norm, with_residual, num_tokens, size, out, threads
 ):
@@ -237,12 +233,42 @@ def test_linear_maps_are_registered_and_refuse_second_derivatives():
         gradient.sum().backward()
 
 
-def test_linear_maps_of_other_widths_take_pytorchs_operations():
+def test_what_is_not_float32_takes_pytorchs_operations():
     inputs, _ = make_projection(3, 20, 7)
-    x, weight, bias, scale, shift, residual = inputs
+    x, weight, bias, scale, shift, residual = (y.double() for y in inputs)
+    assert not takes_rows((weight, bias), (x,))
     settings = {"norm": (scale, shift), "residual": residual, "epsilon": 1e-5}
     actual = projection(x, weight, bias, impl="native", **settings)
     torch.testing.assert_close(actual, reference.projection(x, weight, bias, **settings))
+
+
+def test_no_tokens_have_gradients_of_zero():
+    inputs, grad_out = make_projection(0, 20, 7)
+    parts = {"with_norm": True, "with_residual": False, "epsilon": 1e-5}
+    y, dx, *rest = run_projection(projection, inputs, grad_out, impl="native", **parts)
+    assert y.shape == (3, 0, 7)
+    assert dx.shape == (3, 0, 20)
+    assert not any(gradient.any() for gradient in rest)
+    inputs, grad_out = make_inputs(0, 20, 9)
+    _, _, *rest = run(residual_mlp, inputs, grad_out, impl="native")
+    assert not any(gradient.any() for gradient in rest)
+
+
+@pytest.mark.parametrize("size", [20, 64])
+def test_gradients_have_the_same_bits_with_any_number_of_threads(size):
+    threads, results = torch.get_num_threads(), []
+    linear, linear_grad = make_projection(301, size, size)
+    mlp_inputs, mlp_grad = make_inputs(301, size, 2 * size)
+    parts = {"with_norm": True, "with_residual": True, "epsilon": 1e-5}
+    try:
+        for count in (1, 2, 3, 8):
+            torch.set_num_threads(count)
+            linears = run_projection(projection, linear, linear_grad, impl="native", **parts)
+            results.append([*linears, *run(residual_mlp, mlp_inputs, mlp_grad, impl="native")])
+    finally:
+        torch.set_num_threads(threads)
+    for result in results[1:]:
+        assert all(map(torch.equal, result, results[0]))
 
 
 BAD_ROWS = [

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastad_kernels import checks
 from fastad_kernels.native.build import addresses, library
-from fastad_kernels.native.common import refuse_second_backward
+from fastad_kernels.native.common import at_once, call, refuse_second_backward
 
 DROPOUT_BY_SEED = False
 
@@ -45,7 +45,7 @@ def attention(
 ) -> Tensor:
     """As the reference, with the same arguments; without dropout."""
     _check_dropout(dropout, dropout_seed)
-    return attention_op(q, k, v, None, None, alibi_slopes, window, causal, scale)[0]
+    return _attend(q, k, v, None, None, alibi_slopes, window, causal, scale)
 
 
 def attention_varlen(
@@ -67,7 +67,14 @@ def attention_varlen(
     """As the reference, with the same arguments; without dropout."""
     assert max_seqlen_q >= 0 <= max_seqlen_k  # only GPU kernels need these: they size a grid
     _check_dropout(dropout, dropout_seed)
-    return attention_op(q, k, v, cu_seqlens_q, cu_seqlens_k, alibi_slopes, window, causal, scale)[0]
+    return _attend(q, k, v, cu_seqlens_q, cu_seqlens_k, alibi_slopes, window, causal, scale)
+
+
+def _attend(*inputs: Any) -> Tensor:
+    out: Tensor = call(
+        inputs[:6], inputs[6:], forward=_forward, function=_Attention, op=attention_op
+    )[0]
+    return out
 
 
 def _check_dropout(dropout: float, dropout_seed: Tensor | None) -> None:
@@ -76,6 +83,60 @@ def _check_dropout(dropout: float, dropout_seed: Tensor | None) -> None:
         raise ValueError(
             f"dropout={dropout}: impl='native' has none; take impl='sdpa' or 'reference'"
         )
+
+
+def _forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor | None,
+    cu_seqlens_k: Tensor | None,
+    alibi_slopes: Tensor | None,
+    window: int | None,
+    causal: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    if cu_seqlens_q is not None and cu_seqlens_k is not None:
+        # While PyTorch compiles, nobody has looked at their values, which the kernels trust.
+        checks.check_cu_seqlens("q", cu_seqlens_q, q, q.shape[0])
+        checks.check_cu_seqlens("k", cu_seqlens_k, k, k.shape[0])
+    q, k, v = map(_with_rows, (q, k, v))
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    top, total = (torch.empty(_row_shape(q), dtype=q.dtype, device=q.device) for _ in range(2))
+    slopes = None if alibi_slopes is None else alibi_slopes.float().contiguous()
+    shape = _shape(q, k, v, cu_seqlens_q, cu_seqlens_k, slopes, window, causal, scale)
+    library().fastad_attention_forward(
+        ctypes.byref(shape), *(x.data_ptr() for x in (q, k, v, out)), addresses((top, total)),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return out, top, total
+
+
+def _gradients(
+    grad_out: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    top: Tensor,
+    total: Tensor,
+    cu_seqlens_q: Tensor | None,
+    cu_seqlens_k: Tensor | None,
+    alibi_slopes: Tensor | None,
+    window: int | None,
+    causal: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v = map(_with_rows, (q, k, v))
+    grad_out, out = grad_out.contiguous(), out.contiguous()
+    dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
+    slopes = None if alibi_slopes is None else alibi_slopes.float().contiguous()
+    shape = _shape(q, k, v, cu_seqlens_q, cu_seqlens_k, slopes, window, causal, scale)
+    tensors = (q, k, v, out, top, total, grad_out, dq, dk, dv)
+    library().fastad_attention_backward(
+        ctypes.byref(shape), addresses(tensors), torch.get_num_threads()
+    )
+    return dq, dk, dv
 
 
 @torch.library.custom_op("fastad::native_attention", mutates_args=())
@@ -95,20 +156,7 @@ def attention_op(
     A sum is (B, H, T), packed (H, total), and keeps what a log-sum-exp would round away.
     Differentiable once, with respect to q, k and v; the sums take no gradient.
     """
-    if cu_seqlens_q is not None and cu_seqlens_k is not None:
-        # While PyTorch compiles, nobody has looked at their values, which the kernels trust.
-        checks.check_cu_seqlens("q", cu_seqlens_q, q, q.shape[0])
-        checks.check_cu_seqlens("k", cu_seqlens_k, k, k.shape[0])
-    q, k, v = map(_with_rows, (q, k, v))
-    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    top, total = (torch.empty(_row_shape(q), dtype=q.dtype, device=q.device) for _ in range(2))
-    slopes = None if alibi_slopes is None else alibi_slopes.float().contiguous()
-    shape = _shape(q, k, v, cu_seqlens_q, cu_seqlens_k, slopes, window, causal, scale)
-    library().fastad_attention_forward(
-        ctypes.byref(shape), *(x.data_ptr() for x in (q, k, v, out)), addresses((top, total)),
-        torch.get_num_threads(),
-    )  # fmt: skip
-    return out, top, total
+    return _forward(q, k, v, cu_seqlens_q, cu_seqlens_k, alibi_slopes, window, causal, scale)
 
 
 @torch.library.custom_op("fastad::native_attention_backward", mutates_args=())
@@ -128,16 +176,8 @@ def attention_backward_op(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v. Itself not differentiable."""
-    q, k, v = map(_with_rows, (q, k, v))
-    grad_out, out = grad_out.contiguous(), out.contiguous()
-    dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
-    slopes = None if alibi_slopes is None else alibi_slopes.float().contiguous()
-    shape = _shape(q, k, v, cu_seqlens_q, cu_seqlens_k, slopes, window, causal, scale)
-    tensors = (q, k, v, out, top, total, grad_out, dq, dk, dv)
-    library().fastad_attention_backward(
-        ctypes.byref(shape), addresses(tensors), torch.get_num_threads()
-    )
-    return dq, dk, dv
+    sums, lengths = (out, top, total), (cu_seqlens_q, cu_seqlens_k)
+    return _gradients(grad_out, q, k, v, *sums, *lengths, alibi_slopes, window, causal, scale)
 
 
 def _row_shape(q: Tensor) -> tuple[int, ...]:
@@ -205,9 +245,25 @@ def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor
 
 
 def _backward(ctx: Any, grad_out: Tensor, *unused: Tensor | None) -> tuple[Tensor | None, ...]:
-    gradients = attention_backward_op(grad_out, *ctx.saved_tensors, *ctx.settings)
-    return *gradients, *(None,) * (3 + len(ctx.settings))
+    tensors = (grad_out, *ctx.saved_tensors)
+    # The operator refuses a second derivative.
+    direct = at_once(*tensors) and not torch.is_grad_enabled()
+    gradients: Any = _gradients if direct else attention_backward_op
+    return *gradients(*tensors, *ctx.settings), *(None,) * (3 + len(ctx.settings))
 
 
 attention_op.register_autograd(_backward, setup_context=_setup_context)
 attention_backward_op.register_autograd(refuse_second_backward)
+
+
+class _Attention(torch.autograd.Function):
+    """What `attention_op` does, without the operator."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        # With a `setup_context` of its own, PyTorch looks at the signature in every call.
+        output = _forward(*inputs)
+        _setup_context(ctx, inputs, output)
+        return output
+
+    backward = staticmethod(_backward)

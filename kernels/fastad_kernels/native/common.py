@@ -6,19 +6,54 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastad_kernels.cache import COLUMN_MULTIPLE
+PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 
 
 def takes_rows(weights: Sequence[Tensor], rows: Sequence[Tensor]) -> bool:
-    """Whether kernels of whole rows can do it: whole vectors of float32 on a CPU, no autocast.
+    """Whether kernels of rows can do it: float32 on a CPU, nothing empty, no autocast.
 
     Args:
         weights: Matrices and vectors whose sizes are the lengths of rows.
         rows: What they are applied or added to, (..., a row).
     """
-    whole = all(size % COLUMN_MULTIPLE == 0 for w in weights for size in w.shape)
-    plain = all(y.dtype == torch.float32 and y.device.type == "cpu" for y in (*weights, *rows))
-    return whole and plain and not torch.is_autocast_enabled("cpu")
+    for y in (*weights, *rows):
+        if y.dtype != torch.float32 or y.device.type != "cpu":
+            return False
+    return all(w.numel() for w in weights) and not torch.is_autocast_enabled("cpu")
+
+
+def call(
+    tensors: Sequence[Tensor | None],
+    settings: Sequence[Any],
+    *,
+    forward: Any,
+    function: Any,
+    op: Any,
+) -> Any:
+    """Run a kernel by the shortest way that serves the caller.
+
+    Args:
+        tensors: The first arguments.
+        settings: The others.
+        forward: The kernel alone, for tensors of which no gradient is wanted.
+        function: The kernel as a `torch.autograd.Function`.
+        op: The kernel as an operator.
+    """
+    if not at_once(*tensors):
+        return op(*tensors, *settings)
+    wanted = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+    return (function.apply if wanted else forward)(*tensors, *settings)
+
+
+def at_once(*tensors: Tensor | None) -> bool:
+    """Whether the kernels can be called right away, with autograd alone around them.
+
+    An operator of PyTorch's takes tens of microseconds to find its function. Only those who look
+    for operators need it: the compiler, `torch.func`, and tensors that stand for others.
+    """
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    return all(x is None or type(x) in PLAIN_TYPES for x in tensors)
 
 
 def refuse_second_backward(ctx: Any, *gradients: Tensor) -> None:

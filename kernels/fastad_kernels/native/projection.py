@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastad_kernels.native.build import addresses, library
-from fastad_kernels.native.common import refuse_second_backward
+from fastad_kernels.native.common import at_once, call, refuse_second_backward
 
 Norm = tuple[Tensor, Tensor]
 
@@ -26,10 +26,62 @@ def projection(
     residual: Tensor | None,
     epsilon: float,
 ) -> Tensor:
-    """As `fastad_kernels.reference.projection`, with the same arguments."""
+    """As `fastad_kernels.reference.projection`, with the same arguments.
+
+    The bits of a row of the result depend on no other row, nor on their number.
+    """
     norm_weight, norm_bias = norm or (None, None)
-    out: Tensor = projection_op(x, weight, bias, norm_weight, norm_bias, residual, epsilon)
+    inputs = (x, weight, bias, norm_weight, norm_bias, residual)
+    out: Tensor = call(inputs, (epsilon,), forward=_forward, function=_Projection, op=projection_op)
     return out
+
+
+def _forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    residual: Tensor | None,
+    epsilon: float,
+) -> Tensor:
+    x, residual = x.contiguous(), None if residual is None else residual.contiguous()
+    out = x.new_empty((*x.shape[:-1], len(bias)))
+    shape, weights = _shape(x, weight, epsilon), (norm_weight, norm_bias, weight, bias)
+    packed = [None if w is None else w.contiguous() for w in weights]
+    library().fastad_projection_forward(
+        ctypes.byref(shape), addresses(packed), x.data_ptr(),
+        None if residual is None else residual.data_ptr(), out.data_ptr(),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+def _gradients(
+    grad_out: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    epsilon: float,
+) -> list[Tensor]:
+    x, grad_out = x.contiguous(), grad_out.contiguous()
+    given = (norm_weight, norm_bias, weight, bias)
+    packed = [None if w is None else w.contiguous() for w in given]
+    dx, *sums = (None if y is None else y.new_empty(y.shape) for y in (x, *given))
+    assert dx is not None
+    shape = _shape(x, weight, epsilon)
+    library().fastad_projection_backward(
+        ctypes.byref(shape), addresses(packed), x.data_ptr(), grad_out.data_ptr(), dx.data_ptr(),
+        addresses(sums), torch.get_num_threads(),
+    )  # fmt: skip
+    return [y for y in (dx, *sums[2:], *sums[:2]) if y is not None]
+
+
+def _shape(x: Tensor, weight: Tensor, epsilon: float) -> _Shape:
+    out, size = weight.shape
+    return _Shape(x.numel() // size, size, out, epsilon)
 
 
 @torch.library.custom_op("fastad::native_projection", mutates_args=())
@@ -43,16 +95,7 @@ def projection_op(
     epsilon: float,
 ) -> Tensor:
     """See `projection`. Differentiable once."""
-    x, residual = x.contiguous(), None if residual is None else residual.contiguous()
-    out = torch.empty((*x.shape[:-1], len(bias)), dtype=x.dtype, device=x.device)
-    shape, weights = _shape(x, weight, epsilon), (norm_weight, norm_bias, weight, bias)
-    packed = [None if w is None else w.contiguous() for w in weights]
-    library().fastad_projection_forward(
-        ctypes.byref(shape), addresses(packed), x.data_ptr(),
-        None if residual is None else residual.data_ptr(), out.data_ptr(),
-        torch.get_num_threads(),
-    )  # fmt: skip
-    return out
+    return _forward(x, weight, bias, norm_weight, norm_bias, residual, epsilon)
 
 
 @torch.library.custom_op("fastad::native_projection_backward", mutates_args=())
@@ -66,26 +109,7 @@ def projection_backward_op(
     epsilon: float,
 ) -> list[Tensor]:
     """Gradients of x, weight and bias, and of the norm's if there is one."""
-    x, grad_out = x.contiguous(), grad_out.contiguous()
-    dx, threads = torch.empty_like(x), torch.get_num_threads()
-    weights = [w for w in (norm_weight, norm_bias, weight, bias) if w is not None]
-    packed: list[Tensor | None] = [w.contiguous() for w in weights]
-    missing: list[Tensor | None] = [None] * (4 - len(weights))
-    sums = [w.new_zeros((threads, *w.shape)) for w in weights]
-    shape = _shape(x, weight, epsilon)
-    library().fastad_projection_backward(
-        ctypes.byref(shape), addresses([*missing, *packed]), x.data_ptr(), grad_out.data_ptr(),
-        dx.data_ptr(),
-        addresses([y for thread in range(threads) for y in (*missing, *(s[thread] for s in sums))]),
-        threads,
-    )  # fmt: skip
-    *norms, dweight, dbias = (s.sum(0) for s in sums)
-    return [dx, dweight, dbias, *norms]
-
-
-def _shape(x: Tensor, weight: Tensor, epsilon: float) -> _Shape:
-    out, size = weight.shape
-    return _Shape(x.numel() // size, size, out, epsilon)
+    return _gradients(grad_out, x, weight, bias, norm_weight, norm_bias, epsilon)
 
 
 @projection_op.register_fake
@@ -105,10 +129,27 @@ def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-    dx, dweight, dbias, *norms = projection_backward_op(grad_out, *ctx.saved_tensors, ctx.epsilon)
+    tensors = (grad_out, *ctx.saved_tensors)
+    # The operator refuses a second derivative.
+    direct = at_once(*tensors) and not torch.is_grad_enabled()
+    gradients: Any = _gradients if direct else projection_backward_op
+    dx, dweight, dbias, *norms = gradients(*tensors, ctx.epsilon)
     norm_gradients = norms if norms else (None, None)
     return dx, dweight, dbias, *norm_gradients, grad_out if ctx.has_residual else None, None
 
 
 projection_op.register_autograd(_backward, setup_context=_setup_context)
 projection_backward_op.register_autograd(refuse_second_backward)
+
+
+class _Projection(torch.autograd.Function):
+    """What `projection_op` does, without the operator."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        # With a `setup_context` of its own, PyTorch looks at the signature in every call.
+        output = _forward(*inputs)
+        _setup_context(ctx, inputs, output)
+        return output
+
+    backward = staticmethod(_backward)

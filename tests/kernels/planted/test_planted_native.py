@@ -74,21 +74,21 @@ MUTATIONS = [
         ROWS, "results_and_gradients and 70-64-256",
     ),
     Mutation(
-        "the last tokens of a thread go nowhere", "mlp.cpp",
-        "std::min<int64_t>(ROWS, share.last - first)",
-        "std::min<int64_t>(ROWS, share.last - first) & ~1",
-        ROWS, "results_and_gradients and 5-32-48", count=2,
+        "the last token of a chunk goes nowhere", "mlp.cpp",
+        "std::min<int64_t>(ROWS, span.last - first)",
+        "std::min<int64_t>(ROWS, span.last - first) & ~1",
+        ROWS, "results_and_gradients and 5-32-48",
     ),
     Mutation(
         "a linear map forgets the residual", "projection.cpp",
-        "std::copy_n(residual + first * out, rows * out, y_rows);",
-        "std::fill_n(y_rows, rows * out, 0.0f);",
+        "std::copy_n(residual + (first + r) * s.out, s.out, y_rows + r * ys.stride);",
+        "std::fill_n(y_rows + r * ys.stride, s.out, 0.0f);",
         ROWS, "linear_maps_are_as_exact and 45-64-192-True",
     ),
     Mutation(
-        "two threads take some of the same tokens", "rows.h",
-        "last = std::min(count * (thread + 1) / threads * ROWS, num_tokens);",
-        "last = std::min((count * (thread + 1) / threads + 1) * ROWS, num_tokens);",
+        "two chunks take one of the tokens", "mlp.cpp",
+        "for (int64_t first = span.first;",
+        "for (int64_t first = std::max<int64_t>(span.first - 1, 0);",
         ROWS, "results_and_gradients and 70-64-256",
     ),
     Mutation(
@@ -149,14 +149,14 @@ MUTATIONS = [
 MUTATIONS = [replace(mutation, folder="native/src") for mutation in MUTATIONS]
 MUTATIONS += [
     Mutation(
-        "the first thread's weight gradients stand for all", "mlp.py",
-        "(s.sum(0) for s in sums)", "(s[0] for s in sums)",
-        ROWS, "results_and_gradients and 70-64-256", folder="native",
+        "the first chunk's weight gradients stand for all", "rows.h",
+        "first ? from[i] : to[i] + from[i];", "first ? from[i] : to[i];",
+        ROWS, "results_and_gradients and 70-64-256", folder="native/src",
     ),
     Mutation(
-        "the first thread's gradients of a linear map stand for all", "projection.py",
-        "(s.sum(0) for s in sums)", "(s[0] for s in sums)",
-        ROWS, "linear_maps_are_as_exact and 45-64-192-True", folder="native",
+        "a chunk's gradients are counted again with the next one's", "rows.h",
+        "std::fill(part.begin(), part.end(), 0.0f);", "",
+        ROWS, "linear_maps_are_as_exact and 45-64-192-True", folder="native/src",
     ),
     Mutation(
         "new values lie where the keys' strides lead", "decode.py",

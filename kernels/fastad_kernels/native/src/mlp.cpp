@@ -10,7 +10,7 @@
 namespace {
 
 struct Shape {
-  int64_t num_tokens, width, hidden;  // width and hidden are whole vectors
+  int64_t num_tokens, width, hidden;
   double epsilon;
 };
 
@@ -19,26 +19,54 @@ struct Weights {
   const float *in_weight, *in_bias, *out_weight, *out_bias;  // matrices (out, in), as PyTorch's
 };
 
-// Matrices as the products read them, in either direction.
+struct Sums {
+  NormSums norm;
+  float *in_weight, *in_bias, *out_weight, *out_bias;
+};
+
+// Vectors in whole vectors of the machine's, and matrices as the products read them.
 struct Packed {
-  std::vector<float> in, out;
+  std::vector<float> scale, in_bias, out_bias;
+  std::vector<float> in, out;  // to the right, y = x W
+  std::vector<float> in_back, out_back;  // to the left, of the backward pass
 
   Packed(const Shape& s, const Weights& w, bool backward)
-      : in(s.width * s.hidden), out(s.width * s.hidden) {
+      : scale(whole(w.norm.weight, s.width)), in_bias(whole(w.in_bias, s.hidden)),
+        out_bias(whole(w.out_bias, s.width)), in(s.width * round_up(s.hidden, BORDER)) {
     const int width = (int)s.width, hidden = (int)s.hidden;
+    pack_panels(w.in_weight, 1, width, width, hidden, in.data());
     if (!backward) {
-      pack_panels(w.in_weight, 1, width, width, hidden, in.data());
+      out.resize(s.hidden * round_up(s.width, BORDER));
       pack_panels(w.out_weight, 1, hidden, hidden, width, out.data());
     } else {
-      pack_panels(w.in_weight, width, 1, hidden, width, in.data());
-      pack_panels(w.out_weight, hidden, 1, width, hidden, out.data());
+      in_back.resize(s.hidden * round_up(s.width, BORDER));
+      out_back.resize(in.size());
+      pack_panels(w.in_weight, width, 1, hidden, width, in_back.data());
+      pack_panels(w.out_weight, hidden, 1, width, hidden, out_back.data());
     }
   }
 };
 
-struct Sums {
-  NormSums norm;
-  float *in_weight, *in_bias, *out_weight, *out_bias;
+// Of some tokens, in the caches: norm(x), in(norm(x)), and what the gradient needs beside them.
+struct Scratch {
+  const Shape& s;
+  const int width, hidden, whole_width, whole_hidden;
+  const int64_t row, hidden_row;
+  std::vector<float> tokens, h, dtokens, dh;
+
+  Scratch(const Shape& s, bool backward)
+      : s(s), width((int)s.width), hidden((int)s.hidden),
+        whole_width((int)round_up(width, BORDER)), whole_hidden((int)round_up(hidden, BORDER)),
+        row(apart(width)), hidden_row(apart(hidden)), tokens(ROWS * row), h(ROWS * hidden_row),
+        dtokens(backward ? tokens.size() : 0), dh(backward ? h.size() : 0) {}
+
+  // h before its GELU.
+  void enter(const Norm& norm, const Packed& packed, const float* x, int64_t x_row, int rows) {
+    for (int r = 0; r < rows; r++)
+      layer_norm(norm, x + r * x_row, tokens.data() + r * row, width, (float)s.epsilon);
+    linear<Start::BIAS>(tokens.data(), row, rows, width, packed.in.data(), whole_hidden,
+                        packed.in_bias.data(), h.data(), hidden_row);
+  }
 };
 
 }  // namespace
@@ -49,72 +77,83 @@ void fastad_mlp_forward(const Shape* shape, const Weights* weights, const float*
                         int threads) {
   const Shape& s = *shape;
   const Weights& w = *weights;
-  const int width = (int)s.width, hidden = (int)s.hidden;
-  const Packed to_right(s, w, false);
+  const int64_t width = s.width;
+  const Packed packed(s, w, false);
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<float> tokens(ROWS * width), h(ROWS * hidden);
-    const Share share(s.num_tokens);
-    for (int64_t first = share.first; first < share.last; first += ROWS) {
-      const int rows = (int)std::min<int64_t>(ROWS, share.last - first);
-      const float* x_rows = x + first * width;
-      float* y_rows = y + first * width;
-      for (int r = 0; r < rows; r++)
-        layer_norm(w.norm, x_rows + r * width, tokens.data() + r * width,
-                   width, (float)s.epsilon);
-      linear<Start::BIAS>(tokens.data(), width, rows, width, to_right.in.data(), hidden, w.in_bias,
-                          h.data(), hidden);
-      for (int i = 0; i < rows * hidden; i += LANES)
-        store(h.data() + i, gelu(load(h.data() + i)));
-      std::copy_n(x_rows, rows * width, y_rows);
-      linear<Start::ADD_BIAS>(h.data(), hidden, rows, hidden, to_right.out.data(), width, w.out_bias,
-                              y_rows, width);
+    Scratch t(s, false);
+    WholeRows ys(width);
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t block = 0; block < divide_up(s.num_tokens, ROWS); block++) {
+      const Span span(block, ROWS, s.num_tokens);
+      const int64_t first = span.first;
+      const int rows = (int)(span.last - first);
+      float* y_rows = ys.take(y + first * width);
+      t.enter(w.norm, packed, x + first * width, width, rows);
+      for (int r = 0; r < rows; r++) {
+        float* h = t.h.data() + r * t.hidden_row;
+        for (int i = 0; i < t.whole_hidden; i += LANES) store(h + i, gelu(load(h + i)));
+        std::copy_n(x + (first + r) * width, width, y_rows + r * ys.stride);
+      }
+      linear<Start::ADD_BIAS>(t.h.data(), t.hidden_row, rows, t.hidden, packed.out.data(),
+                              t.whole_width, packed.out_bias.data(), y_rows, ys.stride);
+      ys.give(y + first * width, rows);
     }
   }
 }
 
-// `sums` has one set of gradients per thread, zeros at first; the caller adds them up.
 void fastad_mlp_backward(const Shape* shape, const Weights* weights, const float* x,
                          const float* dy, float* dx, const Sums* sums, int threads) {
   const Shape& s = *shape;
   const Weights& w = *weights;
   const int width = (int)s.width, hidden = (int)s.hidden;
-  const Packed to_right(s, w, false), to_left(s, w, true);
+  const Packed packed(s, w, true);
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<float> tokens(ROWS * width), dtokens(ROWS * width);
-    std::vector<float> h(ROWS * hidden), dh(ROWS * hidden);
-    Sums mine = sums[omp_get_thread_num()];
-    const Share share(s.num_tokens);
-    for (int64_t first = share.first; first < share.last; first += ROWS) {
-      const int rows = (int)std::min<int64_t>(ROWS, share.last - first);
-      const float *x_rows = x + first * width, *dy_rows = dy + first * width;
-      float* dx_rows = dx + first * width;
-      for (int r = 0; r < rows; r++)
-        layer_norm(w.norm, x_rows + r * width, tokens.data() + r * width,
-                   width, (float)s.epsilon);
-      linear<Start::BIAS>(tokens.data(), width, rows, width, to_right.in.data(), hidden, w.in_bias,
-                          h.data(), hidden);
-      linear<Start::ZERO>(dy_rows, width, rows, width, to_left.out.data(), hidden, nullptr, dh.data(),
-                          hidden);
-      for (int i = 0; i < rows * hidden; i += LANES) {
-        Vec value, slope;
-        gelu(load(h.data() + i), value, slope);
-        store(h.data() + i, value);
-        store(dh.data() + i, load(dh.data() + i) * slope);
+    Scratch t(s, true);
+    WholeRows xs(width), dys(width), dxs(width);
+    Gathered dscale(sums->norm.weight, 1, width), dshift(sums->norm.bias, 1, width);
+    Gathered din(sums->in_weight, hidden, width), din_bias(sums->in_bias, 1, hidden);
+    Gathered dout(sums->out_weight, width, hidden), dout_bias(sums->out_bias, 1, width);
+#pragma omp for schedule(dynamic, 1) ordered
+    for (int64_t chunk = 0; chunk < num_chunks(s.num_tokens); chunk++) {
+      const Span span(chunk, CHUNK, s.num_tokens);
+      for (int64_t first = span.first; first < span.last; first += ROWS) {
+        const int rows = (int)std::min<int64_t>(ROWS, span.last - first);
+        const float *x_rows = xs(x + first * width, rows), *dy_rows = dys(dy + first * width, rows);
+        float* dx_rows = dxs.take(dx + first * width);
+        t.enter(w.norm, packed, x_rows, xs.stride, rows);
+        linear<Start::ZERO>(dy_rows, dys.stride, rows, width, packed.out_back.data(),
+                            t.whole_hidden, nullptr, t.dh.data(), t.hidden_row);
+        for (int r = 0; r < rows; r++) {
+          float *h = t.h.data() + r * t.hidden_row, *dh = t.dh.data() + r * t.hidden_row;
+          for (int i = 0; i < t.whole_hidden; i += LANES) {
+            Vec value, slope;
+            gelu(load(h + i), value, slope);
+            store(h + i, value);
+            store(dh + i, load(dh + i) * slope);
+          }
+        }
+        multiply<Start::ADD>(Turned{dy_rows, 1, dys.stride}, width, rows, t.h.data(), t.hidden_row,
+                             t.whole_hidden / LANES, nullptr, dout.data(), dout.stride());
+        multiply<Start::ADD>(Turned{t.dh.data(), 1, t.hidden_row}, hidden, rows, t.tokens.data(),
+                             t.row, t.whole_width / LANES, nullptr, din.data(), din.stride());
+        add_rows(dy_rows, dys.stride, rows, width, dout_bias.data());
+        add_rows(t.dh.data(), t.hidden_row, rows, hidden, din_bias.data());
+        linear<Start::ZERO>(t.dh.data(), t.hidden_row, rows, hidden, packed.in_back.data(),
+                            t.whole_width, nullptr, t.dtokens.data(), t.row);
+        for (int r = 0; r < rows; r++) {
+          float* to = dx_rows + r * dxs.stride;
+          std::copy_n(dy_rows + r * dys.stride, t.whole_width, to);
+          norm_backward({packed.scale.data(), nullptr}, x_rows + r * xs.stride,
+                        t.dtokens.data() + r * t.row, width, (float)s.epsilon, to,
+                        {dscale.data(), dshift.data()});
+        }
+        dxs.give(dx + first * width, rows);
       }
-      multiply<Start::ADD>(Turned{dy_rows, 1, width}, width, rows, h.data(), hidden, hidden / LANES,
-                           nullptr, mine.out_weight, hidden);
-      multiply<Start::ADD>(Turned{dh.data(), 1, hidden}, hidden, rows, tokens.data(), width,
-                           width / LANES, nullptr, mine.in_weight, width);
-      add_rows(dy_rows, rows, width, mine.out_bias);
-      add_rows(dh.data(), rows, hidden, mine.in_bias);
-      linear<Start::ZERO>(dh.data(), hidden, rows, hidden, to_left.in.data(), width, nullptr,
-                          dtokens.data(), width);
-      std::copy_n(dy_rows, rows * width, dx_rows);
-      for (int r = 0; r < rows; r++)
-        norm_backward(w.norm, x_rows + r * width, dtokens.data() + r * width, width,
-                      (float)s.epsilon, dx_rows + r * width, mine.norm);
+#pragma omp ordered
+      for (Gathered* sum : {&dscale, &dshift, &din, &din_bias, &dout, &dout_bias})
+        sum->move(chunk == 0);
     }
   }
 }

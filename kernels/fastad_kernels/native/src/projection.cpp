@@ -9,7 +9,7 @@
 namespace {
 
 struct Shape {
-  int64_t num_tokens, in, out;  // in and out are whole vectors
+  int64_t num_tokens, in, out;
   double epsilon;
 };
 
@@ -24,11 +24,12 @@ struct Sums {
 };
 
 // norm(x) of some rows, or x itself.
-const float* normed(const Shape& s, const Weights& w, const float* x, int rows, float* tokens) {
-  if (!w.norm.weight) return x;
+Rows normed(const Shape& s, const Weights& w, const float* x, int64_t x_row, int rows,
+            float* tokens) {
+  if (!w.norm.weight) return {x, x_row};
   for (int r = 0; r < rows; r++)
-    layer_norm(w.norm, x + r * s.in, tokens + r * s.in, (int)s.in, (float)s.epsilon);
-  return tokens;
+    layer_norm(w.norm, x + r * x_row, tokens + r * apart(s.in), (int)s.in, (float)s.epsilon);
+  return {tokens, apart(s.in)};
 }
 
 }  // namespace
@@ -39,55 +40,75 @@ void fastad_projection_forward(const Shape* shape, const Weights* weights, const
                                const float* residual, float* y, int threads) {
   const Shape& s = *shape;
   const Weights& w = *weights;
-  const int in = (int)s.in, out = (int)s.out;
-  std::vector<float> packed(s.in * s.out);
-  pack_panels(w.weight, 1, in, in, out, packed.data());
+  const int in = (int)s.in, whole_out = (int)round_up(s.out, BORDER);
+  const std::vector<float> bias = whole(w.bias, s.out);
+  std::vector<float> packed(s.in * whole_out);
+  pack_panels(w.weight, 1, in, in, (int)s.out, packed.data());
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<float> tokens(ROWS * in);
-    const Share share(s.num_tokens);
-    for (int64_t first = share.first; first < share.last; first += ROWS) {
-      const int rows = (int)std::min<int64_t>(ROWS, share.last - first);
-      const float* input = normed(s, w, x + first * in, rows, tokens.data());
-      float* y_rows = y + first * out;
+    std::vector<float> tokens(w.norm.weight ? ROWS * apart(in) : 0);
+    WholeRows ys(s.out);
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t block = 0; block < divide_up(s.num_tokens, ROWS); block++) {
+      const Span span(block, ROWS, s.num_tokens);
+      const int64_t first = span.first;
+      const int rows = (int)(span.last - first);
+      const Rows input = normed(s, w, x + first * in, in, rows, tokens.data());
+      float* y_rows = ys.take(y + first * s.out);
       if (residual) {
-        std::copy_n(residual + first * out, rows * out, y_rows);
-        linear<Start::ADD_BIAS>(input, in, rows, in, packed.data(), out, w.bias, y_rows, out);
+        for (int r = 0; r < rows; r++)
+          std::copy_n(residual + (first + r) * s.out, s.out, y_rows + r * ys.stride);
+        linear<Start::ADD_BIAS>(input.data, input.any_row, rows, in, packed.data(), whole_out,
+                                bias.data(), y_rows, ys.stride);
       } else {
-        linear<Start::BIAS>(input, in, rows, in, packed.data(), out, w.bias, y_rows, out);
+        linear<Start::BIAS>(input.data, input.any_row, rows, in, packed.data(), whole_out,
+                            bias.data(), y_rows, ys.stride);
       }
+      ys.give(y + first * s.out, rows);
     }
   }
 }
 
-// `sums` has one set of gradients per thread, zeros at first; the caller adds them up.
 void fastad_projection_backward(const Shape* shape, const Weights* weights, const float* x,
                                 const float* dy, float* dx, const Sums* sums, int threads) {
   const Shape& s = *shape;
   const Weights& w = *weights;
-  const int in = (int)s.in, out = (int)s.out;
-  std::vector<float> packed(s.in * s.out);
+  const int in = (int)s.in, out = (int)s.out, whole_in = (int)round_up(in, BORDER);
+  const bool has_norm = w.norm.weight;
+  const std::vector<float> scale = whole(w.norm.weight, has_norm ? in : 0);
+  std::vector<float> packed(s.out * whole_in);
   pack_panels(w.weight, in, 1, out, in, packed.data());
 #pragma omp parallel num_threads(threads)
   {
-    std::vector<float> tokens(ROWS * in), dtokens(ROWS * in);
-    const Sums mine = sums[omp_get_thread_num()];
-    const Share share(s.num_tokens);
-    for (int64_t first = share.first; first < share.last; first += ROWS) {
-      const int rows = (int)std::min<int64_t>(ROWS, share.last - first);
-      const float *x_rows = x + first * in, *dy_rows = dy + first * out;
-      float* dx_rows = dx + first * in;
-      const float* input = normed(s, w, x_rows, rows, tokens.data());
-      multiply<Start::ADD>(Turned{dy_rows, 1, out}, out, rows, input, in, in / LANES, nullptr,
-                           mine.weight, in);
-      add_rows(dy_rows, rows, out, mine.bias);
-      float* to = w.norm.weight ? dtokens.data() : dx_rows;
-      linear<Start::ZERO>(dy_rows, out, rows, out, packed.data(), in, nullptr, to, in);
-      if (!w.norm.weight) continue;
-      std::fill_n(dx_rows, rows * in, 0.0f);
-      for (int r = 0; r < rows; r++)
-        norm_backward(w.norm, x_rows + r * in, dtokens.data() + r * in, in, (float)s.epsilon,
-                      dx_rows + r * in, mine.norm);
+    std::vector<float> tokens(ROWS * apart(in)), dtokens(ROWS * apart(in));
+    WholeRows xs(in), dys(out), dxs(in);
+    Gathered dscale(sums->norm.weight, 1, in), dshift(sums->norm.bias, 1, in);
+    Gathered dweight(sums->weight, out, in), dbias(sums->bias, 1, out);
+#pragma omp for schedule(dynamic, 1) ordered
+    for (int64_t chunk = 0; chunk < num_chunks(s.num_tokens); chunk++) {
+      const Span span(chunk, CHUNK, s.num_tokens);
+      for (int64_t first = span.first; first < span.last; first += ROWS) {
+        const int rows = (int)std::min<int64_t>(ROWS, span.last - first);
+        const float *x_rows = xs(x + first * in, rows), *dy_rows = dys(dy + first * out, rows);
+        float* dx_rows = dxs.take(dx + first * in);
+        const Rows input = normed(s, w, x_rows, xs.stride, rows, tokens.data());
+        multiply<Start::ADD>(Turned{dy_rows, 1, dys.stride}, out, rows, input.data, input.any_row,
+                             whole_in / LANES, nullptr, dweight.data(), dweight.stride());
+        add_rows(dy_rows, dys.stride, rows, out, dbias.data());
+        float* to = has_norm ? dtokens.data() : dx_rows;
+        const int64_t to_row = has_norm ? apart(in) : dxs.stride;
+        linear<Start::ZERO>(dy_rows, dys.stride, rows, out, packed.data(), whole_in, nullptr, to,
+                            to_row);
+        for (int r = 0; has_norm && r < rows; r++) {
+          std::fill_n(dx_rows + r * dxs.stride, dxs.stride, 0.0f);
+          norm_backward({scale.data(), nullptr}, x_rows + r * xs.stride, dtokens.data() + r * to_row,
+                        in, (float)s.epsilon, dx_rows + r * dxs.stride,
+                        {dscale.data(), dshift.data()});
+        }
+        dxs.give(dx + first * in, rows);
+      }
+#pragma omp ordered
+      for (Gathered* sum : {&dscale, &dshift, &dweight, &dbias}) sum->move(chunk == 0);
     }
   }
 }

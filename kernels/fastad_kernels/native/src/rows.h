@@ -1,36 +1,99 @@
 // What kernels of training that take tokens a few at a time have in common.
 //
-// Tokens are divided among threads in the same way every time, and sums of threads are added in
-// their order, so that results repeat bit for bit.
+// Gradients of weights are gathered over chunks of tokens and added up in the order of the chunks,
+// whichever threads took them: results have the same bits every time, with any number of threads.
 #pragma once
 
 #include <omp.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "multiply.h"
 #include "norm.h"
 
-constexpr int ROWS = 32;  // tokens that go through a kernel together
+constexpr int ROWS = WIDE ? 32 : 48;  // tokens that go through a kernel together: whole tiles
+constexpr int64_t CHUNK = 2 * ROWS;   // tokens whose gradients are gathered together
 using Turned = Strided<1, 0>;
 
-// Tokens [first, last) of a thread.
-struct Share {
+// Tokens [first, last) of a block or a chunk of `size`.
+struct Span {
   int64_t first, last;
 
-  Share(int64_t num_tokens) {
-    const int64_t count = divide_up(num_tokens, ROWS), thread = omp_get_thread_num();
-    const int64_t threads = omp_get_num_threads();
-    first = std::min(count * thread / threads * ROWS, num_tokens);
-    last = std::min(count * (thread + 1) / threads * ROWS, num_tokens);
+  Span(int64_t number, int64_t size, int64_t num_tokens)
+      : first(number * size), last(std::min(first + size, num_tokens)) {}
+};
+
+// One at least: it brings the zeros of no tokens.
+constexpr int64_t num_chunks(int64_t num_tokens) {
+  return std::max<int64_t>(divide_up(num_tokens, CHUNK), 1);
+}
+
+// From a row to the next, in whole vectors, and with other places in the first cache: rows that
+// are powers of two apart would drive each other out.
+constexpr int64_t apart(int64_t width) { return round_up(width, 2 * BORDER) + BORDER; }
+
+// Rows as whole vectors: as they are if they are so, else in room of their own, zeros behind.
+struct WholeRows {
+  int64_t width, stride;
+  std::vector<float> room;
+
+  explicit WholeRows(int64_t width)
+      : width(width), stride(width % BORDER ? apart(width) : width),
+        room(width % BORDER ? ROWS * stride : 0) {}
+
+  const float* operator()(const float* x, int rows) {
+    if (room.empty()) return x;
+    for (int r = 0; r < rows; r++) std::copy_n(x + r * width, width, room.data() + r * stride);
+    return room.data();
+  }
+  // Where to write rows that `give` then brings to their place.
+  float* take(float* x) { return room.empty() ? x : room.data(); }
+  void give(float* x, int rows) const {
+    if (room.empty()) return;
+    for (int r = 0; r < rows; r++) std::copy_n(room.data() + r * stride, width, x + r * width);
   }
 };
 
-static void add_rows(const float* x, int rows, int64_t width, float* total) {
+// A vector of weights with zeros behind, up to whole vectors.
+static std::vector<float> whole(const float* x, int64_t width) {
+  std::vector<float> y(round_up(width, BORDER));
+  std::copy_n(x, width, y.data());
+  return y;
+}
+
+// A matrix that a gradient is gathered in, and its place in the caller's memory.
+struct Gathered {
+  float* total;  // (rows, width), or null for none
+  int64_t rows, width;
+  std::vector<float> part;
+
+  Gathered(float* total, int64_t rows, int64_t width)
+      : total(total), rows(rows), width(width), part(total ? rows * stride() : 0) {}
+
+  int64_t stride() const { return round_up(width, BORDER); }
+  float* data() { return part.data(); }
+
+  // Move what has been gathered to the total; the first one is the total.
+  void move(bool first) {
+    if (!total) return;
+    for (int64_t r = 0; r < rows; r++) {
+      float *to = total + r * width, *from = part.data() + r * stride();
+      for (int64_t i = 0; i < width; i++) to[i] = first ? from[i] : to[i] + from[i];
+    }
+    std::fill(part.begin(), part.end(), 0.0f);
+  }
+};
+
+static void add_rows(const float* x, int64_t stride, int rows, int64_t width, float* total) {
   for (int64_t i = 0; i < width; i += LANES) {
-    Vec part = {};
-    for (int r = 0; r < rows; r++) part += load(x + r * width + i);
-    store(total + i, load(total + i) + part);
+    Vec all = {};
+    for (int r = 0; r < rows;) {
+      Vec part = {};
+      for (const int end = std::min(r + 8, rows); r < end; r++) part += load(x + r * stride + i);
+      all += part;
+    }
+    store(total + i, load(total + i) + all);
   }
 }
 
@@ -39,6 +102,7 @@ struct NormSums {
 };
 
 // Through the norm: d(token) to d(x), which is added to `dx`; sums of the norm's own gradient.
+// Rows are whole vectors, of which `width` features count; behind them dtoken and weight are 0.
 static void norm_backward(const Norm& norm, const float* x, const float* dtoken, int width,
                           float epsilon, float* dx, const NormSums& sums) {
   const Moments m = moments(x, width, epsilon);

@@ -37,7 +37,7 @@ constexpr int BORDER = 16;
 // Additions in one chain, each of which rounds the sum so far: longer sums are sums of such sums.
 constexpr int CHAIN = 64;
 
-constexpr int divide_up(int64_t a, int64_t b) { return (int)((a + b - 1) / b); }
+constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
 INLINE Vec load(const float* p) { return *(const UnalignedVec*)p; }
