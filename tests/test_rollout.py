@@ -1,6 +1,8 @@
 """The rollout engine: one loop, the cache as an option, contexts per environment."""
 
+import gc
 import shutil
+import weakref
 
 import pytest
 import torch
@@ -47,6 +49,31 @@ def play(model, *, num_episodes, seed=0, **options):
         **options,
     )  # fmt: skip
     return result, torch.cat([block.action for block in blocks], dim=1)
+
+
+def test_a_rollouts_memory_goes_with_it():
+    model = make_model(make_room()[0])
+    CachedContext(model, 4)  # what is imported at first use leaves cycles of its own behind
+    gc.collect()
+    gc.disable()
+    try:
+        context = CachedContext(model, 4)
+        rings = [weakref.ref(ring) for ring in context.cache]
+        with torch.inference_mode():
+            context.predict(make_step(0))
+            context.predict(make_step(1))
+        del context
+        assert [ring() for ring in rings] == [None] * len(rings)
+    finally:
+        gc.enable()
+
+
+def make_step(episode_step):
+    zeros = torch.zeros(4, 1, dtype=torch.int64)
+    return Steps(
+        torch.zeros(4, 1, 2, dtype=torch.int64), zeros, zeros.float(),
+        zeros == episode_step, zeros + episode_step,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("layout", ["fused", "interleaved"])

@@ -2,6 +2,7 @@
 
 import ctypes
 import math
+import weakref
 from ctypes import c_double, c_int64, c_void_p
 
 import torch
@@ -104,7 +105,8 @@ class NativeBlocks(FrozenBlocks):
                 if affine is not None:
                     setattr(struct, name, _Affine(*map(_pointer, affine)))
         self.holds_tokens = blocks[0].key_value is None
-        self._checked: tuple[list[RingCache], torch.Size] | None = None
+        # Weakly: rings hold these blocks, and a cycle would keep them until the collector runs.
+        self._checked: tuple[list[weakref.ref[RingCache]], torch.Size] | None = None
 
     def make_rings(self, batch_size: int, capacity: int) -> list[RingCache]:
         """See `FrozenBlocks.make_rings`."""
@@ -157,10 +159,17 @@ class NativeBlocks(FrozenBlocks):
             checks.check_rope(x[:, :, :1, None].expand(*x.shape[:2], heads, dim), rope)
             if self.holds_tokens:
                 raise ValueError("rope is given, but rotated keys cannot be kept as tokens")
-        # Step after step the same rings are given.
-        if self._checked is None or self._checked[0] is not rings or self._checked[1] != x.shape:
+        if not self._knows(x, rings):
             self._check_rings(x, rings)
-            self._checked = rings, x.shape
+            self._checked = [weakref.ref(ring) for ring in rings], x.shape
+
+    def _knows(self, x: Tensor, rings: list[RingCache]) -> bool:
+        """Whether these are the last step's rings, as step after step they are."""
+        if self._checked is None or self._checked[1] != x.shape:
+            return False
+        known = self._checked[0]
+        same = all(ref() is ring for ref, ring in zip(known, rings, strict=False))
+        return same and len(known) == len(rings)
 
     def _check_rings(self, x: Tensor, rings: list[RingCache]) -> None:
         if len(rings) != len(self.packed):
