@@ -28,7 +28,7 @@ class BenchConfig:
     """
 
     questions: tuple[str, ...] = ()
-    """What to measure: attention, busy, collect, horizon, loader, memory, rollout, train (default:
+    """What to measure: attention, collect, horizon, loader, memory, rollout, train (default:
     all)."""
 
     quick: bool = False
