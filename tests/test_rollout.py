@@ -6,6 +6,7 @@ import weakref
 
 import pytest
 import torch
+from fastad_kernels import native
 
 from fastad.context import CachedContext, RecomputedContext
 from fastad.envs.registry import make_env
@@ -95,6 +96,24 @@ def test_cached_logits_stay_those_of_the_full_pass_for_many_windows():
     env, generator = make_room()
     model = make_model(env, num_layers=3, positions="rope")
     assert cache_error(model, env, num_steps=200, generator=generator) < 1e-5
+
+
+@pytest.mark.skipif(native.why_unavailable() is not None, reason="the C++ kernels are not here")
+def test_a_task_is_rolled_out_the_same_whoever_rolls_beside_it():
+    """Greedy, since one generator draws for all environments in turn."""
+    model = make_model(make_room()[0])
+    model.attention = "native"
+
+    def actions_on(goals):
+        env, generator = make_room(goals=goals)
+        blocks = []
+        rollout(model, env, num_episodes=12, generator=generator, greedy=True,
+                on_block=blocks.append)  # fmt: skip
+        return torch.cat([block.action for block in blocks], dim=1)
+
+    together = actions_on(GOALS)
+    for index in range(len(GOALS)):
+        assert torch.equal(actions_on(GOALS[index : index + 1]), together[index : index + 1])
 
 
 def test_returns_are_the_rewards_summed_per_task_and_episode():

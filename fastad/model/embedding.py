@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fastad_kernels import Implementation, projection
 from gymnasium import spaces
 from torch import Tensor, nn
 
@@ -43,8 +44,8 @@ class CoordinateEncoder(nn.Module):
         offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]) - first
         self.register_buffer("offsets", torch.as_tensor(offsets), persistent=False)
 
-    def forward(self, observation: Tensor) -> Tensor:
-        """Embed (B, T) or (B, T, coordinates) integers as (B, T, width)."""
+    def forward(self, observation: Tensor, impl: Implementation = "sdpa") -> Tensor:
+        """Embed (B, T) or (B, T, coordinates) integers as (B, T, width), with PyTorch alone."""
         if observation.ndim == 2:
             observation = observation.unsqueeze(-1)
         out: Tensor = self.table(observation.long() + self.offsets).sum(dim=-2)
@@ -58,10 +59,10 @@ class VectorEncoder(nn.Module):
         super().__init__()
         self.linear = nn.Linear(size, width)
 
-    def forward(self, observation: Tensor) -> Tensor:
+    def forward(self, observation: Tensor, impl: Implementation = "sdpa") -> Tensor:
         """Embed (B, T, size) as (B, T, width)."""
-        out: Tensor = self.linear(observation.to(self.linear.weight.dtype))
-        return out
+        weight = self.linear.weight
+        return projection(observation.to(weight.dtype), weight, self.linear.bias, impl=impl)
 
 
 class StepEmbedding(nn.Module):
@@ -103,13 +104,16 @@ class StepEmbedding(nn.Module):
         self.kind = None if self.fused else nn.Embedding(3, width)
         self.place = nn.Embedding(config.context, width) if config.positions == "learned" else None
 
-    def forward(self, steps: Steps, positions: Tensor | None = None) -> Tensor:
+    def forward(
+        self, steps: Steps, positions: Tensor | None = None, impl: Implementation = "sdpa"
+    ) -> Tensor:
         """Embed B sequences of T steps.
 
         Args:
             steps: (B, T).
             positions: Of the tokens, (T * tokens_per_step,) or (B, T * tokens_per_step); for
                 learned positions alone.
+            impl: Who computes linear maps, see `fastad_kernels.projection`.
 
         Returns:
             (B, T * tokens_per_step, width).
@@ -118,7 +122,7 @@ class StepEmbedding(nn.Module):
         none = steps.previous_action == self.action.num_embeddings - 1
         reward = (steps.previous_reward - self.reward_shift) / self.reward_scale
         reward = reward.masked_fill(none, 0.0).unsqueeze(-1) * self.reward(steps.previous_action)
-        state = self.observation(steps.observation) + self.start(steps.episode_start.long())
+        state = self.observation(steps.observation, impl) + self.start(steps.episode_start.long())
         if self.step is not None:
             state = state + self.step(steps.episode_step.clamp(max=self.last_step))
         if self.kind is None:

@@ -162,7 +162,11 @@ class Transformer(nn.Module):
                 positions = cache.positions(num_tokens)
             else:
                 positions = torch.arange(num_tokens, device=steps.previous_action.device)
-        x = self.dropout(self.embedding(steps, positions))
+        # The C++ kernels compute every row by itself: an environment's logits do not depend on who
+        # rolls out beside it, to the last bit. PyTorch's products do.
+        frozen = None if cache is None else cache.blocks
+        impl: Implementation = "sdpa" if frozen is None else "native"
+        x = self.dropout(self.embedding(steps, positions, impl))
         band = make_band(
             self.config.positions,
             positions,
@@ -174,15 +178,19 @@ class Transformer(nn.Module):
             dropout=self.config.attention_dropout if self.training else 0.0,
             impl=self.attention,
         )
-        if cache is not None and cache.blocks is not None:
-            x = cache.blocks.decode(x, cache, rope=band.rope)
+        if cache is not None and frozen is not None:
+            x = frozen.decode(x, cache, rope=band.rope)
         else:
             for index, block in enumerate(self.blocks):
                 x = block(x, band, None if cache is None else cache[index])
         # The last token of each step, the observation, is the one that predicts.
         x = x[:, per_step - 1 :: per_step]
-        logits: Tensor = self.head(self.final_norm(x))
-        return logits
+        norm, head = self.final_norm, self.head
+        if frozen is None:
+            logits: Tensor = head(norm(x))
+            return logits
+        affine = (norm.weight, norm.bias) if isinstance(norm, nn.LayerNorm) else None
+        return projection(x, head.weight, head.bias, norm=affine, impl=impl)
 
     def matrix_names(self) -> list[str]:
         """Parameters that map tokens to tokens: what an optimiser of matrices, as Muon, is for.

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from fastad_kernels import native
 from gymnasium import spaces
 
 from fastad.model.cache import ModelCache
@@ -190,3 +191,43 @@ def test_a_frozen_cache_holds_tokens_where_those_are_fewer_numbers_than_keys_and
         assert ring.shared == shared
         # 32 features of a token, or keys and values of as many heads of 8.
         assert ring.keys.shape[2:] == ((1, 32) if shared else (kv_heads, 8))
+
+
+SPACES = {
+    "coordinates": spaces.MultiDiscrete([9, 9]),
+    "vector": spaces.Box(-1.0, 1.0, (7,)),
+}
+
+
+@pytest.mark.skipif(native.why_unavailable() is not None, reason="the C++ kernels are not here")
+@pytest.mark.parametrize(("space", "norm"), [("coordinates", "pre"), ("vector", "post")])
+@pytest.mark.parametrize(("layout", "scheme"), LAYOUT_AND_SCHEME)
+def test_an_environment_s_logits_do_not_depend_on_who_rolls_beside_it(layout, scheme, norm, space):
+    """Bit for bit, in a batch of any size, on one thread and on two."""
+    config = ModelConfig(
+        context=12, num_layers=2, width=32, layout=layout, positions=scheme, norm=norm
+    )
+    torch.manual_seed(0)
+    model = Transformer(config, SPACES[space], spaces.Discrete(5), EPISODE).eval()
+    model.attention = "native"
+    largest, length = 70, 14
+    steps = make_steps(largest, length)
+    if space == "vector":
+        steps = steps._replace(observation=torch.randn(largest, length, 7).clamp(-1, 1))
+
+    @torch.no_grad()
+    def logits(rows):
+        cache = make_cache(model, len(rows))
+        shown = (part(steps, t, t + 1, rows) for t in range(length))
+        return torch.cat([model(step, cache) for step in shown], dim=1)
+
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            together = logits(torch.arange(largest))
+            for size in (1, 3, 16, 17):
+                assert torch.equal(logits(torch.arange(size)), together[:size])
+            assert torch.equal(logits(torch.tensor([69])), together[69:])
+    finally:
+        torch.set_num_threads(before)
