@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fastad.config import check_seed
 from fastad.dataset_folder import begin_dataset
+from fastad.device import one_thread
 from fastad.envs.base import BatchedEnv
 from fastad.envs.registry import make_env
 from fastad.envs.tasks import Holdout, split_tasks
@@ -201,10 +202,11 @@ def collect_shards(
         return 0 if meta is None else meta.committed_steps * sizes[index]
 
     if workers == 1 or len(pending) < 2:
-        for index in pending:
-            for steps in shard_steps(out, info, index):
-                report(done + steps, total)
-            done += sizes[index] * info.num_steps
+        with one_thread():  # as every worker has
+            for index in pending:
+                for steps in shard_steps(out, info, index):
+                    report(done + steps, total)
+                done += sizes[index] * info.num_steps
         return
     jobs = [(out, info, index) for index in pending]
     with closing(run_jobs(shard_steps, jobs, num_processes=min(workers, len(jobs)))) as running:

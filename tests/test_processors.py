@@ -12,6 +12,7 @@ import torch
 from fastad import device
 from fastad.base import processors
 from fastad.base.processors import Processors, find_processors
+from fastad.collect import collect
 from fastad.device import set_threads
 from fastad.errors import UserError
 
@@ -129,3 +130,14 @@ def test_the_doctor_says_who_decided(monkeypatch):
     assert processors.describe_waiting() == "OMP_WAIT_POLICY=ACTIVE, set by you"
     monkeypatch.delenv("OMP_WAIT_POLICY")
     assert processors.describe_waiting().startswith("spinning")
+
+
+def test_collecting_takes_one_thread_and_gives_the_others_back(kept_threads, tmp_path):
+    torch.set_num_threads(2)
+    seen = []
+    collect(
+        tmp_path / "data", env="dark-room", source="random", num_histories=4, num_episodes=1,
+        num_test=2, progress=lambda done, total: seen.append(torch.get_num_threads()),
+    )  # fmt: skip
+    assert seen[-1] == 1
+    assert torch.get_num_threads() == 2

@@ -72,10 +72,8 @@ class CollectConfig:
 def run_collect(config: CollectConfig) -> None:
     """Collect, show progress, and say what came of it."""
     from fastad.collect import collect_shards, prepare, steps_in_complete_shards
-    from fastad.device import set_threads
     from fastad.progress import progress
 
-    set_threads()
     if config.workers < 1:
         raise UserError(f"workers={config.workers} is not possible; use 1 or more")
     with prepare(
