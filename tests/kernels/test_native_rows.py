@@ -51,11 +51,22 @@ ORDERS = (0, 3, 7, 11)
 
 @pytest.fixture
 def threads(request):
-    """Each sums the weights' gradients over its own share of the tokens."""
+    """Threads of the kernels, that gather the weights' gradients.
+
+    Plain PyTorch has one: its sums over tokens are as exact as it has threads to share them.
+    """
     before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
+    torch.set_num_threads(1)
     yield request.param
     torch.set_num_threads(before)
+
+
+def on_threads(threads, function, *arguments, **keywords):
+    torch.set_num_threads(threads)
+    try:
+        return function(*arguments, **keywords)
+    finally:
+        torch.set_num_threads(1)
 
 
 def assert_pooled_as_exact_as_plain(names, draw):
@@ -85,7 +96,7 @@ def test_results_and_gradients_are_as_exact_as_those_of_plain_pytorch(
         inputs, grad_out = make_inputs(num_tokens, width, hidden, seed)
         doubles = [x.double() for x in inputs]
         return (
-            run(residual_mlp, inputs, grad_out, impl="native"),
+            on_threads(threads, run, residual_mlp, inputs, grad_out, impl="native"),
             [shuffled(inputs, grad_out, shift) for shift in ORDERS],
             run(reference.residual_mlp, doubles, grad_out, 1e-5),
         )
@@ -211,7 +222,9 @@ def test_linear_maps_are_as_exact_as_those_of_plain_pytorch(
         inputs, grad_out = make_projection(num_tokens, size, out, seed)
         doubles = [x.double() for x in inputs]
         return (
-            run_projection(projection, inputs, grad_out, impl="native", **parts),
+            on_threads(
+                threads, run_projection, projection, inputs, grad_out, impl="native", **parts
+            ),
             reordered_projections(inputs, grad_out, parts),
             run_projection(reference.projection, doubles, grad_out, **parts),
         )
