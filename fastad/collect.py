@@ -22,10 +22,9 @@ from fastad.envs.registry import make_env
 from fastad.envs.tasks import Holdout, split_tasks
 from fastad.errors import UserError
 from fastad.executor import run_jobs
-from fastad.histories.reader import load_info
+from fastad.histories.reader import load_description, load_info
 from fastad.histories.schema import (
     INFO_FILE,
-    TASKS_FILE,
     DatasetInfo,
     ShardMeta,
     columns,
@@ -228,7 +227,7 @@ def shard_steps(out: Path, info: DatasetInfo, index: int) -> Iterator[int]:
     """
     histories = np.array(shard_range(info, index))
     task_ids = histories % info.num_train
-    tasks = torch.from_numpy(np.load(out / TASKS_FILE, allow_pickle=False)[task_ids])
+    tasks = torch.from_numpy(load_description(out)[1][task_ids])
     # The learners of one task are told apart by their number among them.
     seeds = histories // info.num_train
     blocks = _run(

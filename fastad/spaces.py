@@ -1,5 +1,7 @@
 """Gymnasium spaces to and from plain JSON, so that datasets and checkpoints carry them."""
 
+import reprlib
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,12 @@ from gymnasium import spaces
 from fastad.errors import UserError
 
 SUPPORTED = "Discrete, MultiDiscrete and Box"
+# A description may be damaged: beyond these, nothing is allocated for it.
+MAX_SIZE, MAX_VALUES = 2**31 - 1, 2**24
+DTYPES = (
+    *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
+    *("float16", "float32", "float64"),
+)
 
 
 def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
@@ -42,16 +50,41 @@ def space_from_json(description: dict[str, Any]) -> spaces.Space[Any]:
     try:
         kind = description["type"]
         if kind == "Discrete":
-            return spaces.Discrete(description["n"], start=description.get("start", 0))
+            n, start = _whole(description["n"], 1), _whole(description.get("start", 0))
+            return spaces.Discrete(n, start=start)
         if kind == "MultiDiscrete":
-            return spaces.MultiDiscrete(np.asarray(description["nvec"], dtype=np.int64))
+            nvec = np.asarray(_nested(description["nvec"]), dtype=np.int64)
+            return spaces.MultiDiscrete(nvec)
         if kind == "Box":
-            shape, dtype = tuple(description["shape"]), np.dtype(description["dtype"])
-            low, high = (_bound_from_json(description[key], shape) for key in ("low", "high"))
-            return spaces.Box(low.astype(dtype), high.astype(dtype), shape, dtype.type)
-    except (KeyError, TypeError, AssertionError) as error:
-        raise UserError(f"space {description!r} is malformed: {error!r}") from error
-    raise UserError(f"space type {kind!r} is not supported; fastad reads {SUPPORTED}")
+            return _box_from_json(description)
+    except (KeyError, TypeError, AssertionError, ValueError, OverflowError) as error:
+        shown = reprlib.repr(description)
+        raise UserError(f"space {shown} is malformed: {reprlib.repr(error)}") from error
+    raise UserError(f"space type {reprlib.repr(kind)} is not supported; fastad reads {SUPPORTED}")
+
+
+def _box_from_json(description: dict[str, Any]) -> spaces.Box:
+    shape, dtype = tuple(_whole(size, 0) for size in description["shape"]), description["dtype"]
+    if prod(shape) > MAX_VALUES:
+        raise ValueError(f"{prod(shape):,} numbers in an observation, at most {MAX_VALUES:,}")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
+    low, high = (_bound_from_json(description[key], shape) for key in ("low", "high"))
+    if not (low <= high).all():
+        raise ValueError("low must not exceed high")
+    kind = np.dtype(dtype)
+    return spaces.Box(low.astype(kind), high.astype(kind), shape, kind.type)
+
+
+def _whole(value: object, least: int = -MAX_SIZE) -> int:
+    if type(value) is not int or not least <= value <= MAX_SIZE:
+        raise ValueError(f"{value!r} is no whole number from {least} to {MAX_SIZE}")
+    return value
+
+
+def _nested(sizes: Any) -> Any:
+    """A list of sizes, or a list of such lists."""
+    return [_nested(size) for size in sizes] if isinstance(sizes, list) else _whole(sizes, 1)
 
 
 def _bound_to_json(bound: np.ndarray) -> Any:

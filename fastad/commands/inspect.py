@@ -36,8 +36,7 @@ class InspectConfig:
     """How many of its steps to print."""
 
     verify: bool = False
-    """First hold every file of a run to the digest that was stored with it, and name each that
-    differs."""
+    """First hold every file to the digest that was stored with it, and name each that differs."""
 
     json: Path | None = None
     """Also write what is shown to this file, as JSON."""
@@ -56,10 +55,7 @@ def run_inspect(config: InspectConfig) -> None:
         check_output("json", config.json)
     if (config.path / "dataset.json").is_file():
         if config.verify:
-            raise UserError(
-                f"verify: the columns of {config.path} have no digests to be held to; leave "
-                "--verify out, which is for runs"
-            )
+            verify_whole_dataset(config.path)
         inspect_dataset(config)
         return
     if (config.path / "config.yaml").is_file():
@@ -111,6 +107,23 @@ def inspect_dataset(config: InspectConfig) -> None:
         write_output(config.json, summary)
 
 
+def verify_whole_dataset(path: Path) -> None:
+    """Hold every file of a dataset to its digest; what has none is named, too.
+
+    Raises:
+        CheckFailedError: If one is not what was written; each is named.
+    """
+    from fastad.histories.reader import load_info
+    from fastad.histories.verify import column_bytes, verify_dataset
+    from fastad.progress import progress
+
+    with progress(column_bytes(path, load_info(path)), "bytes", "verify") as bar:
+        verdict = verify_dataset(path, progress=bar.advance)
+    for line in verdict.unknown:
+        print(printable(f"not verified: {line}"))
+    _report(path, verdict.wrong, "every file that has a digest is what was written")
+
+
 def verify_whole_run(run: Path) -> None:
     """Hold every file of a run to its digest, but metrics.jsonl, which has none.
 
@@ -120,12 +133,15 @@ def verify_whole_run(run: Path) -> None:
     from fastad.tracking import verify_run
     from fastad.train.checkpoint_folder import verify_checkpoints
 
-    wrong = verify_run(run) + verify_checkpoints(run)
+    _report(run, verify_run(run) + verify_checkpoints(run), "every file is what was written")
+
+
+def _report(path: Path, wrong: Sequence[str], success: str) -> None:
     for line in wrong:
         print(printable(line))
     if wrong:
-        raise CheckFailedError(f"{run}: {len(wrong)} found that are not what was written")
-    print(f"{run}: every file is what was written")
+        raise CheckFailedError(f"{path}: {len(wrong)} found that are not what was written")
+    print(f"{path}: {success}")
 
 
 def inspect_run(config: InspectConfig) -> None:

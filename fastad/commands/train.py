@@ -100,8 +100,8 @@ def run_train(config: TrainConfig) -> float:
         )
     if not dataset.complete:
         raise UserError(
-            f"data={config.data} holds {dataset.num_histories} whole histories of the planned "
-            f"{dataset.info.num_histories}; finish it with `fastad collect ... --resume`"
+            f"data={config.data} is not complete ({'; '.join(dataset.unfinished[:3])}); finish it "
+            "with `fastad collect ... --resume`"
         )
     sampler = WindowSampler(
         dataset,

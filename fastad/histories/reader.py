@@ -2,24 +2,21 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from fastad.base.files import read_json
+from fastad.base.files import file_digest, read_json
 from fastad.errors import UserError
+from fastad.histories.npy import load_array
 from fastad.histories.schema import (
     INFO_FILE,
-    META_FILE,
     REBUILD,
     TASKS_FILE,
     DatasetInfo,
-    ShardMeta,
-    columns,
-    rerun,
     shard_path,
-    shard_range,
 )
+from fastad.histories.shards import open_shard
 from fastad.histories.validate import check_sample, spread
 
 MAX_REWARDS = 2**26  # read for one curve of returns: 256 MiB
@@ -30,15 +27,6 @@ class ReturnCurve(NamedTuple):
 
     mean: np.ndarray  # (E,) float64, over histories
     num_histories: int  # that were averaged
-
-
-class Shard(NamedTuple):
-    """One shard as it was when the dataset was opened."""
-
-    path: Path
-    meta: ShardMeta
-    first_history: int  # in the numbering of the complete dataset
-    columns: dict[str, np.ndarray]  # (histories, steps, ...), read-only maps
 
 
 class HistoryDataset:
@@ -68,7 +56,7 @@ class HistoryDataset:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.info, self.tasks = load_description(self.path)
-        opened = (self._open_shard(index) for index in range(self.info.num_shards))
+        opened = (open_shard(self.path, self.info, i) for i in range(self.info.num_shards))
         self.shards = [shard for shard in opened if shard is not None]
         if not self.shards:
             raise UserError(
@@ -103,6 +91,15 @@ class HistoryDataset:
     def complete(self) -> bool:
         """Whether every step of every history is committed."""
         return self.num_shards_complete == self.info.num_shards
+
+    @property
+    def unfinished(self) -> list[str]:
+        """Every shard of which not all steps are committed, as "shard-00001: 20 of 180 steps"."""
+        committed = {shard.path: shard.meta.committed_steps for shard in self.shards}
+        paths = (shard_path(self.path, index) for index in range(self.info.num_shards))
+        done = {path.name: committed.get(path, 0) for path in paths}
+        total = self.info.num_steps
+        return [f"{name}: {n:,} of {total:,} steps" for name, n in done.items() if n < total]
 
     @property
     def train_tasks(self) -> np.ndarray:
@@ -240,24 +237,6 @@ class HistoryDataset:
             total += np.add.reduceat(rewards, bounds[:num_episodes], dtype=np.float64)
         return ReturnCurve(total / len(chosen), len(chosen))
 
-    def _open_shard(self, index: int) -> Shard | None:
-        """Open a shard; None if nothing of it is committed."""
-        path, histories = shard_path(self.path, index), shard_range(self.info, index)
-        meta = ShardMeta.load(path)
-        while meta is not None and meta.committed_steps > 0:
-            _check_meta(path, meta, self.info, len(histories))
-            maps = {}
-            for name, column in columns(self.info).items():
-                shape = (len(histories), self.info.num_steps, *column.shape)
-                maps[name] = _open_column(path, name, column.dtype, shape)
-            # A writer that began the shard again may have replaced columns under our hands, but
-            # only after it replaced meta.json: an unchanged attempt vouches for these files.
-            latest = ShardMeta.load(path)
-            if latest is not None and latest.attempt == meta.attempt:
-                return Shard(path, meta, histories.start, maps)
-            meta = latest
-        return None
-
 
 def load_info(path: str | Path) -> DatasetInfo:
     """Read the dataset.json of the dataset at `path`.
@@ -271,11 +250,13 @@ def load_info(path: str | Path) -> DatasetInfo:
         raise UserError(f"dataset {path} does not exist; `fastad collect` makes one")
     if not path.is_dir():
         raise UserError(f"dataset {path} is a file; name the folder that holds {INFO_FILE}")
-    if not file.is_file():
+    try:
+        description = read_json(file, fix=REBUILD)
+    except FileNotFoundError as error:
         raise UserError(
             f"dataset {path} holds no {INFO_FILE}; name the folder that `fastad collect` wrote"
-        )
-    return DatasetInfo.from_json(read_json(file, fix=REBUILD), file=file)
+        ) from error
+    return DatasetInfo.from_json(description, file=file)
 
 
 def load_description(path: str | Path) -> tuple[DatasetInfo, np.ndarray]:
@@ -288,63 +269,15 @@ def load_description(path: str | Path) -> tuple[DatasetInfo, np.ndarray]:
         UserError: If dataset.json or tasks.npy is missing, damaged or does not fit the other.
     """
     info, file = load_info(path), Path(path) / TASKS_FILE
-    if not file.is_file():
-        raise UserError(f"{file}: missing; {REBUILD}")
     try:
-        tasks = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise UserError(f"{file}: not a readable .npy file ({error}); {REBUILD}") from error
+        tasks = load_array(file, fix=REBUILD)
+        is_intact = info.tasks_digest in ("", file_digest(file, fix=REBUILD))
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: missing; {REBUILD}") from error
     if tasks.ndim != 2 or len(tasks) != info.num_tasks:
         raise UserError(
             f"{file}: shape {tasks.shape}, not ({info.num_tasks}, K) as {INFO_FILE} says; {REBUILD}"
         )
+    if not is_intact:
+        raise UserError(f"{file}: damaged, not what the digest in {INFO_FILE} says; {REBUILD}")
     return info, tasks
-
-
-def _check_meta(shard: Path, meta: ShardMeta, info: DatasetInfo, num_histories: int) -> None:
-    file = shard / META_FILE
-    for name in ("task_ids", "seeds"):
-        if len(getattr(meta, name)) != num_histories:
-            raise UserError(
-                f"{file}: field {name!r} has {len(getattr(meta, name))} entries, but the shard "
-                f"holds {num_histories} histories; {rerun(shard)}"
-            )
-    wrong = [task for task in meta.task_ids if not 0 <= task < info.num_tasks]
-    if wrong:
-        raise UserError(
-            f"{file}: field 'task_ids' holds {wrong[0]}, but tasks are 0 to "
-            f"{info.num_tasks - 1}; {rerun(shard)}"
-        )
-    if meta.committed_steps > info.num_steps:
-        raise UserError(
-            f"{file}: field 'committed_steps' is {meta.committed_steps}, but histories have "
-            f"{info.num_steps} steps; {rerun(shard)}"
-        )
-
-
-def _open_column(
-    shard: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
-) -> np.ndarray:
-    """Map one column read-only, once its header and its size are as they must be."""
-    file = shard / f"{name}.npy"
-    if not file.is_file():
-        raise UserError(f"{file}: missing; {rerun(shard)}")
-    npy = np.lib.format
-    try:
-        with file.open("rb") as stream:
-            is_old = npy.read_magic(stream) == (1, 0)
-            read_header = npy.read_array_header_1_0 if is_old else npy.read_array_header_2_0
-            stored_shape, is_fortran, stored_dtype = read_header(stream)
-            offset = stream.tell()
-    except ValueError as error:
-        raise UserError(f"{file}: not a readable .npy file ({error}); {rerun(shard)}") from error
-    if stored_dtype != dtype:
-        raise UserError(f"{file}: dtype is {stored_dtype}, not {dtype}; {rerun(shard)}")
-    if stored_shape != shape or is_fortran:
-        order = " in Fortran order" if is_fortran else ""
-        raise UserError(f"{file}: shape is {stored_shape}{order}, not {shape}; {rerun(shard)}")
-    needed, size = offset + dtype.itemsize * int(np.prod(shape)), file.stat().st_size
-    if size < needed:
-        raise UserError(f"{file}: truncated to {size} of {needed} bytes; {rerun(shard)}")
-    # Plain arrays are sliced faster than np.memmap, and keep the map alive just the same.
-    return np.asarray(np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape))

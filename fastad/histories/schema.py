@@ -1,6 +1,7 @@
 """What a dataset of learning histories consists of: its description, columns and shards."""
 
 import dataclasses
+import reprlib
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from fastad.interact import NoiseLabels
 from fastad.spaces import space_from_json, space_to_json
 
 SCHEMA_VERSION = 1
+MAX_SHARDS, MAX_COUNT = 100_000, 2**40  # beyond these a description is damaged
 INFO_FILE = "dataset.json"
 TASKS_FILE = "tasks.npy"
 META_FILE = "meta.json"
@@ -65,13 +67,18 @@ class DatasetInfo:
     tasks_digest: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        counts = ("num_histories", "num_steps", "num_shards", "episode_length")
-        for name in counts:
+        lengths = ("num_histories", "num_steps", "num_shards", "episode_length")
+        splits = ("num_train", "num_validation", "num_test")
+        for name in lengths:
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("num_train", "num_validation", "num_test", "seed"):
+        for name in (*splits, "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)} must not be negative")
+        for name in (*lengths, *splits):
+            limit = MAX_SHARDS if name == "num_shards" else MAX_COUNT
+            if getattr(self, name) > limit:
+                raise UserError(f"{name}={getattr(self, name)} exceeds {limit:,}; use fewer")
         if self.num_tasks < 1:
             raise UserError(
                 "num_train=0, num_validation=0 and num_test=0 leave no task; set num_train to 1 "
@@ -185,6 +192,8 @@ class ShardMeta:
     seeds: list[int]  # of the learners, one per history
     committed_steps: int  # of every history of the shard
     attempt: int  # how often the shard was begun; a reader detects a restart by it
+    # SHA-256 of each column's file, once the shard is complete; {} before there were digests.
+    digests: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The content of meta.json."""
@@ -198,9 +207,10 @@ class ShardMeta:
             UserError: If the file is damaged or from a newer version.
         """
         file = shard / META_FILE
-        if not file.exists():
+        try:
+            values = read_json(file, fix=rerun(shard))
+        except FileNotFoundError:
             return None
-        values = read_json(file, fix=rerun(shard))
         check_version(values.pop("schema_version", None), file)
         return cls(**_complete(cls, values, file, rerun(shard)))
 
@@ -254,7 +264,8 @@ def _complete(kind: type, values: Mapping[str, Any], file: str | Path, fix: str)
         if value is dataclasses.MISSING:
             raise UserError(f"{file}: field {name!r} is missing; {fix}")
         if not _has_type(value, expected.type):
-            raise UserError(f"{file}: field {name!r} is {value!r}, not {expected.type}; {fix}")
+            shown = reprlib.repr(value)
+            raise UserError(f"{file}: field {name!r} is {shown}, not {expected.type}; {fix}")
         complete[name] = value
     return complete
 

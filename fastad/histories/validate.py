@@ -1,7 +1,7 @@
 """Value checks on a bounded sample of a dataset: what headers and sizes cannot tell."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -39,6 +39,54 @@ def check_sample(dataset: "HistoryDataset") -> None:
             _check_run(dataset, int(history), int(start), min(int(start) + num_steps, length))
 
 
+class Limits(NamedTuple):
+    """The values that a column may hold, in every place of a step or in each of its own."""
+
+    low: Any  # a number, or an array of a step's shape
+    high: Any
+    rule: str
+
+
+def limits_of(name: str, info: DatasetInfo) -> Limits | None:
+    """The values that the column `name` may hold; None for flags, which hold any."""
+    if name == "observations":
+        return _limits_of_space(info.observation_space)
+    if name == "actions":
+        return Limits(0, info.num_actions - 1, f"actions are 0 to {info.num_actions - 1}")
+    if name == "rewards":
+        return Limits(*finite_range(np.dtype(np.float32)), "rewards must be finite")
+    if name == "action_probs":
+        rule = "probabilities must not be negative and must sum to 1"
+        return Limits(0.0, 1.0 + PROBS_TOLERANCE, rule)
+    return None
+
+
+def finite_range(dtype: np.dtype[Any]) -> tuple[Any, Any]:
+    """The least and the largest finite number of a dtype."""
+    if dtype.kind == "b":
+        return False, True
+    found = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+    return found.min, found.max
+
+
+def _limits_of_space(space: spaces.Space[Any]) -> Limits:
+    rule = f"observation_space is {space}"
+    if isinstance(space, spaces.Discrete):
+        return Limits(int(space.start), int(space.start + space.n - 1), rule)
+    if isinstance(space, spaces.MultiDiscrete):
+        return _simplest(np.zeros_like(space.nvec), space.nvec - 1, rule)
+    assert isinstance(space, spaces.Box)
+    least, largest = finite_range(space.low.dtype)
+    return _simplest(np.maximum(space.low, least), np.minimum(space.high, largest), rule)
+
+
+def _simplest(low: np.ndarray, high: np.ndarray, rule: str) -> Limits:
+    """Limits as one number each where they are the same everywhere: far quicker to check."""
+    if low.size > 0 and (low == low.flat[0]).all() and (high == high.flat[0]).all():
+        return Limits(low.flat[0].item(), high.flat[0].item(), rule)
+    return Limits(low, high, rule)
+
+
 def spread(count: int, limit: int) -> np.ndarray:
     """At most `limit` of the numbers 0 to count - 1, evenly spaced."""
     return np.unique(np.linspace(0, count - 1, min(count, limit)).astype(np.int64))
@@ -62,30 +110,22 @@ def _check_run(dataset: "HistoryDataset", history: int, start: int, stop: int) -
 
 def _find_wrong(name: str, values: np.ndarray, info: DatasetInfo) -> tuple[np.ndarray, str]:
     """Mark the steps whose values break a rule, (steps,) bool, and say the rule."""
-    if name == "observations":
-        return _find_outside(values, info.observation_space)
-    if name == "actions":
-        return values >= info.num_actions, f"actions are 0 to {info.num_actions - 1}"
-    if name == "rewards":
-        return ~np.isfinite(values), "rewards must be finite"
+    limits = limits_of(name, info)
+    if limits is None:
+        return np.zeros(len(values), dtype=bool), ""
+    low, high, rule = limits
+    if name == "observations" and isinstance(info.observation_space, spaces.Box):
+        # Older writers took what lies outside its box.
+        low, high, rule = *finite_range(values.dtype), "observations must be finite"
+    is_wrong = ~_per_step((values >= low) & (values <= high))
     if name == "action_probs":
         probs = values.astype(np.float32)
-        is_valid = (probs >= 0).all(-1) & (np.abs(probs.sum(-1) - 1) < PROBS_TOLERANCE)
-        return ~is_valid, "probabilities must not be negative and must sum to 1"
-    return np.zeros(len(values), dtype=bool), ""
+        is_wrong |= ~(np.abs(probs.sum(-1) - 1) < PROBS_TOLERANCE)
+    return is_wrong, rule
 
 
-def _find_outside(values: np.ndarray, space: spaces.Space[Any]) -> tuple[np.ndarray, str]:
-    rule = f"observation_space is {space}"
-    flat = values.reshape(len(values), -1)
-    if isinstance(space, spaces.Discrete):
-        first, stop = int(space.start), int(space.start + space.n)
-        return np.any((flat < first) | (flat >= stop), axis=-1), rule
-    if isinstance(space, spaces.MultiDiscrete):
-        return np.any(flat >= space.nvec.ravel(), axis=-1), rule
-    if values.dtype.kind == "f":
-        return ~np.isfinite(flat).all(-1), "observations must be finite"
-    return np.zeros(len(values), dtype=bool), rule
+def _per_step(is_right: np.ndarray) -> np.ndarray:
+    return np.asarray(is_right.reshape(len(is_right), -1).all(-1))
 
 
 def _raise(

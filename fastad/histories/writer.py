@@ -1,20 +1,31 @@
 """Writing learning histories so that a kill at any moment loses only the uncommitted tail."""
 
 import dataclasses
+import errno
 import io
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from fastad.base.files import as_json, digest, read_json, replace_durably, write_json
+from fastad.base.files import (
+    as_json,
+    digest,
+    file_digest,
+    read_json,
+    replace_durably,
+    temporary,
+    write_json,
+)
 from fastad.base.locks import WORKER_PATIENCE, folder_lock
 from fastad.base.possession import mark
 from fastad.errors import UserError
+from fastad.histories.block import BlockChecker
+from fastad.histories.npy import create_array, load_array
 from fastad.histories.schema import (
     INFO_FILE,
     META_FILE,
@@ -25,9 +36,12 @@ from fastad.histories.schema import (
     DatasetInfo,
     ShardMeta,
     columns,
+    rerun,
     shard_path,
     shard_range,
 )
+
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 if TYPE_CHECKING:
     from fastad.interact import Transition
@@ -117,6 +131,7 @@ class ShardWriter:
         self._task_ids = [int(task) for task in task_ids]
         self._seeds = [int(seed) for seed in seeds]
         self._columns = columns(info)
+        self._checker = BlockChecker(info)
         self._maps: dict[str, np.memmap[Any, Any]] = {}
         self._lock = ExitStack()
         self._attempt = 1
@@ -152,33 +167,28 @@ class ShardWriter:
             UserError: If shapes do not fit or values leave their space; nothing is written.
         """
         assert self._maps, "append is called inside the writer's `with`"
-        pairs = zip(block, self._columns.values(), strict=False)
-        fields = [_to_numpy(field, column) for field, column in pairs]
-        num_steps = fields[1].shape[1] if fields[1].ndim == 2 else -1
+        fields = self._checker.arrays(block, self.num_histories)
+        num_steps = fields[0].shape[1]
         first, stop = self.committed_steps, self.committed_steps + num_steps
         if stop > self.info.num_steps:
             raise UserError(
                 f"block of {num_steps} steps at step {first} exceeds "
                 f"num_steps={self.info.num_steps} of {self.shard}"
             )
-        for (name, column), values in zip(self._columns.items(), fields, strict=True):
-            expected = (self.num_histories, num_steps, *column.shape)
-            if values.shape != expected:
-                raise UserError(f"{name} of a block has shape {values.shape}, not {expected}")
-            _check_values(name, column, values, self.info)
         for name, values in zip(self._columns, fields, strict=True):
             self._maps[name][:, first:stop] = values
         for memmap in self._maps.values():
             memmap.flush()
+        digests = self._digests() if stop == self.info.num_steps else {}
         self.committed_steps = stop
-        self._commit()
+        self._commit(digests)
 
     def _begin(self) -> None:
         """Start the shard anew, under a new attempt number."""
         earlier = ShardMeta.load(self.shard)
         self._attempt = 1 if earlier is None else earlier.attempt + 1
         self.committed_steps = 0
-        self._commit()
+        self._commit({})
         for name, column in self._columns.items():
             self._maps[name] = self._create(name, column)
 
@@ -197,59 +207,33 @@ class ShardWriter:
         if wrong:
             raise UserError(f"task_ids holds {wrong[0]}; tasks are 0 to {self.info.num_tasks - 1}")
 
-    def _commit(self) -> None:
-        meta = ShardMeta(self._task_ids, self._seeds, self.committed_steps, self._attempt)
+    def _commit(self, digests: dict[str, str]) -> None:
+        meta = ShardMeta(self._task_ids, self._seeds, self.committed_steps, self._attempt, digests)
         write_json(self.shard / META_FILE, meta.to_json(), seal=True)
+
+    def _digests(self) -> dict[str, str]:
+        """Of every column as it lies in its file now."""
+        files = {name: self.shard / f"{name}.npy" for name in self._columns}
+        return {name: file_digest(file, fix=rerun(self.shard)) for name, file in files.items()}
 
     def _create(self, name: str, column: Column) -> "np.memmap[Any, Any]":
         """A new file of full size under a temporary name, then renamed over the old one."""
-        file, sibling = self.shard / f"{name}.npy", self.shard / f"{name}.npy.tmp"
+        file = self.shard / f"{name}.npy"
+        sibling = temporary(file)
         shape = (self.num_histories, self.info.num_steps, *column.shape)
-        memmap = np.lib.format.open_memmap(sibling, mode="w+", dtype=column.dtype, shape=shape)
         try:
-            _reserve(sibling)
+            memmap = create_array(sibling, column.dtype, shape)
         except OSError as error:
-            sibling.unlink()
+            sibling.unlink(missing_ok=True)
+            if error.errno not in NO_SPACE:
+                raise
+            num_bytes = column.dtype.itemsize * prod(shape)
             raise UserError(
-                f"{file}: cannot reserve {memmap.nbytes:,} bytes ({error.strerror}); free disk "
+                f"{file}: cannot reserve {num_bytes:,} bytes ({error.strerror}); free disk "
                 "space, or lower num_histories or num_steps"
             ) from error
         sibling.replace(file)
         return memmap
-
-
-def _reserve(file: Path) -> None:
-    """Claim the blocks now: on a full disk, writing through a map would kill the process."""
-    if hasattr(os, "posix_fallocate"):
-        with file.open("r+b") as stream:
-            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
-
-
-def _to_numpy(field: Any, column: Column) -> np.ndarray:
-    """A tensor on any device, or an array, as an array."""
-    if not hasattr(field, "detach"):
-        return np.asarray(field)
-    # NumPy rounds to float16 one number after the other: up to 60 times slower than PyTorch.
-    field = field.detach().half() if column.dtype == np.float16 else field.detach()
-    return np.asarray(field.cpu())
-
-
-def _check_values(name: str, column: Column, values: np.ndarray, info: DatasetInfo) -> None:
-    """Refuse values that the column's dtype would wrap, or that no reader would accept."""
-    if values.size == 0:
-        return
-    if column.dtype.kind in "ui":
-        limit = np.iinfo(column.dtype)
-        low, high = int(limit.min), int(limit.max)
-        if name == "actions":
-            high = info.num_actions - 1
-        if values.min() < low or values.max() > high:
-            raise UserError(
-                f"{name} of a block lie in [{values.min()}, {values.max()}], "
-                f"outside [{low}, {high}]"
-            )
-    elif column.dtype.kind == "f" and not np.isfinite(values).all():
-        raise UserError(f"{name} of a block hold values that are not finite")
 
 
 def _check_same(path: Path, info: DatasetInfo, tasks: np.ndarray) -> None:
@@ -262,5 +246,5 @@ def _check_same(path: Path, info: DatasetInfo, tasks: np.ndarray) -> None:
                 f"{file}: field {name!r} is {stored[name]!r}, not {value!r}; choose another "
                 "folder, or delete this one to replace the dataset"
             )
-    if not np.array_equal(np.load(path / TASKS_FILE, allow_pickle=False), tasks):
+    if not np.array_equal(load_array(path / TASKS_FILE, fix=REBUILD), tasks):
         raise UserError(f"{path / TASKS_FILE}: holds other tasks; choose another folder")

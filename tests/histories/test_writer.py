@@ -6,7 +6,7 @@ import torch
 from gymnasium import spaces
 
 from fastad.errors import UserError
-from fastad.histories import reader
+from fastad.histories import shards
 from fastad.histories.reader import HistoryDataset
 from fastad.histories.writer import ShardWriter, create_dataset, shard_is_complete
 
@@ -116,7 +116,7 @@ def test_a_reader_looks_again_when_the_shard_is_begun_again_meanwhile(
     path, info = begun
     with open_writer(path, info) as writer:
         writer.append(make_block(info, range(3), range(5), None))
-    real = reader._open_column
+    real = shards._open_column
     restarted = []
 
     def restart_then_open(*arguments):
@@ -126,7 +126,7 @@ def test_a_reader_looks_again_when_the_shard_is_begun_again_meanwhile(
                 writer.append(make_block(info, range(3), range(1), None))
         return real(*arguments)
 
-    monkeypatch.setattr(reader, "_open_column", restart_then_open)
+    monkeypatch.setattr(shards, "_open_column", restart_then_open)
     dataset = HistoryDataset(path)
     assert dataset.num_steps == 1
     assert dataset.read(1, 0, 1)["rewards"].tolist() == [1000]
@@ -147,6 +147,12 @@ def test_meta_counts_attempts(begun, make_block):
         ("action", lambda x: x + 1, r"actions of a block lie in \[1, 5\], outside \[0, 4\]"),
         ("observation", lambda x: x - 9, r"observations of a block lie in \[-9"),
         ("reward", lambda x: x / 0, "rewards of a block hold values that are not finite"),
+        ("action", lambda x: x.float(), r"actions of a block are float32, stored as uint8"),
+        ("action", lambda x: x.double() * torch.nan, r"actions of a block are float64"),
+        ("observation", lambda x: x + 0.7, r"observations of a block are float32, stored as uint8"),
+        ("reward", lambda x: x.double() + 1e300, r"rewards of a block lie in \[1e\+300"),
+        ("action_probs", lambda x: x * 0.9, r"probabilities must not be negative and must sum to"),
+        ("action_probs", lambda x: x - 0.5, r"action_probs of a block lie in \[-0"),
         ("reward", lambda x: x[:2], r"rewards of a block has shape \(2, 4\), not \(3, 4\)"),
     ],
 )

@@ -1,0 +1,107 @@
+"""Opening the shards of a dataset: everything that headers and sizes can tell is checked."""
+
+import stat
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastad.base.files import kind_of
+from fastad.errors import UserError
+from fastad.histories.npy import map_array
+from fastad.histories.schema import (
+    META_FILE,
+    DatasetInfo,
+    ShardMeta,
+    columns,
+    rerun,
+    shard_path,
+    shard_range,
+)
+
+
+class Shard(NamedTuple):
+    """One shard as it was when the dataset was opened."""
+
+    path: Path
+    meta: ShardMeta
+    first_history: int  # in the numbering of the complete dataset
+    columns: dict[str, np.ndarray]  # (histories, steps, ...), read-only maps
+
+
+def open_shard(path: Path, info: DatasetInfo, index: int) -> Shard | None:
+    """Open a shard; None if nothing of it is committed.
+
+    Raises:
+        UserError: If anything of it is missing or damaged.
+        OSError: If a file cannot be read or mapped.
+    """
+    shard, histories = shard_path(path, index), shard_range(info, index)
+    meta = load_meta(path, info, index)
+    while meta is not None and meta.committed_steps > 0:
+        maps = {}
+        for name, column in columns(info).items():
+            shape = (len(histories), info.num_steps, *column.shape)
+            maps[name] = _open_column(shard, name, column.dtype, shape)
+        # A writer that began the shard again may have replaced columns under our hands, but
+        # only after it replaced meta.json: an unchanged attempt vouches for these files.
+        latest = load_meta(path, info, index)
+        if latest is not None and latest.attempt == meta.attempt:
+            return Shard(shard, meta, histories.start, maps)
+        meta = latest
+    return None
+
+
+def load_meta(path: Path, info: DatasetInfo, index: int) -> ShardMeta | None:
+    """Read the meta.json of a shard and hold it to the dataset; None if it was never begun.
+
+    Raises:
+        UserError: If it is damaged, does not fit, or is missing although there are columns: a
+            shard does not vanish with its meta.json.
+    """
+    shard = shard_path(path, index)
+    try:
+        mode = shard.lstat().st_mode
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISDIR(mode):
+        raise UserError(f"{shard}: is a {kind_of(mode)}, not a folder; {rerun(shard)}")
+    # A writer begins with meta.json, so a look after the columns finds it if it was just begun.
+    has_columns = any((shard / f"{name}.npy").exists() for name in columns(info))
+    meta = ShardMeta.load(shard)
+    if meta is not None:
+        _check_meta(shard, meta, info, len(shard_range(info, index)))
+    elif has_columns:
+        raise UserError(f"{shard / META_FILE}: missing, but columns are there; {rerun(shard)}")
+    return meta
+
+
+def _check_meta(shard: Path, meta: ShardMeta, info: DatasetInfo, num_histories: int) -> None:
+    file = shard / META_FILE
+    for name in ("task_ids", "seeds"):
+        if len(getattr(meta, name)) != num_histories:
+            raise UserError(
+                f"{file}: field {name!r} has {len(getattr(meta, name))} entries, but the shard "
+                f"holds {num_histories} histories; {rerun(shard)}"
+            )
+    wrong = [task for task in meta.task_ids if not 0 <= task < info.num_tasks]
+    if wrong:
+        raise UserError(
+            f"{file}: field 'task_ids' holds {wrong[0]}, but tasks are 0 to "
+            f"{info.num_tasks - 1}; {rerun(shard)}"
+        )
+    if not 0 <= meta.committed_steps <= info.num_steps:
+        raise UserError(
+            f"{file}: field 'committed_steps' is {meta.committed_steps}, but histories have "
+            f"{info.num_steps} steps; {rerun(shard)}"
+        )
+
+
+def _open_column(
+    shard: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> np.ndarray:
+    file = shard / f"{name}.npy"
+    try:
+        return map_array(file, dtype, shape, fix=rerun(shard))
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: missing; {rerun(shard)}") from error

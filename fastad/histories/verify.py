@@ -1,0 +1,108 @@
+"""Holding every file of a dataset to the digest that was stored when it was written."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from fastad.base.files import file_digest, is_sealed
+from fastad.base.possession import is_marked, marker_name
+from fastad.errors import UserError
+from fastad.histories.reader import load_description
+from fastad.histories.schema import (
+    INFO_FILE,
+    META_FILE,
+    TASKS_FILE,
+    DatasetInfo,
+    columns,
+    rerun,
+    shard_path,
+)
+from fastad.histories.shards import load_meta
+
+
+class Verdict(NamedTuple):
+    """What was found, a line each."""
+
+    wrong: list[str]  # files that are not what was written
+    unknown: list[str]  # what nothing vouches for: unfinished, or older than digests
+
+
+def verify_dataset(
+    path: Path, *, progress: Callable[[int], None] = lambda num_bytes: None
+) -> Verdict:
+    """Read every file of a dataset and compare it with its digest.
+
+    Args:
+        path: The dataset.
+        progress: Told of every few megabytes that were read.
+
+    Raises:
+        OSError: If a file cannot be read.
+    """
+    verdict = Verdict([], [])
+    try:
+        info, _ = load_description(path)
+    except UserError as error:
+        verdict.wrong.append(str(error))
+        return verdict
+    if not is_sealed(path / INFO_FILE):
+        verdict.unknown.append(f"{path / INFO_FILE}: written without a digest")
+    if not info.tasks_digest:
+        verdict.unknown.append(f"{path / TASKS_FILE}: written without a digest")
+    _verify_marker(path, verdict)
+    for index in range(info.num_shards):
+        try:
+            _verify_shard(path, info, index, verdict, progress)
+        except UserError as error:
+            verdict.wrong.append(str(error))
+    return verdict
+
+
+def column_bytes(path: Path, info: DatasetInfo) -> int:
+    """Bytes that `verify_dataset` reads, for a bar."""
+    files = (
+        shard_path(path, index) / f"{name}.npy"
+        for index in range(info.num_shards)
+        for name in columns(info)
+    )
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _verify_marker(path: Path, verdict: Verdict) -> None:
+    file = path / marker_name("dataset")
+    try:
+        if is_marked(path, "dataset"):
+            return
+    except UserError as error:
+        verdict.wrong.append(str(error))
+        return
+    if file.exists():
+        verdict.wrong.append(f"{file}: damaged; delete it and run `fastad collect --resume`")
+    else:
+        verdict.unknown.append(f"{file}: missing, as in datasets of older versions")
+
+
+def _verify_shard(
+    path: Path, info: DatasetInfo, index: int, verdict: Verdict, progress: Callable[[int], None]
+) -> None:
+    shard = shard_path(path, index)
+    meta = load_meta(path, info, index)
+    committed = 0 if meta is None else meta.committed_steps
+    if meta is None or committed < info.num_steps:
+        verdict.unknown.append(f"{shard}: {committed:,} of {info.num_steps:,} steps are there")
+        return
+    if not is_sealed(shard / META_FILE) or meta.digests.keys() != columns(info).keys():
+        verdict.unknown.append(f"{shard}: written without digests")
+        return
+    for name, expected in meta.digests.items():
+        file = shard / f"{name}.npy"
+        try:
+            found = file_digest(file, fix=rerun(shard), progress=progress)
+        except FileNotFoundError:
+            verdict.wrong.append(f"{file}: missing; {rerun(shard)}")
+            continue
+        except UserError as error:
+            verdict.wrong.append(str(error))
+            continue
+        if found != expected:
+            verdict.wrong.append(f"{file}: damaged; {rerun(shard)}")
