@@ -27,6 +27,7 @@ def check_sample(dataset: "HistoryDataset") -> None:
     Raises:
         UserError: Naming the file, the place, the value and the fix.
     """
+    limits = _reading_limits(dataset.info)
     table = columns(dataset.info).values()
     bytes_per_step = max(column.dtype.itemsize * int(np.prod(column.shape)) for column in table)
     budget = MAX_BYTES // (MAX_HISTORIES * MAX_RUNS * max(1, bytes_per_step))
@@ -36,7 +37,8 @@ def check_sample(dataset: "HistoryDataset") -> None:
         last_start = max(0, length - num_steps)
         num_runs = min(MAX_RUNS, -(-length // num_steps))
         for start in np.linspace(0, last_start, num_runs).astype(int):
-            _check_run(dataset, int(history), int(start), min(int(start) + num_steps, length))
+            stop = min(int(start) + num_steps, length)
+            _check_run(dataset, limits, int(history), int(start), stop)
 
 
 class Limits(NamedTuple):
@@ -92,13 +94,26 @@ def spread(count: int, limit: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, limit)).astype(np.int64))
 
 
-def _check_run(dataset: "HistoryDataset", history: int, start: int, stop: int) -> None:
+def _reading_limits(info: DatasetInfo) -> dict[str, Limits]:
+    """By column, what a reader insists on; older writers took observations outside of a box."""
+    found = {name: limits_of(name, info) for name in columns(info)}
+    space = info.observation_space
+    if isinstance(space, spaces.Box):
+        is_float = np.issubdtype(space.low.dtype, np.floating)
+        limits = Limits(*finite_range(space.low.dtype), "observations must be finite")
+        found["observations"] = limits if is_float else None
+    return {name: limits for name, limits in found.items() if limits is not None}
+
+
+def _check_run(
+    dataset: "HistoryDataset", limits: dict[str, Limits], history: int, start: int, stop: int
+) -> None:
     shard, row = dataset.locate(history)
     steps = dataset.read(history, start, stop)
-    for name, values in steps.items():
-        is_wrong, rule = _find_wrong(name, values, dataset.info)
+    for name, allowed in limits.items():
+        is_wrong = _find_wrong(name, steps[name], allowed)
         if is_wrong.any():
-            _raise(shard, name, row, start, values, is_wrong, rule)
+            _raise(shard, name, row, start, steps[name], is_wrong, allowed.rule)
     if dataset.info.fixed_length:
         length = dataset.info.episode_length
         is_last = np.arange(start + 1, stop + 1) % length == 0
@@ -108,24 +123,13 @@ def _check_run(dataset: "HistoryDataset", history: int, start: int, stop: int) -
             _raise(shard, "truncations", row, start, steps["truncations"], is_wrong, rule)
 
 
-def _find_wrong(name: str, values: np.ndarray, info: DatasetInfo) -> tuple[np.ndarray, str]:
-    """Mark the steps whose values break a rule, (steps,) bool, and say the rule."""
-    limits = limits_of(name, info)
-    if limits is None:
-        return np.zeros(len(values), dtype=bool), ""
-    low, high, rule = limits
-    if name == "observations" and isinstance(info.observation_space, spaces.Box):
-        # Older writers took what lies outside its box.
-        low, high, rule = *finite_range(values.dtype), "observations must be finite"
-    is_wrong = ~_per_step((values >= low) & (values <= high))
+def _find_wrong(name: str, values: np.ndarray, limits: Limits) -> np.ndarray:
+    """Mark the steps whose values break a rule, (steps,) bool."""
+    is_right = (values >= limits.low) & (values <= limits.high)
+    is_wrong: np.ndarray = ~is_right.reshape(len(values), -1).all(-1)
     if name == "action_probs":
-        probs = values.astype(np.float32)
-        is_wrong |= ~(np.abs(probs.sum(-1) - 1) < PROBS_TOLERANCE)
-    return is_wrong, rule
-
-
-def _per_step(is_right: np.ndarray) -> np.ndarray:
-    return np.asarray(is_right.reshape(len(is_right), -1).all(-1))
+        is_wrong |= ~(np.abs(values.astype(np.float32).sum(-1) - 1) < PROBS_TOLERANCE)
+    return is_wrong
 
 
 def _raise(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from fastad.base.files import file_digest, is_sealed
 from fastad.base.possession import is_marked, marker_name
-from fastad.errors import UserError
+from fastad.errors import UserError, os_error
 from fastad.histories.reader import load_description
 from fastad.histories.schema import (
     INFO_FILE,
@@ -37,7 +37,7 @@ def verify_dataset(
         progress: Told of every few megabytes that were read.
 
     Raises:
-        OSError: If a file cannot be read.
+        OSError: If what describes the dataset or a shard cannot be read.
     """
     verdict = Verdict([], [])
     try:
@@ -103,6 +103,10 @@ def _verify_shard(
             continue
         except UserError as error:
             verdict.wrong.append(str(error))
+            continue
+        except OSError as error:
+            # What a failing disk cannot give back is damage too, and the other files count.
+            verdict.wrong.append(str(os_error(error)))
             continue
         if found != expected:
             verdict.wrong.append(f"{file}: damaged; {rerun(shard)}")

@@ -18,6 +18,7 @@ from fastad.base.files import (
     file_digest,
     read_json,
     replace_durably,
+    sync_folder,
     temporary,
     write_json,
 )
@@ -139,6 +140,7 @@ class ShardWriter:
 
     def __enter__(self) -> Self:
         self.shard.mkdir(parents=True, exist_ok=True)
+        sync_folder(self.shard.parent)
         # The workers of a killed collection need a moment to notice.
         self._lock.enter_context(folder_lock(self.shard, patience=WORKER_PATIENCE))
         try:

@@ -169,3 +169,17 @@ def test_box_observations_outside_their_space_are_refused(tmp_path, make_info, m
             with pytest.raises(UserError, match="observations of a block"):
                 writer.append(block._replace(observation=observation))
             assert writer.committed_steps == 0
+
+
+def test_a_column_that_the_disk_cannot_give_back_is_named(tmp_path, make_dataset, monkeypatch):
+    make_dataset(tmp_path)
+    real = os.open
+
+    def fail(file, *arguments, **options):
+        if str(file).endswith("shard-00000/rewards.npy"):
+            raise OSError(5, "Input/output error", str(file))
+        return real(file, *arguments, **options)
+
+    monkeypatch.setattr("os.open", fail)
+    (line,) = verify_dataset(tmp_path).wrong
+    assert "shard-00000/rewards.npy: Input/output error" in line

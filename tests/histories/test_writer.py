@@ -1,3 +1,4 @@
+import errno
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ from gymnasium import spaces
 
 from fastad.errors import UserError
 from fastad.histories import shards
+from fastad.histories.npy import create_array
 from fastad.histories.reader import HistoryDataset
 from fastad.histories.writer import ShardWriter, create_dataset, shard_is_complete
 
@@ -198,6 +200,23 @@ def test_a_disk_too_small_is_an_error_and_not_a_bus_error(begun, monkeypatch):
     monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(UserError, match=r"observations.npy: cannot reserve 72 bytes \(No space"):
         open_writer(path, info).__enter__()
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
+def test_blocks_that_cannot_be_claimed_unwritten_are_written(
+    begun, make_block, monkeypatch, number
+):
+    path, info = begun
+
+    def unsupported(*_):
+        raise OSError(number, "Operation not supported")
+
+    monkeypatch.setattr("os.posix_fallocate", unsupported)
+    create_array(path / "large.npy", np.dtype(np.float32), (3, 1_000_000))
+    assert (path / "large.npy").stat().st_blocks * 512 >= 12_000_000  # no hole is left
+    with open_writer(path, info) as writer:
+        writer.append(make_block(info, range(3), range(12), None))
+    assert HistoryDataset(path).read(1, 0, 2)["rewards"].tolist() == [1000, 1001]
 
 
 def test_images_and_histories_without_policies_are_stored(tmp_path, make_info):
