@@ -17,7 +17,7 @@ from rich.table import Table
 from fastad.base.files import write_json
 from fastad.tracking import describe_machine
 
-PEERS = ("transformers", "stable-baselines3", "h5py", "triton", "flash-attn")
+PEERS = ("transformers", "stable-baselines3", "h5py", "jax", "triton", "flash-attn")
 LESS_IS_BETTER = ("MB",)
 NO_KERNELS = "measured on a CPU: the Triton kernels were not timed"
 

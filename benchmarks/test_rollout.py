@@ -9,6 +9,8 @@ Past its context that is not exact: through its layers a prediction depends on
 GPT-2 is Hugging Face's, with the same weights and its own cache; it cannot slide, so the newest
 token is cropped from its cache after each step, which costs nothing, and the next one takes its
 place. The rolled copy is exact here because the model has no positions.
+
+JAX has the same weights, its own ring cache and its own Dark Room, all within one `lax.scan`.
 """
 
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from torch import Tensor
 from benchmarks.harness import Measure, needs_memory, peer, relative_difference
 from benchmarks.models import DEVICE, dark_room, make_model, random_steps
 from benchmarks.peers.gpt2 import GPT2
+from benchmarks.peers.jax_scan import JaxScan
 from benchmarks.peers.rolled import RolledCache
 from fastad.context import CachedContext, Context, RecomputedContext
 from fastad.interact import interact
@@ -113,6 +116,7 @@ SIDES: dict[str, Callable[..., Context]] = {
     "fastad": _Cached,
     "fastad, PyTorch alone": partial(_Cached, attention="sdpa"),
     "GPT-2, Hugging Face": _GPT2,
+    "JAX, lax.scan": JaxScan,
     "rolled copy": _Rolled,
     "recomputing the context": partial(_Recomputed, field=False, attention="sdpa"),
     "recomputing all that counts": partial(_Recomputed, field=True),
@@ -148,10 +152,15 @@ def test_rollout(measure: Measure, case: Case, side: str) -> None:
     env, generator = dark_room(case.num_envs)
     with torch.inference_mode():
         context = SIDES[side](model, case.num_envs, full=True)
-    agent = InContextAgent(context, model.num_actions, case.num_envs, generator=generator)
     block_steps = 1 if "recomputing" in side or case.num_envs * case.context > 10**6 else 20
+    work = block_steps * case.num_envs
+    if isinstance(context, JaxScan):
+        blocks = context.interact(env.tasks, block_steps=block_steps)
+        measure.rate(lambda: next(blocks), work=work, unit="steps/s")
+        return
+    agent = InContextAgent(context, model.num_actions, case.num_envs, generator=generator)
     steps = interact(
         env, agent, num_steps=10**9, block_steps=block_steps, generator=generator,
         cuda_graph=DEVICE == "cuda" and side == "fastad",
     )  # fmt: skip
-    measure.rate(lambda: next(steps), work=block_steps * case.num_envs, unit="steps/s")
+    measure.rate(lambda: next(steps), work=work, unit="steps/s")
