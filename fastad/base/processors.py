@@ -15,9 +15,9 @@ CGROUPS = Path("/sys/fs/cgroup")
 def wait_passively() -> None:
     """Let OpenMP's threads sleep while they wait, unless the user has decided otherwise.
 
-    By default they spin: quick on an idle machine, ten times slower as soon as one other program
-    wants a processor, since whoever spins keeps it from the thread that all wait for. OpenMP reads
-    the environment when it is loaded, so this comes before PyTorch or not at all.
+    By default they spin: quick on an idle machine, up to ten times slower as soon as one other
+    program wants a processor, since whoever spins keeps it from the thread that all wait for.
+    OpenMP reads the environment when it is loaded, so this comes before PyTorch or not at all.
     """
     if "torch" not in sys.modules and not any(name in os.environ for name in WAIT_SETTINGS):
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
