@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastad_kernels import checks
 from fastad_kernels.native.build import addresses, library
-from fastad_kernels.native.common import at_once, call, refuse_second_backward
+from fastad_kernels.native.common import as_function, at_once, call, refuse_second_backward
 
 DROPOUT_BY_SEED = False
 
@@ -255,15 +255,4 @@ def _backward(ctx: Any, grad_out: Tensor, *unused: Tensor | None) -> tuple[Tenso
 attention_op.register_autograd(_backward, setup_context=_setup_context)
 attention_backward_op.register_autograd(refuse_second_backward)
 
-
-class _Attention(torch.autograd.Function):
-    """What `attention_op` does, without the operator."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Any:
-        # With a `setup_context` of its own, PyTorch looks at the signature in every call.
-        output = _forward(*inputs)
-        _setup_context(ctx, inputs, output)
-        return output
-
-    backward = staticmethod(_backward)
+_Attention = as_function(_forward, _setup_context, _backward)

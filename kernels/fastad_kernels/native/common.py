@@ -45,6 +45,25 @@ def call(
     return (function.apply if wanted else forward)(*tensors, *settings)
 
 
+def as_function(forward: Any, setup_context: Any, backward: Any) -> type[torch.autograd.Function]:
+    """A kernel with its gradient, without the operator; see `call`.
+
+    Args:
+        forward: Of all arguments.
+        setup_context: Of the context, the arguments and the result.
+        backward: Of the context and the result's gradients.
+    """
+
+    def run(ctx: Any, *inputs: Any) -> Any:
+        # With a `setup_context` of its own, PyTorch looks at the signature in every call.
+        output = forward(*inputs)
+        setup_context(ctx, inputs, output)
+        return output
+
+    methods = {"forward": staticmethod(run), "backward": staticmethod(backward)}
+    return type("Kernel", (torch.autograd.Function,), methods)
+
+
 def at_once(*tensors: Tensor | None) -> bool:
     """Whether the kernels can be called right away, with autograd alone around them.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastad_kernels.native.build import addresses, library
-from fastad_kernels.native.common import at_once, call, refuse_second_backward
+from fastad_kernels.native.common import as_function, at_once, call, refuse_second_backward
 
 Norm = tuple[Tensor, Tensor]
 
@@ -141,15 +141,4 @@ def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
 projection_op.register_autograd(_backward, setup_context=_setup_context)
 projection_backward_op.register_autograd(refuse_second_backward)
 
-
-class _Projection(torch.autograd.Function):
-    """What `projection_op` does, without the operator."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Any:
-        # With a `setup_context` of its own, PyTorch looks at the signature in every call.
-        output = _forward(*inputs)
-        _setup_context(ctx, inputs, output)
-        return output
-
-    backward = staticmethod(_backward)
+_Projection = as_function(_forward, _setup_context, _backward)
