@@ -99,11 +99,10 @@ void fastad_projection_backward(const Shape* shape, const Weights* weights, cons
         const int64_t to_row = has_norm ? apart(in) : dxs.stride;
         linear<Start::ZERO>(dy_rows, dys.stride, rows, out, packed.data(), whole_in, nullptr, to,
                             to_row);
-        for (int r = 0; has_norm && r < rows; r++) {
-          std::fill_n(dx_rows + r * dxs.stride, dxs.stride, 0.0f);
-          norm_backward({scale.data(), nullptr}, x_rows + r * xs.stride, dtokens.data() + r * to_row,
-                        in, (float)s.epsilon, dx_rows + r * dxs.stride,
-                        {dscale.data(), dshift.data()});
+        if (has_norm) {
+          std::fill_n(dx_rows, rows * dxs.stride, 0.0f);
+          norm_backward({scale.data(), nullptr}, {x_rows, xs.stride}, {to, to_row}, rows, in,
+                        (float)s.epsilon, dx_rows, dxs.stride, {dscale.data(), dshift.data()});
         }
         dxs.give(dx + first * in, rows);
       }

@@ -85,16 +85,22 @@ struct Gathered {
   }
 };
 
-static void add_rows(const float* x, int64_t stride, int rows, int64_t width, float* total) {
-  for (int64_t i = 0; i < width; i += LANES) {
-    Vec all = {};
-    for (int r = 0; r < rows;) {
-      Vec part = {};
-      for (const int end = std::min(r + 8, rows); r < end; r++) part += load(x + r * stride + i);
-      all += part;
-    }
-    store(total + i, load(total + i) + all);
+// Add to `total` what `row` gives of each row, as sums of short chains.
+template <class Row>
+INLINE void add_up(int rows, float* total, Row row) {
+  constexpr int SHORT = 8;
+  Vec all = {};
+  for (int r = 0; r < rows;) {
+    Vec part = {};
+    for (const int end = std::min(r + SHORT, rows); r < end; r++) part = row(r, part);
+    all += part;
   }
+  store(total, load(total) + all);
+}
+
+static void add_rows(const float* x, int64_t stride, int rows, int64_t width, float* total) {
+  for (int64_t i = 0; i < width; i += LANES)
+    add_up(rows, total + i, [&](int r, Vec part) { return part + load(x + r * stride + i); });
 }
 
 struct NormSums {
@@ -103,22 +109,30 @@ struct NormSums {
 
 // Through the norm: d(token) to d(x), which is added to `dx`; sums of the norm's own gradient.
 // Rows are whole vectors, of which `width` features count; behind them dtoken and weight are 0.
-static void norm_backward(const Norm& norm, const float* x, const float* dtoken, int width,
-                          float epsilon, float* dx, const NormSums& sums) {
-  const Moments m = moments(x, width, epsilon);
-  Vec sum_d = {}, sum_dx = {};
-  for (int i = 0; i < width; i += LANES) {
-    const Vec normed = (load(x + i) - m.mean) * m.scale, d = load(dtoken + i);
-    store(sums.weight + i, fused(d, normed, load(sums.weight + i)));
-    store(sums.bias + i, load(sums.bias + i) + d);
-    const Vec scaled = d * load(norm.weight + i);
-    sum_d += scaled;
-    sum_dx = fused(scaled, normed, sum_dx);
+static void norm_backward(const Norm& norm, Rows x, Rows dtoken, int rows, int width,
+                          float epsilon, float* dx, int64_t dx_row, const NormSums& sums) {
+  Moments of_rows[ROWS];
+  for (int r = 0; r < rows; r++) {
+    const Moments m = of_rows[r] = moments(x.at(r, 0), width, epsilon);
+    Vec sum_d = {}, sum_dx = {};
+    for (int i = 0; i < width; i += LANES) {
+      const Vec normed = (load(x.at(r, i)) - m.mean) * m.scale;
+      const Vec scaled = load(dtoken.at(r, i)) * load(norm.weight + i);
+      sum_d += scaled;
+      sum_dx = fused(scaled, normed, sum_dx);
+    }
+    const float mean_d = sum(sum_d) / width, mean_dx = sum(sum_dx) / width;
+    float* to = dx + r * dx_row;
+    for (int i = 0; i < width; i += LANES) {
+      const Vec normed = (load(x.at(r, i)) - m.mean) * m.scale;
+      const Vec scaled = load(dtoken.at(r, i)) * load(norm.weight + i);
+      store(to + i, load(to + i) + m.scale * (scaled - mean_d - normed * mean_dx));
+    }
   }
-  const float mean_d = sum(sum_d) / width, mean_dx = sum(sum_dx) / width;
-  for (int i = 0; i < width; i += LANES) {
-    const Vec normed = (load(x + i) - m.mean) * m.scale;
-    const Vec scaled = load(dtoken + i) * load(norm.weight + i);
-    store(dx + i, load(dx + i) + m.scale * (scaled - mean_d - normed * mean_dx));
-  }
+  for (int i = 0; i < width; i += LANES)
+    add_up(rows, sums.weight + i, [&](int r, Vec part) {
+      const Vec normed = (load(x.at(r, i)) - of_rows[r].mean) * of_rows[r].scale;
+      return fused(load(dtoken.at(r, i)), normed, part);
+    });
+  add_rows(dtoken.data, dtoken.any_row, rows, width, sums.bias);
 }
