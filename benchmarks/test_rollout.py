@@ -130,13 +130,13 @@ def random_keys(model: Transformer, num_envs: int, num_tokens: int) -> tuple[Ten
 
 
 @torch.inference_mode()
-def difference(side: str) -> float:
+def difference(side: str, num_envs: int) -> float:
     """Of the last logits of a short context that slides, from those of one whole pass."""
     model = make_model(GATE_CONTEXT)
     # GPT-2 sees everything: it computes the same function until the context is full.
     num_steps = GATE_CONTEXT if "GPT-2" in side else 4 * GATE_CONTEXT
-    steps = random_steps(4, num_steps)
-    context = SIDES[side](model, 4, full=False)
+    steps = random_steps(num_envs, num_steps)
+    context = SIDES[side](model, num_envs, full=False)
     for t in range(num_steps):
         logits = context.predict(Steps(*(field[:, t : t + 1] for field in steps)))
     return relative_difference(logits, model(steps)[:, -1])
@@ -144,7 +144,8 @@ def difference(side: str) -> float:
 
 def test_rollout(measure: Measure, case: Case, side: str) -> None:
     """See the module."""
-    measure.gate(difference(side))
+    # JAX's cache has another order for one environment: what is timed is what is checked.
+    measure.gate(difference(side, min(case.num_envs, 4)))
     model = make_model(case.context)
     config = model.config
     # Copies are twice as large for a moment, one layer at a time.
