@@ -1,5 +1,6 @@
 """A dataset fabricated step by step, so that every number says where it comes from."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,18 @@ from fastad.histories.writer import ShardWriter, create_dataset
 from fastad.interact import Transition
 
 NUM_ACTIONS = 5
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+def pytest_configure() -> None:
+    """Obey signals that whoever started the tests ignores, as `nohup` and background jobs do.
+
+    fastad leaves what is ignored ignored, and processes inherit it: nothing would stop then.
+    """
+    for number in (getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            is_interrupt = number == signal.SIGINT
+            signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
 
 
 def build_info(**changes: Any) -> DatasetInfo:
