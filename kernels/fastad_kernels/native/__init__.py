@@ -11,16 +11,19 @@ from fastad_kernels.native.choices import impose, measured, prefer
 from fastad_kernels.native.common import takes_rows
 from fastad_kernels.native.compiler import NativeUnavailableError
 from fastad_kernels.native.decode import NativeBlocks, decode_attention, reads
+from fastad_kernels.native.embedding import StepTables, embed_steps
 
 __all__ = [
     "DROPOUT_BY_SEED",
     "NativeBlocks",
     "NativeUnavailableError",
+    "StepTables",
     "attention",
     "attention_op",
     "attention_varlen",
     "built",
     "decode_attention",
+    "embed_steps",
     "impose",
     "library",
     "measured",

@@ -20,8 +20,9 @@ from fastad_kernels.native.compiler import NativeUnavailableError
 FUNCTIONS = {
     "fastad_attention_forward": 6,
     "fastad_attention_backward": 2,
-    "fastad_decode_attention": 8,
+    "fastad_decode_attention": 7,
     "fastad_decode_blocks": 3,
+    "fastad_embed_steps": 5,
     "fastad_pack_panels": 3,
     "fastad_projection_forward": 5,
     "fastad_projection_backward": 6,

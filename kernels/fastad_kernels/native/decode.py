@@ -29,7 +29,12 @@ class _Shape(ctypes.Structure):
 
 
 class _Rings(ctypes.Structure):
-    _fields_ = [("keys", c_void_p), ("values", c_void_p), ("capacity", c_int64)]
+    _fields_ = [
+        ("keys", c_void_p),
+        ("values", c_void_p),
+        ("lengths", c_void_p),
+        ("capacity", c_int64),
+    ]
 
 
 class _Affine(ctypes.Structure):
@@ -41,7 +46,7 @@ class _Block(ctypes.Structure):
 
 
 class _Inputs(ctypes.Structure):
-    _fields_ = [(name, c_void_p) for name in ("x", "lengths", "cos", "sin", "slopes")]
+    _fields_ = [(name, c_void_p) for name in ("x", "cos", "sin", "slopes")]
 
 
 def decode_attention(
@@ -70,11 +75,35 @@ def decode_attention(
     )  # fmt: skip
     library().fastad_decode_attention(
         ctypes.byref(shape), ctypes.byref(_rings(cache)), _pointer(q), _pointer(k), _pointer(v),
-        _pointer(out), _pointer(cache.lengths), _pointer(slopes), torch.get_num_threads(),
+        _pointer(out), _pointer(slopes), torch.get_num_threads(),
     )  # fmt: skip
-    cache.lengths += num_new
     cache.advance(num_new)
     return out
+
+
+class _Known:
+    """The arguments of a step, checked, and kept while rings and shapes stay as they are.
+
+    Weakly: rings hold the blocks, and a cycle would keep both until the collector runs.
+    """
+
+    def __init__(
+        self, rings: list[RingCache], x_shape: torch.Size, shape: _Shape, blocks: ctypes.Array
+    ) -> None:
+        self.memory = [weakref.ref(y) for ring in rings for y in _memory(ring)]
+        self.x_shape, self.shape = x_shape, shape
+        self.blocks = type(blocks).from_buffer_copy(blocks)
+        for struct, ring in zip(self.blocks, rings, strict=True):
+            struct.rings = _rings(ring)
+
+    def fits(self, x: Tensor, rings: list[RingCache]) -> bool:
+        """Whether these are the last step's shape and rings, as step after step they are."""
+        memory = [y for ring in rings for y in _memory(ring)]
+        return (
+            x.shape == self.x_shape
+            and len(memory) == len(self.memory)
+            and all(ref() is y for ref, y in zip(self.memory, memory, strict=True))
+        )
 
 
 class NativeBlocks(FrozenBlocks):
@@ -105,8 +134,7 @@ class NativeBlocks(FrozenBlocks):
                 if affine is not None:
                     setattr(struct, name, _Affine(*map(_pointer, affine)))
         self.holds_tokens = blocks[0].key_value is None
-        # Weakly: rings hold these blocks, and a cycle would keep them until the collector runs.
-        self._checked: tuple[list[weakref.ref[RingCache]], torch.Size] | None = None
+        self._known: _Known | None = None
 
     def make_rings(self, batch_size: int, capacity: int) -> list[RingCache]:
         """See `FrozenBlocks.make_rings`."""
@@ -122,32 +150,23 @@ class NativeBlocks(FrozenBlocks):
         self, x: Tensor, rings: list[RingCache], *, rope: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
         """See `FrozenBlocks.decode`."""
-        self._check(x, rings, rope)
-        batch, num_new, width = x.shape
+        known = self._check(x, rings, rope)
+        num_new, behind = x.shape[1], -self.width % BORDER
         # These must live until the call is over: C sees nothing but their addresses.
-        padded = F.pad(x, (0, -width % BORDER)) if width % BORDER else x.clone()
-        padded = padded.contiguous()
+        out = (F.pad(x, (0, behind)) if behind else x).clone(memory_format=torch.contiguous_format)
         angles = (None, None) if rope is None else tuple(y.float().contiguous() for y in rope)
-        rope_rows = 0 if rope is None else rope[0].numel() // (num_new * rope[0].shape[-1])
-        shape = _Shape(
-            num_envs=batch, num_new=num_new, width=width, mlp_width=self.mlp_width,
-            num_blocks=len(self.packed), num_heads=self.shape.num_heads,
-            num_kv_heads=self.shape.num_kv_heads, dim=self.shape.dim, window=self.shape.window,
-            pre_norm=self.shape.pre_norm, rope_rows=rope_rows, epsilon=self.shape.epsilon,
-        )  # fmt: skip
-        structs = type(self.structs).from_buffer_copy(self.structs)
-        for struct, ring in zip(structs, rings, strict=True):
-            struct.rings = _rings(ring)
-        inputs = _Inputs(*map(_pointer, (padded, rings[0].lengths, *angles, self.slopes)))
+        known.shape.rope_rows = 0 if rope is None else rope[0].shape[:-1].numel() // num_new
+        inputs = _Inputs(*map(_pointer, (out, *angles, self.slopes)))
         library().fastad_decode_blocks(
-            ctypes.byref(shape), structs, ctypes.byref(inputs), torch.get_num_threads()
+            ctypes.byref(known.shape), known.blocks, ctypes.byref(inputs), torch.get_num_threads()
         )
         for ring in rings:
-            ring.lengths += num_new
             ring.advance(num_new)
-        return padded[..., :width]
+        return out[..., : self.width] if behind else out
 
-    def _check(self, x: Tensor, rings: list[RingCache], rope: tuple[Tensor, Tensor] | None) -> None:
+    def _check(
+        self, x: Tensor, rings: list[RingCache], rope: tuple[Tensor, Tensor] | None
+    ) -> _Known:
         """The kernels trust what they are given."""
         if x.dtype != torch.float32 or x.device.type != "cpu":
             raise ValueError(f"x is {x.dtype} on {x.device}; it must be float32 on a CPU")
@@ -159,17 +178,18 @@ class NativeBlocks(FrozenBlocks):
             checks.check_rope(x[:, :, :1, None].expand(*x.shape[:2], heads, dim), rope)
             if self.holds_tokens:
                 raise ValueError("rope is given, but rotated keys cannot be kept as tokens")
-        if not self._knows(x, rings):
+        if self._known is None or not self._known.fits(x, rings):
             self._check_rings(x, rings)
-            self._checked = [weakref.ref(ring) for ring in rings], x.shape
+            self._known = _Known(rings, x.shape, self._shape(*x.shape[:2]), self.structs)
+        return self._known
 
-    def _knows(self, x: Tensor, rings: list[RingCache]) -> bool:
-        """Whether these are the last step's rings, as step after step they are."""
-        if self._checked is None or self._checked[1] != x.shape:
-            return False
-        known = self._checked[0]
-        same = all(ref() is ring for ref, ring in zip(known, rings, strict=False))
-        return same and len(known) == len(rings)
+    def _shape(self, num_envs: int, num_new: int) -> _Shape:
+        return _Shape(
+            num_envs=num_envs, num_new=num_new, width=self.width, mlp_width=self.mlp_width,
+            num_blocks=len(self.packed), num_heads=self.shape.num_heads,
+            num_kv_heads=self.shape.num_kv_heads, dim=self.shape.dim, window=self.shape.window,
+            pre_norm=self.shape.pre_norm, epsilon=self.shape.epsilon,
+        )  # fmt: skip
 
     def _check_rings(self, x: Tensor, rings: list[RingCache]) -> None:
         if len(rings) != len(self.packed):
@@ -225,8 +245,13 @@ def _base_two(slopes: Tensor | None) -> Tensor | None:
     return None if slopes is None else (slopes.double() * LOG2_E).float()
 
 
+def _memory(cache: RingCache) -> tuple[Tensor, Tensor, Tensor]:
+    """Whatever the kernels know of a ring by its address."""
+    return cache.keys, cache.values, cache.lengths
+
+
 def _rings(cache: RingCache) -> _Rings:
-    return _Rings(cache.keys.data_ptr(), cache.values.data_ptr(), cache.capacity)
+    return _Rings(*map(_pointer, _memory(cache)), cache.capacity)
 
 
 def _pointer(x: Tensor | None) -> int | None:

@@ -13,6 +13,7 @@ namespace {
 
 struct Rings {
   float *keys, *values;  // (environments, heads, dim, capacity); the same for shared storage
+  int64_t* lengths;      // (environments,), which new tokens advance
   int64_t capacity;
 };
 
@@ -89,7 +90,6 @@ Soon soon_after(const Block& block, const Block* next, int64_t env, int64_t firs
 
 struct Inputs {
   float* x;  // (environments, new tokens, width rounded up), replaced by the last block's output
-  const int64_t* lengths;
   const float *cos, *sin, *slopes;
 };
 
@@ -114,7 +114,7 @@ void run_block(const Shape& s, const Block& block, const Inputs& in, int64_t fir
                   block.key_value.bias, kv, kv_padded);
   float* attended = scratch.attended.data();
   for (int64_t env = first; env < last; env++) {
-    const int64_t length = in.lengths[env], slot = env * kv_width * block.rings.capacity;
+    const int64_t length = block.rings.lengths[env], slot = env * kv_width * block.rings.capacity;
     for (int64_t t = 0; t < s.num_new; t++) {
       const int64_t row = (env - first) * s.num_new + t;
       if (s.rope_rows) {
@@ -135,6 +135,7 @@ void run_block(const Shape& s, const Block& block, const Inputs& in, int64_t fir
     const int64_t row = (env - first) * s.num_new;
     attend(s, block.rings, env, length, q + row * q_width, attended + row * q_width, in.slopes,
            soon_after(block, next, env, first, last), scratch.state.data());
+    block.rings.lengths[env] += s.num_new;
   }
   linear<Start::ADD_BIAS>(attended, q_width, rows, (int)q_width, block.out.weight, (int)padded, block.out.bias, x,
                padded);
@@ -172,22 +173,24 @@ void fastad_pack_panels(const int64_t* sizes, const float* weight, float* packed
 
 // Append k and v (environments, new tokens, kv_heads * dim) to the rings, then attend.
 void fastad_decode_attention(const Shape* shape, const Rings* rings, const float* q,
-                             const float* k, const float* v, float* out, const int64_t* lengths,
-                             const float* slopes, int threads) {
+                             const float* k, const float* v, float* out, const float* slopes,
+                             int threads) {
   const Shape& s = *shape;
   const int64_t kv_width = s.num_kv_heads * s.dim, width = s.num_heads * s.dim;
-#pragma omp parallel for num_threads(threads) schedule(static)
+#pragma omp parallel for num_threads(team(threads, s.num_envs)) schedule(static)
   for (int64_t env = 0; env < s.num_envs; env++) {
     std::vector<float> state(2 * s.num_heads);
     const int64_t slot = env * kv_width * rings->capacity;
+    const int64_t length = rings->lengths[env];
     for (int64_t t = 0; t < s.num_new; t++) {
       const int64_t token = (env * s.num_new + t) * kv_width;
-      append(rings->keys + slot, kv_width, rings->capacity, lengths[env] + t, k + token);
+      append(rings->keys + slot, kv_width, rings->capacity, length + t, k + token);
       if (rings->values != rings->keys)
-        append(rings->values + slot, kv_width, rings->capacity, lengths[env] + t, v + token);
+        append(rings->values + slot, kv_width, rings->capacity, length + t, v + token);
     }
-    attend(s, *rings, env, lengths[env], q + env * s.num_new * width,
+    attend(s, *rings, env, length, q + env * s.num_new * width,
            out + env * s.num_new * width, slopes, {rings, std::min(env + 1, s.num_envs - 1)}, state.data());
+    rings->lengths[env] += s.num_new;
   }
 }
 
@@ -199,7 +202,7 @@ void fastad_decode_blocks(const Shape* shape, const Block* blocks, const Inputs*
   const int64_t fair = divide_up(s.num_envs, threads);
   const int64_t group = std::min(std::max<int64_t>(GROUP_ROWS / s.num_new, 1), fair);
   const int64_t num_groups = divide_up(s.num_envs, group), rows = group * s.num_new;
-#pragma omp parallel num_threads(threads)
+#pragma omp parallel num_threads(team(threads, num_groups))
   {
     Scratch scratch;
     scratch.tokens.resize(rows * round_up(s.width, BORDER));

@@ -40,6 +40,11 @@ constexpr int CHAIN = 64;
 constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
+// Threads for so many pieces of work: none that would only wait for the others.
+constexpr int team(int64_t threads, int64_t pieces) {
+  return (int)(threads < pieces ? threads : pieces);
+}
+
 INLINE Vec load(const float* p) { return *(const UnalignedVec*)p; }
 INLINE void store(float* p, Vec x) { *(UnalignedVec*)p = x; }
 INLINE Vec splat(float x) { return x - Vec{}; }
