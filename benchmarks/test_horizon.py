@@ -12,10 +12,9 @@ import torch
 
 from benchmarks.harness import Measure, relative_difference
 from benchmarks.models import DEVICE, dark_room, make_model
-from fastad.context import CachedContext
+from fastad.context import CachedContext, RecordedContext
 from fastad.interact import interact
 from fastad.rollout import InContextAgent
-from fastad.steps import Steps
 
 BLOCK = 20  # steps that are timed together
 
@@ -41,16 +40,13 @@ SIDES = ("fastad, ring just full", "fastad, at the end")
 def roll_out(case: Case) -> tuple[float, dict[str, list[float]]]:
     """Relative difference of the last logits, and steps per second of every block by side."""
     model, (env, generator) = make_model(case.context), dark_room(16)
-    agent = InContextAgent(
-        CachedContext(model, 16, device=DEVICE), model.num_actions, 16, generator=generator
-    )
-    shown: list[Steps] = []
+    cached = CachedContext(model, 16, device=DEVICE)
+    context = RecordedContext(cached, model.config.receptive_field)
+    agent = InContextAgent(context, model.num_actions, 16, generator=generator)
     rates: dict[str, list[float]] = {side: [] for side in SIDES}
     began = time.perf_counter()
     blocks = interact(env, agent, num_steps=case.num_steps, block_steps=1, generator=generator)
     for step, _ in enumerate(blocks, start=1):
-        assert agent.latest is not None
-        shown = [*shown[-model.config.receptive_field + 1 :], agent.latest[0]]
         if step % BLOCK == 0:
             seconds = time.perf_counter() - began
             if 0 < step - case.context - BLOCK <= case.num_timed:
@@ -59,9 +55,8 @@ def roll_out(case: Case) -> tuple[float, dict[str, list[float]]]:
                 rates[SIDES[1]].append(16 * BLOCK / seconds)
             began = time.perf_counter()
     with torch.inference_mode():
-        recomputed = model(Steps(*(torch.cat(field, dim=1) for field in zip(*shown, strict=True))))
-    assert agent.latest is not None
-    return relative_difference(agent.latest[1], recomputed[:, -1]), rates
+        recomputed = model(context.whole())
+    return relative_difference(context.logits[-1], recomputed[:, -1]), rates
 
 
 def test_horizon(measure: Measure, case: Case, side: str) -> None:

@@ -6,11 +6,13 @@ from typing import Literal
 
 import torch
 from fastad_kernels import (
+    Affine,
     Block,
     BlockShape,
-    FrozenBlocks,
+    FrozenModel,
     Implementation,
     RingCache,
+    StepTables,
     alibi_slopes,
     apply_rope,
     attention,
@@ -118,25 +120,43 @@ def make_ring(
     )  # fmt: skip
 
 
-def freeze_blocks(
+def freeze_model(
     blocks: Sequence[Block],
     shape: BlockShape,
+    tables: StepTables,
     *,
+    norm: Affine | None,
+    head: Affine,
+    offsets: Tensor | None,
+    reward_shift: float,
+    reward_scale: float,
     scheme: Positions,
     impl: Implementation,
-) -> FrozenBlocks | None:
-    """One kernel for whole steps of frozen blocks, where `impl` has one; else None.
+) -> FrozenModel | None:
+    """One kernel for whole steps of a frozen model, where `impl` has one; else None.
 
     Without rotary positions keys and values are linear in the tokens that they come from: where
     those are fewer numbers, the cache holds tokens instead (`fastad_kernels.blocks`). That takes
     as many times more products as there are heads, so it pays for few of them.
+
+    Args:
+        blocks: Their weights.
+        shape: Of the blocks.
+        tables: See `FrozenModel`, as all that follows.
+        norm: Of what the head reads, or None.
+        head: (A, width).
+        offsets: Of coordinates, (coordinates,) int64; None where observations are features.
+        reward_shift: Subtracted from rewards.
+        reward_scale: Divides them then.
+        scheme: Of positions.
+        impl: The model's choice.
     """
     weight = blocks[0].query.weight
     like = weight.new_empty(0, shape.dim)
     if resolve(impl, like, operation="decode") != "native":
         return None
     find_implementation("native", like)  # raises where a named one cannot work
-    from fastad_kernels.native import NativeBlocks
+    from fastad_kernels.native import NativeBlocks, NativeModel
 
     width = weight.shape[1]
     is_smaller = width < 2 * shape.num_kv_heads * shape.dim
@@ -144,7 +164,10 @@ def freeze_blocks(
         absorbed = [absorb(block, shape) for block in blocks]
         blocks, shape = [block for block, _ in absorbed], absorbed[0][1]
     slopes = alibi_slopes(shape.num_heads) if scheme == "alibi" else None
-    return NativeBlocks(list(blocks), shape, alibi_slopes=slopes)
+    return NativeModel(
+        tables, NativeBlocks(list(blocks), shape, alibi_slopes=slopes), norm=norm, head=head,
+        offsets=offsets, reward_shift=reward_shift, reward_scale=reward_scale,
+    )  # fmt: skip
 
 
 def check_attention(

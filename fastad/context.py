@@ -1,6 +1,7 @@
 """What the frozen model remembers of N environments, kept or recomputed: the same logits."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import torch
@@ -15,7 +16,10 @@ class Context(Protocol):
     """Everything that `N` environments have shown the model so far."""
 
     def predict(self, steps: Steps) -> Tensor:
-        """Add the newest step (N, 1) and return its logits (N, A)."""
+        """Add the newest step (N, 1) and return its logits (N, A).
+
+        What is kept of the step must be copied: it is the agent's own memory.
+        """
         ...
 
     def forget(self, mask: Tensor) -> None:
@@ -31,7 +35,7 @@ class CachedContext:
         num_envs: `N`.
         device: Of the model.
         compile: Compile PyTorch's step with `torch.compile`, which takes a while at the first one,
-            instead of taking the kernels for whole blocks where there are any.
+            instead of taking the kernels for whole steps where there are any.
         untracked: Keep lengths on the device alone, so that every step performs the same
             operations on the same memory and can be replayed as a CUDA graph.
     """
@@ -47,7 +51,7 @@ class CachedContext:
     ) -> None:
         self.cache = ModelCache(
             model.config, num_envs, device=device, attention=model.attention,
-            blocks=None if compile else model.freeze(),
+            frozen=None if compile else model.freeze(),
         )  # fmt: skip
         if untracked:
             self.cache.untrack()
@@ -81,9 +85,9 @@ class RecomputedContext:
         """See `Context.predict`."""
         self.lengths = (self.lengths + 1).clamp(max=self.capacity)
         total = int(self.lengths.max())
-        self.steps = [*self.steps, steps][-total:]
+        self.steps = [*self.steps, _copied(steps)][-total:]
         logits = steps.previous_reward.new_empty((len(self.lengths), self.model.num_actions))
-        whole = Steps(*(torch.cat(field, dim=1) for field in zip(*self.steps, strict=True)))
+        whole = _joined(self.steps)
         # Environments with equally long contexts are recomputed together.
         for length in self.lengths.unique().tolist():
             rows = (self.lengths == length).to(logits.device)
@@ -94,3 +98,39 @@ class RecomputedContext:
     def forget(self, mask: Tensor) -> None:
         """See `Context.forget`."""
         self.lengths = self.lengths.masked_fill(mask.cpu(), 0)
+
+
+class RecordedContext:
+    """Another context, and what it was shown and predicted.
+
+    Args:
+        context: That predicts.
+        length: Newest steps to keep (default: all).
+    """
+
+    def __init__(self, context: Context, length: int | None = None) -> None:
+        self.context = context
+        self.steps: deque[Steps] = deque(maxlen=length)  # each (N, 1)
+        self.logits: deque[Tensor] = deque(maxlen=length)  # each (N, A)
+
+    def predict(self, steps: Steps) -> Tensor:
+        """See `Context.predict`."""
+        self.steps.append(_copied(steps))
+        self.logits.append(self.context.predict(steps))
+        return self.logits[-1]
+
+    def forget(self, mask: Tensor) -> None:
+        """See `Context.forget`."""
+        self.context.forget(mask)
+
+    def whole(self) -> Steps:
+        """All steps that were kept, (N, T)."""
+        return _joined(self.steps)
+
+
+def _copied(steps: Steps) -> Steps:
+    return Steps(*(field.clone() for field in steps))
+
+
+def _joined(steps: Iterable[Steps]) -> Steps:
+    return Steps(*(torch.cat(field, dim=1) for field in zip(*steps, strict=True)))

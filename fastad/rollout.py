@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fastad.context import CachedContext, Context, RecomputedContext
+from fastad.context import CachedContext, Context, RecomputedContext, RecordedContext
 from fastad.envs.base import BatchedEnv
 from fastad.errors import UserError
 from fastad.interact import Transition, draw_actions, episode_returns, interact
@@ -47,8 +47,20 @@ class InContextAgent:
         device = generator.device
         self.previous_action = torch.full((num_envs,), num_actions, device=device)
         self.previous_reward = torch.zeros(num_envs, device=device)
+        self.episode_start = torch.ones(num_envs, dtype=torch.bool, device=device)
         self.episode_step = torch.zeros(num_envs, dtype=torch.int64, device=device)
-        self.latest: tuple[Steps, Tensor] | None = None  # (N, 1) as shown, logits (N, A)
+        # As the context reads them, (N, 1): the same memory. Observations come with every step.
+        self._shown = Steps(
+            torch.empty(0),
+            *(
+                field.unsqueeze(1)
+                for field in (
+                    self.previous_action, self.previous_reward, self.episode_start,
+                    self.episode_step,
+                )
+            ),
+        )  # fmt: skip
+        self.logits: Tensor | None = None  # the latest, (N, A)
 
     @torch.inference_mode()
     def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,16 +68,8 @@ class InContextAgent:
 
         A greedy agent acts by a distribution with all mass on one action, not by the softmax.
         """
-        # Copies: whoever keeps the steps shall not see them change.
-        steps = Steps(
-            observation[:, None],
-            self.previous_action[:, None].clone(),
-            self.previous_reward[:, None].clone(),
-            (self.episode_step == 0)[:, None],
-            self.episode_step[:, None].clone(),
-        )
-        logits = self.context.predict(steps)
-        self.latest = steps, logits
+        logits = self.context.predict(self._shown._replace(observation=observation.unsqueeze(1)))
+        self.logits = logits
         probs = logits.softmax(dim=-1)
         if not self.greedy:
             return draw_actions(probs, self.generator), probs
@@ -74,7 +78,9 @@ class InContextAgent:
 
     def observe(self, transition: Transition, final_observation: Tensor) -> None:
         """See `Agent.observe`."""
-        ended = transition.terminated | transition.truncated
+        ended = torch.logical_or(
+            transition.terminated, transition.truncated, out=self.episode_start
+        )
         self.previous_action.copy_(transition.action)
         if self.control != "no-reward":
             self.previous_reward.copy_(transition.reward)
@@ -87,6 +93,7 @@ class InContextAgent:
         self.context.forget(mask)
         self.previous_action.masked_fill_(mask, self.num_actions)
         self.previous_reward.masked_fill_(mask, 0.0)
+        self.episode_start.masked_fill_(mask, True)
         self.episode_step.masked_fill_(mask, 0)
 
 
@@ -207,14 +214,9 @@ def cache_error(
     """
     check_spaces(model, env)
     model.eval()
-    context = CachedContext(model, env.num_envs, device=env.device)
+    context = RecordedContext(CachedContext(model, env.num_envs, device=env.device))
     agent = InContextAgent(context, model.num_actions, env.num_envs, generator=generator)
-    shown: list[Steps] = []
-    cached: list[Tensor] = []
-    for _ in interact(env, agent, num_steps=num_steps, block_steps=1, generator=generator):
-        assert agent.latest is not None
-        shown.append(agent.latest[0])
-        cached.append(agent.latest[1])
-    recomputed = model(Steps(*(torch.cat(field, dim=1) for field in zip(*shown, strict=True))))
-    difference = (recomputed - torch.stack(cached, dim=1)).abs().max() / recomputed.abs().max()
-    return difference.item()
+    for _ in interact(env, agent, num_steps=num_steps, block_steps=num_steps, generator=generator):
+        pass
+    recomputed, cached = model(context.whole()), torch.stack(list(context.logits), dim=1)
+    return ((recomputed - cached).abs().max() / recomputed.abs().max()).item()

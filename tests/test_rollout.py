@@ -8,7 +8,7 @@ import pytest
 import torch
 from fastad_kernels import native
 
-from fastad.context import CachedContext, RecomputedContext
+from fastad.context import CachedContext, RecomputedContext, RecordedContext
 from fastad.envs.registry import make_env
 from fastad.errors import UserError
 from fastad.interact import Transition, interact
@@ -135,7 +135,7 @@ def test_greedy_takes_the_most_probable_action():
     env, generator = make_room()
     agent = make_agent(model, generator, greedy=True)
     for block in interact(env, agent, num_steps=8, block_steps=1, generator=generator):
-        assert torch.equal(block.action[:, 0], agent.latest[1].argmax(dim=1))
+        assert torch.equal(block.action[:, 0], agent.logits.argmax(dim=1))
         # What is stored is the distribution acted by, not the softmax.
         assert torch.equal(block.action_probs[:, 0], torch.eye(5)[block.action[:, 0]])
 
@@ -154,7 +154,7 @@ def test_re_tasking_one_environment_clears_its_context_only(kv_cache):
                 observation = env.set_tasks(GOALS.flip(0), mask)
                 agent.forget(mask)
             action, _ = agent.act(observation)
-            seen.append(agent.latest[1])
+            seen.append(agent.logits)
             action = torch.full_like(action, 2)  # the same path whatever the model thinks
             observation, reward, terminated, truncated = env.step(action)
             transition = (observation, action, reward, terminated, truncated, None)
@@ -183,12 +183,10 @@ def test_no_reward_shows_the_model_zeros_while_the_return_is_real():
     model = make_model(make_room()[0])
     env, generator = make_room(goals=torch.tensor([[1, 0]] * 4))
     agent = make_agent(model, generator, control="no-reward")
-    rewards, shown = 0.0, []
-    for block in interact(env, agent, num_steps=40, block_steps=1, generator=generator):
-        rewards += block.reward.sum().item()
-        shown.append(agent.latest[0].previous_reward)
-    assert rewards > 0
-    assert torch.cat(shown).abs().max() == 0
+    agent.context = context = RecordedContext(agent.context)
+    (block,) = interact(env, agent, num_steps=40, block_steps=40, generator=generator)
+    assert block.reward.sum() > 0
+    assert context.whole().previous_reward.abs().max() == 0
 
 
 def test_variable_length_episodes_are_counted_one_by_one():

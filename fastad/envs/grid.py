@@ -69,6 +69,7 @@ class GridEnv(BatchedEnv):
         self._collected = torch.zeros_like(self._cell)[:, None]  # (N, 1)
         # (N, num_phases): the cell that gives the next reward, by rewards collected so far.
         self._targets = self._target_cells(self.tasks)
+        self._first_targets = self._targets[:, 0]
         self.final_observation = self.reset()
 
     @classmethod
@@ -104,7 +105,7 @@ class GridEnv(BatchedEnv):
             rewarded = cell == self._targets.gather(1, self._collected)[:, 0]
             self._collected += rewarded[:, None]
         else:
-            rewarded = cell == self._targets[:, 0]
+            rewarded = cell == self._first_targets
         self._time += 1
         truncated = self._time == self.episode_length
         if self.fixed_length:

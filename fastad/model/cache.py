@@ -1,7 +1,7 @@
 """The KV cache of a whole model: one ring per layer."""
 
 import torch
-from fastad_kernels import FrozenBlocks, Implementation, RingCache
+from fastad_kernels import FrozenModel, Implementation, RingCache
 from torch import Tensor
 
 from fastad.attention import make_ring
@@ -19,7 +19,7 @@ class ModelCache(list[RingCache]):
         dtype: Of the storage.
         device: Of the storage.
         attention: The implementation that will read it, which decides the order in memory.
-        blocks: If given, these decode all layers in one call, from rings of their own kind.
+        frozen: If given, this decodes whole steps in one call, from rings of its own kind.
     """
 
     def __init__(
@@ -31,14 +31,14 @@ class ModelCache(list[RingCache]):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         attention: Implementation = "auto",
-        blocks: FrozenBlocks | None = None,
+        frozen: FrozenModel | None = None,
     ) -> None:
-        self.blocks = blocks
+        self.frozen = frozen
         capacity = config.context + prompt_steps * config.tokens_per_step - 1
-        if blocks is not None:
+        if frozen is not None:
             assert dtype == torch.float32
             assert torch.device(device).type == "cpu"
-            super().__init__(blocks.make_rings(batch_size, capacity))
+            super().__init__(frozen.make_rings(batch_size, capacity))
             return
         super().__init__(
             make_ring(

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from fastad_kernels import Implementation, projection
+from fastad_kernels import Implementation, StepTables, projection
 from gymnasium import spaces
 from torch import Tensor, nn
 
@@ -104,28 +104,22 @@ class StepEmbedding(nn.Module):
         self.kind = None if self.fused else nn.Embedding(3, width)
         self.place = nn.Embedding(config.context, width) if config.positions == "learned" else None
 
-    def forward(
-        self, steps: Steps, positions: Tensor | None = None, impl: Implementation = "sdpa"
-    ) -> Tensor:
+    def forward(self, steps: Steps, positions: Tensor | None = None) -> Tensor:
         """Embed B sequences of T steps.
 
         Args:
             steps: (B, T).
             positions: Of the tokens, (T * tokens_per_step,) or (B, T * tokens_per_step); for
                 learned positions alone.
-            impl: Who computes linear maps, see `fastad_kernels.projection`, and, where no gradient
-                is wanted, sums.
 
         Returns:
             (B, T * tokens_per_step, width).
         """
-        if impl == "native" and not self.training and not torch.is_grad_enabled():
-            return self._embed_at_once(steps, positions)
         action = self.action(steps.previous_action)
         none = steps.previous_action == self.action.num_embeddings - 1
         reward = (steps.previous_reward - self.reward_shift) / self.reward_scale
         reward = reward.masked_fill(none, 0.0).unsqueeze(-1) * self.reward(steps.previous_action)
-        state = self.observation(steps.observation, impl) + self.start(steps.episode_start.long())
+        state = self.observation(steps.observation) + self.start(steps.episode_start.long())
         if self.step is not None:
             state = state + self.step(steps.episode_step.clamp(max=self.last_step))
         if self.kind is None:
@@ -141,25 +135,12 @@ class StepEmbedding(nn.Module):
             tokens = tokens + self.place(positions)
         return tokens
 
-    def _embed_at_once(self, steps: Steps, positions: Tensor | None) -> Tensor:
-        """As `forward` in evaluation, where a dozen small operations take longer than a step."""
-        from fastad_kernels.native import StepTables, embed_steps
-
-        encoder, table, offsets = self.observation, None, None
-        if isinstance(encoder, CoordinateEncoder):
-            table, offsets = encoder.table.weight, encoder.offsets
-            observation = steps.observation
-        else:
-            observation = encoder(steps.observation, "native")
-        step, kind, place = (
-            None if optional is None else optional.weight
-            for optional in (self.step, self.kind, self.place)
-        )
-        tables = StepTables(
-            self.action.weight, self.reward.weight, table, self.start.weight, step, kind, place
-        )
-        return embed_steps(
-            tables, steps.previous_action, steps.previous_reward, observation,
-            steps.episode_start, steps.episode_step, positions, offsets=offsets,
-            reward_shift=self.reward_shift, reward_scale=self.reward_scale,
-        )  # fmt: skip
+    def tables(self) -> StepTables:
+        """What a frozen model sums its steps from; the encoder's features come beside them."""
+        encoder = self.observation
+        coordinates = encoder.table if isinstance(encoder, CoordinateEncoder) else None
+        optional = (self.step, self.kind, self.place)
+        step, kind, place = (None if x is None else x.weight.detach() for x in optional)
+        action, reward, start = (x.weight.detach() for x in (self.action, self.reward, self.start))
+        observation = None if coordinates is None else coordinates.weight.detach()
+        return StepTables(action, reward, observation, start, step, kind, place)

@@ -9,20 +9,21 @@ import torch.nn.functional as F
 from fastad_kernels import (
     Affine,
     BlockShape,
-    FrozenBlocks,
+    FrozenModel,
     Implementation,
     RingCache,
     projection,
     residual_mlp,
+    rope_angles,
 )
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from fastad.attention import Band, attend, freeze_blocks, make_band
+from fastad.attention import Band, attend, freeze_model, make_band
 from fastad.errors import UserError
 from fastad.model.cache import ModelCache
 from fastad.model.config import ModelConfig
-from fastad.model.embedding import StepEmbedding
+from fastad.model.embedding import CoordinateEncoder, StepEmbedding
 from fastad.steps import Steps
 
 
@@ -79,21 +80,14 @@ class Block(nn.Module):
 
     def weights(self) -> fastad_kernels.Block:
         """As `fastad_kernels.FrozenBlocks` take them; copied."""
-
-        def affine(*layers: nn.Linear | nn.LayerNorm) -> Affine:
-            weight, bias = zip(
-                *((layer.weight.detach(), layer.bias.detach()) for layer in layers), strict=True
-            )
-            return Affine(*(x[0] if len(x) == 1 else torch.cat(x) for x in (weight, bias)))
-
         return fastad_kernels.Block(
-            attention_norm=affine(self.attention_norm),
-            query=affine(self.query),
-            key_value=affine(self.key, self.value),
-            out=affine(self.attention_out),
-            mlp_norm=affine(self.mlp_norm),
-            mlp_in=affine(self.mlp_in),
-            mlp_out=affine(self.mlp_out),
+            attention_norm=_affine(self.attention_norm),
+            query=_affine(self.query),
+            key_value=_affine(self.key, self.value),
+            out=_affine(self.attention_out),
+            mlp_norm=_affine(self.mlp_norm),
+            mlp_in=_affine(self.mlp_in),
+            mlp_out=_affine(self.mlp_out),
         )
 
     def _mlp(self, x: Tensor) -> Tensor:
@@ -162,11 +156,9 @@ class Transformer(nn.Module):
                 positions = cache.positions(num_tokens)
             else:
                 positions = torch.arange(num_tokens, device=steps.previous_action.device)
-        # The C++ kernels compute every row by itself: an environment's logits do not depend on who
-        # rolls out beside it, to the last bit. PyTorch's products do.
-        frozen = None if cache is None else cache.blocks
-        impl: Implementation = "sdpa" if frozen is None else "native"
-        x = self.dropout(self.embedding(steps, positions, impl))
+        if cache is not None and cache.frozen is not None:
+            return self._decode_at_once(cache.frozen, steps, cache, positions)
+        x = self.dropout(self.embedding(steps, positions))
         band = make_band(
             self.config.positions,
             positions,
@@ -178,19 +170,33 @@ class Transformer(nn.Module):
             dropout=self.config.attention_dropout if self.training else 0.0,
             impl=self.attention,
         )
-        if cache is not None and frozen is not None:
-            x = frozen.decode(x, cache, rope=band.rope)
-        else:
-            for index, block in enumerate(self.blocks):
-                x = block(x, band, None if cache is None else cache[index])
+        for index, block in enumerate(self.blocks):
+            x = block(x, band, None if cache is None else cache[index])
         # The last token of each step, the observation, is the one that predicts.
-        x = x[:, per_step - 1 :: per_step]
-        norm, head = self.final_norm, self.head
-        if frozen is None:
-            logits: Tensor = head(norm(x))
-            return logits
-        affine = (norm.weight, norm.bias) if isinstance(norm, nn.LayerNorm) else None
-        return projection(x, head.weight, head.bias, norm=affine, impl=impl)
+        logits: Tensor = self.head(self.final_norm(x[:, per_step - 1 :: per_step]))
+        return logits
+
+    def _decode_at_once(
+        self, frozen: FrozenModel, steps: Steps, cache: ModelCache, positions: Tensor | None
+    ) -> Tensor:
+        """As `forward`, by kernels that compute every row by itself.
+
+        An environment's logits do not depend on who rolls out beside it, to the last bit, where
+        PyTorch's products do.
+        """
+        config, encoder = self.config, self.embedding.observation
+        if isinstance(encoder, CoordinateEncoder):
+            observation = steps.observation.long()
+        else:
+            observation = encoder(steps.observation, "native")
+        rope = None
+        if config.positions == "rope":
+            assert positions is not None
+            rope = rope_angles(positions, config.head_dim, base=config.rope_base)
+        return frozen.decode(
+            observation, steps.previous_action, steps.previous_reward, steps.episode_start,
+            steps.episode_step, cache, positions=positions, rope=rope,
+        )  # fmt: skip
 
     def matrix_names(self) -> list[str]:
         """Parameters that map tokens to tokens: what an optimiser of matrices, as Muon, is for.
@@ -201,19 +207,25 @@ class Transformer(nn.Module):
         weights = {id(module.weight) for module in linear}
         return [name for name, parameter in self.named_parameters() if id(parameter) in weights]
 
-    def freeze(self) -> FrozenBlocks | None:
-        """The blocks as one kernel for the cached step, for as long as no weight changes.
+    def freeze(self) -> FrozenModel | None:
+        """The model as one kernel for the cached step, for as long as no weight changes.
 
         None where the model's implementation of attention has no such kernel on this device.
         """
-        config = self.config
+        config, embedding, norm = self.config, self.embedding, self.final_norm
         blocks = [block for block in self.blocks if isinstance(block, Block)]
         shape = BlockShape(
             config.num_heads, config.kv_heads, config.head_dim, config.head_dim**-0.5,
             config.context, config.norm == "pre", blocks[0].attention_norm.eps,
         )  # fmt: skip
-        weights = [block.weights() for block in blocks]
-        return freeze_blocks(weights, shape, scheme=config.positions, impl=self.attention)
+        encoder = embedding.observation
+        return freeze_model(
+            [block.weights() for block in blocks], shape, embedding.tables(),
+            norm=_affine(norm) if isinstance(norm, nn.LayerNorm) else None, head=_affine(self.head),
+            offsets=encoder.offsets if isinstance(encoder, CoordinateEncoder) else None,
+            reward_shift=self.reward_shift, reward_scale=self.reward_scale,
+            scheme=config.positions, impl=self.attention,
+        )  # fmt: skip
 
     def check_length(self, num_tokens: int) -> None:
         """Refuse sequences of more tokens than learned positions have places for."""
@@ -222,6 +234,14 @@ class Transformer(nn.Module):
                 f"positions=learned has context={self.config.context} places and cannot slide, "
                 f"but {num_tokens} tokens were asked for; use rope, alibi or none, or fewer steps"
             )
+
+
+def _affine(*layers: nn.Linear | nn.LayerNorm) -> Affine:
+    """One affine map of all layers' outputs, without a gradient."""
+    weight, bias = zip(
+        *((layer.weight.detach(), layer.bias.detach()) for layer in layers), strict=True
+    )
+    return Affine(*(x[0] if len(x) == 1 else torch.cat(x) for x in (weight, bias)))
 
 
 def _initialise(module: nn.Module) -> None:

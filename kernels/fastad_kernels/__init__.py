@@ -1,8 +1,9 @@
 """Exact banded attention with a ring-buffer KV cache, for contexts that span many episodes.
 
 Three calls, `attention` over whole sequences, `attention_varlen` over packed ones and
-`decode_attention` on a `RingCache`; `FrozenBlocks`, which decodes whole transformer blocks; and the
-linear maps of a block, `projection` and `residual_mlp`. Each has a plain-PyTorch reference beside
+`decode_attention` on a `RingCache`; `FrozenBlocks` and `FrozenModel`, which decode whole
+transformer blocks and whole models; and the linear maps of a block, `projection` and
+`residual_mlp`. Each has a plain-PyTorch reference beside
 it that is its specification.
 """
 
@@ -16,6 +17,7 @@ from fastad_kernels.api import (
 from fastad_kernels.blocks import Affine, Block, BlockShape, FrozenBlocks
 from fastad_kernels.cache import RingCache
 from fastad_kernels.dispatch import IMPLEMENTATIONS, Implementation
+from fastad_kernels.frozen import FrozenModel, StepTables
 from fastad_kernels.positions import alibi_slopes, apply_rope, rope_angles
 
 __all__ = [
@@ -24,8 +26,10 @@ __all__ = [
     "Block",
     "BlockShape",
     "FrozenBlocks",
+    "FrozenModel",
     "Implementation",
     "RingCache",
+    "StepTables",
     "alibi_slopes",
     "apply_rope",
     "attention",

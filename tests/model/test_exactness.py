@@ -14,7 +14,7 @@ from fastad.steps import Steps
 
 LAYOUTS, SCHEMES = ("fused", "interleaved"), ("none", "rope", "alibi")
 LAYOUT_AND_SCHEME = list(itertools.product(LAYOUTS, SCHEMES))
-# Who decodes: PyTorch, layer by layer, or the C++ kernels, all blocks at once.
+# Who decodes: PyTorch, layer by layer, or the C++ kernels, whole steps at once.
 DECODERS = ("sdpa", "native")
 EPISODE = 5
 TOLERANCE = 1e-5  # relative to the largest logit, in float32
@@ -34,7 +34,7 @@ def make_model(**changes):
 
 def make_cache(model, num_envs, **sizes):
     """The cache of a frozen model, as a rollout has it, full of NaN."""
-    cache = ModelCache(model.config, num_envs, blocks=model.freeze(), **sizes)
+    cache = ModelCache(model.config, num_envs, frozen=model.freeze(), **sizes)
     poison(cache)
     return cache
 
@@ -82,7 +82,7 @@ def test_cached_logits_equal_recomputed_after_three_windows(
     expected = model(steps)
     model.attention = impl
     cache = make_cache(model, 3)
-    assert (cache.blocks is not None) == (impl == "native")
+    assert (cache.frozen is not None) == (impl == "native")
     cached = torch.cat([model(part(steps, t, t + 1), cache) for t in range(length)], dim=1)
     assert_close(cached, expected)
     assert_close(model(steps), expected)

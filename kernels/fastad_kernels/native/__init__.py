@@ -1,4 +1,4 @@
-"""C++ kernels for CPUs, compiled where they run: attention, linear maps, whole frozen blocks."""
+"""C++ kernels for CPUs, compiled where they run: attention, linear maps, whole frozen models."""
 
 from fastad_kernels.native.attention import (
     DROPOUT_BY_SEED,
@@ -11,19 +11,18 @@ from fastad_kernels.native.choices import impose, measured, prefer
 from fastad_kernels.native.common import takes_rows
 from fastad_kernels.native.compiler import NativeUnavailableError
 from fastad_kernels.native.decode import NativeBlocks, decode_attention, reads
-from fastad_kernels.native.embedding import StepTables, embed_steps
+from fastad_kernels.native.model import NativeModel
 
 __all__ = [
     "DROPOUT_BY_SEED",
     "NativeBlocks",
+    "NativeModel",
     "NativeUnavailableError",
-    "StepTables",
     "attention",
     "attention_op",
     "attention_varlen",
     "built",
     "decode_attention",
-    "embed_steps",
     "impose",
     "library",
     "measured",

@@ -22,7 +22,7 @@ FUNCTIONS = {
     "fastad_attention_backward": 2,
     "fastad_decode_attention": 7,
     "fastad_decode_blocks": 3,
-    "fastad_embed_steps": 5,
+    "fastad_decode_steps": 7,
     "fastad_pack_panels": 3,
     "fastad_projection_forward": 5,
     "fastad_projection_backward": 6,

@@ -4,6 +4,7 @@ import ctypes
 import math
 import weakref
 from ctypes import c_double, c_int64, c_void_p
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -106,6 +107,19 @@ class _Known:
         )
 
 
+class BlockArguments(NamedTuple):
+    """What the kernels for whole blocks are called with; it must live until the call is over."""
+
+    shape: ctypes.Structure
+    blocks: ctypes.Array
+    inputs: ctypes.Structure
+    angles: tuple[Tensor, ...]
+
+    def pointers(self) -> tuple[Any, ...]:
+        """The first arguments of the call."""
+        return ctypes.byref(self.shape), self.blocks, ctypes.byref(self.inputs)
+
+
 class NativeBlocks(FrozenBlocks):
     """Frozen blocks as the kernels read them: all of a step's blocks are one call.
 
@@ -150,38 +164,44 @@ class NativeBlocks(FrozenBlocks):
         self, x: Tensor, rings: list[RingCache], *, rope: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
         """See `FrozenBlocks.decode`."""
-        known = self._check(x, rings, rope)
-        num_new, behind = x.shape[1], -self.width % BORDER
-        # These must live until the call is over: C sees nothing but their addresses.
-        out = (F.pad(x, (0, behind)) if behind else x).clone(memory_format=torch.contiguous_format)
-        angles = (None, None) if rope is None else tuple(y.float().contiguous() for y in rope)
-        known.shape.rope_rows = 0 if rope is None else rope[0].shape[:-1].numel() // num_new
-        inputs = _Inputs(*map(_pointer, (out, *angles, self.slopes)))
-        library().fastad_decode_blocks(
-            ctypes.byref(known.shape), known.blocks, ctypes.byref(inputs), torch.get_num_threads()
-        )
-        for ring in rings:
-            ring.advance(num_new)
-        return out[..., : self.width] if behind else out
-
-    def _check(
-        self, x: Tensor, rings: list[RingCache], rope: tuple[Tensor, Tensor] | None
-    ) -> _Known:
-        """The kernels trust what they are given."""
         if x.dtype != torch.float32 or x.device.type != "cpu":
             raise ValueError(f"x is {x.dtype} on {x.device}; it must be float32 on a CPU")
         if x.ndim != 3 or x.shape[2] != self.width or 0 in x.shape:
             raise ValueError(f"x has shape {tuple(x.shape)}; it must be (B, T, {self.width})")
         checks.check_no_grad(x=x)
+        behind = -self.width % BORDER
+        out = (F.pad(x, (0, behind)) if behind else x).clone(memory_format=torch.contiguous_format)
+        arguments = self.arguments(out, rings, rope)
+        library().fastad_decode_blocks(*arguments.pointers(), torch.get_num_threads())
+        for ring in rings:
+            ring.advance(x.shape[1])
+        return out[..., : self.width] if behind else out
+
+    def arguments(
+        self, x: Tensor, rings: list[RingCache], rope: tuple[Tensor, Tensor] | None
+    ) -> BlockArguments:
+        """Check what the kernels will trust, and lay it out as they read it.
+
+        Args:
+            x: Memory of the new tokens, (B, T, width rounded up), contiguous; C sees its address.
+            rings: See `decode`.
+            rope: See `decode`.
+        """
+        angles: tuple[Tensor, ...] = ()
         if rope is not None:
             heads, _, dim = self.shape[:3]
             checks.check_rope(x[:, :, :1, None].expand(*x.shape[:2], heads, dim), rope)
             if self.holds_tokens:
                 raise ValueError("rope is given, but rotated keys cannot be kept as tokens")
+            angles = tuple(y.float().contiguous() for y in rope)
         if self._known is None or not self._known.fits(x, rings):
             self._check_rings(x, rings)
             self._known = _Known(rings, x.shape, self._shape(*x.shape[:2]), self.structs)
-        return self._known
+        known = self._known
+        known.shape.rope_rows = 0 if rope is None else rope[0].shape[:-1].numel() // x.shape[1]
+        cos_sin = map(_pointer, angles or (None, None))
+        inputs = _Inputs(x.data_ptr(), *cos_sin, _pointer(self.slopes))
+        return BlockArguments(known.shape, known.blocks, inputs, angles)
 
     def _shape(self, num_envs: int, num_new: int) -> _Shape:
         return _Shape(
@@ -225,10 +245,11 @@ def reads(cache: RingCache) -> bool:
 def _pack_block(block: Block, scale: float) -> list[Affine | None]:
     """Norms as they are, matrices as the kernels read them, the scale within the queries."""
     query = Affine(block.query.weight * scale, block.query.bias * scale)
-    return [None if affine is None else _pack(affine) for affine in block._replace(query=query)]
+    return [None if affine is None else pack(affine) for affine in block._replace(query=query)]
 
 
-def _pack(affine: Affine) -> Affine:
+def pack(affine: Affine) -> Affine:
+    """A matrix (out, in) in panels, with a bias of whole vectors; a norm's vectors copied."""
     weight, bias = (x.detach().float().contiguous() for x in affine)
     if weight.ndim == 1:
         return Affine(weight.clone(), bias.clone())

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_un
 
 DECODE, BLOCKS = "test_native_decode.py", "test_native_blocks.py"
 BACKWARD, ROWS = "test_backward.py", "test_native_rows.py"
-EDGES, FAR = "test_edges.py", "test_far_apart.py"
+EDGES, FAR, MODEL = "test_edges.py", "test_far_apart.py", "test_native_model.py"
 RING = "decoding_is_as_exact"
 EXACT = "native and as_exact_as_those_of_plain and (111 or 130) and 16"
 MUTATIONS = [
@@ -93,9 +93,30 @@ MUTATIONS = [
     ),
     Mutation(
         "two groups step one of the environments", "decode.cpp",
-        "g * group, std::min((g + 1) * group, s.num_envs)",
-        "g * group - (g > 0), std::min((g + 1) * group - (g > 0), s.num_envs)",
+        "first = g * group, last = std::min((g + 1) * group, s.num_envs);",
+        "first = g * group - (g > 0), last = std::min((g + 1) * group - (g > 0), s.num_envs);",
         BLOCKS, "native_blocks_equal and 1-none-False-True",
+    ),
+    Mutation(
+        "logits are read off a step's first token", "decode.cpp",
+        "(row + 1) * per_step - 1)", "row * per_step)",
+        MODEL, "plain_forward and interleaved-alibi-discrete and 1",
+    ),
+    Mutation(
+        "a step's place is that of its first token", "embedding.h",
+        "in.position[n * per_step + t] * width", "in.position[n * per_step] * width",
+        MODEL, "plain_forward and interleaved-learned-discrete and 1",
+    ),
+    Mutation(
+        "a reward counts where there was no action", "embedding.h",
+        "in.action[n] == e.num_actions - 1", "in.action[n] == e.num_actions",
+        MODEL, "first_reward",
+    ),
+    Mutation(
+        "coordinates are looked up in the first one's rows", "embedding.h",
+        "in.coordinates[n * e.num_coordinates + c] + e.offsets[c];\n      add",
+        "in.coordinates[n * e.num_coordinates + c] + e.offsets[0];\n      add",
+        MODEL, "plain_forward and fused-none-coordinates and 1",
     ),
     Mutation(
         "values are read with the token stride of the keys", "attention.cpp",

@@ -1,10 +1,11 @@
-// Decoding on CPUs: attention of new tokens to their rings, and whole transformer blocks of them.
+// Decoding on CPUs: attention of new tokens to their rings, whole blocks of them, whole models.
 
 #include <omp.h>
 
 #include <algorithm>
 #include <vector>
 
+#include "embedding.h"
 #include "multiply.h"
 #include "norm.h"
 #include "ring_attention.h"
@@ -30,6 +31,13 @@ struct Block {
   Norm mlp_norm;
   Affine mlp_in, mlp_out;
   Rings rings;
+};
+
+struct Readout {
+  Norm norm;  // null for none
+  Affine head;
+  int64_t num_logits;
+  float* logits;  // (environments, steps, num_logits)
 };
 
 struct Shape {
@@ -79,7 +87,7 @@ void attend(const Shape& s, const Rings& rings, int64_t env, int64_t length, con
 }
 
 struct Scratch {
-  std::vector<float> tokens, queries, key_values, attended, hidden, state;
+  std::vector<float> tokens, queries, key_values, attended, hidden, state, logits;
 };
 
 // The next environment of the group or, after the last, the first one in the next block.
@@ -157,9 +165,72 @@ void run_block(const Shape& s, const Block& block, const Inputs& in, int64_t fir
       layer_norm(block.mlp_norm, x + r * padded, x + r * padded, width, (float)s.epsilon);
 }
 
+// What a whole model has around its blocks.
+struct Ends {
+  const Embedding& embedding;
+  const Fields& fields;
+  const Readout& readout;
+};
+
+// Logits of what a step's last token has become.
+void read_out(const Shape& s, const Ends& ends, const float* x, int64_t first, int64_t last,
+              Scratch& scratch) {
+  const Readout& r = ends.readout;
+  const int64_t per_step = ends.embedding.per_step(), steps = s.num_new / per_step;
+  const int64_t padded = round_up(s.width, BORDER), logits_padded = round_up(r.num_logits, BORDER);
+  const int64_t rows = (last - first) * steps;
+  float *tokens = scratch.tokens.data(), *logits = scratch.logits.data();
+  for (int64_t row = 0; row < rows; row++) {
+    const float* token = x + (first * s.num_new + (row + 1) * per_step - 1) * padded;
+    if (r.norm.weight)
+      layer_norm(r.norm, token, tokens + row * padded, (int)s.width, (float)s.epsilon);
+    else
+      std::copy_n(token, s.width, tokens + row * padded);
+  }
+  linear<Start::BIAS>(tokens, padded, (int)rows, (int)s.width, r.head.weight, (int)logits_padded,
+                      r.head.bias, logits, logits_padded);
+  for (int64_t row = 0; row < rows; row++)
+    std::copy_n(logits + row * logits_padded, r.num_logits,
+                r.logits + (first * steps + row) * r.num_logits);
+}
+
 // Rows that go through a block together: enough to use its matrices well, few enough to leave the
 // second cache to keys and values.
 constexpr int64_t GROUP_ROWS = 32;
+
+// All blocks for the new tokens of all environments, or the whole model if `ends` are given.
+// Nothing is shared between environments, so a thread takes its own through everything without
+// waiting for the others.
+void decode(const Shape& s, const Block* blocks, const Inputs& in, const Ends* ends, int threads) {
+  const int64_t fair = divide_up(s.num_envs, threads);
+  const int64_t group = std::min(std::max<int64_t>(GROUP_ROWS / s.num_new, 1), fair);
+  const int64_t num_groups = divide_up(s.num_envs, group), rows = group * s.num_new;
+  const int64_t padded = round_up(s.width, BORDER);
+#pragma omp parallel num_threads(team(threads, num_groups))
+  {
+    Scratch scratch;
+    scratch.tokens.resize(rows * padded);
+    scratch.queries.resize(rows * round_up(s.num_heads * s.dim, BORDER));
+    scratch.key_values.resize(rows * round_up(2 * s.num_kv_heads * s.dim, BORDER));
+    scratch.attended.resize(rows * s.num_heads * s.dim);
+    scratch.hidden.resize(rows * round_up(s.mlp_width, BORDER));
+    scratch.state.resize(2 * s.num_heads);
+    if (ends) scratch.logits.resize(rows * round_up(ends->readout.num_logits, BORDER));
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t g = 0; g < num_groups; g++) {
+      const int64_t first = g * group, last = std::min((g + 1) * group, s.num_envs);
+      if (ends) {
+        const int64_t per_step = ends->embedding.per_step(), steps = s.num_new / per_step;
+        for (int64_t n = first * steps; n < last * steps; n++)
+          embed(ends->embedding, ends->fields, n, s.width, padded, in.x + n * per_step * padded);
+      }
+      for (int64_t b = 0; b < s.num_blocks; b++)
+        run_block(s, blocks[b], in, first, last, b + 1 < s.num_blocks ? &blocks[b + 1] : nullptr,
+                  scratch);
+      if (ends) read_out(s, *ends, in.x, first, last, scratch);
+    }
+  }
+}
 
 }  // namespace
 
@@ -194,28 +265,19 @@ void fastad_decode_attention(const Shape* shape, const Rings* rings, const float
   }
 }
 
-// All blocks for the new tokens of all environments. Nothing is shared between environments, so
-// a thread takes its own through every block without waiting for the others.
 void fastad_decode_blocks(const Shape* shape, const Block* blocks, const Inputs* inputs,
                           int threads) {
-  const Shape& s = *shape;
-  const int64_t fair = divide_up(s.num_envs, threads);
-  const int64_t group = std::min(std::max<int64_t>(GROUP_ROWS / s.num_new, 1), fair);
-  const int64_t num_groups = divide_up(s.num_envs, group), rows = group * s.num_new;
-#pragma omp parallel num_threads(team(threads, num_groups))
-  {
-    Scratch scratch;
-    scratch.tokens.resize(rows * round_up(s.width, BORDER));
-    scratch.queries.resize(rows * round_up(s.num_heads * s.dim, BORDER));
-    scratch.key_values.resize(rows * round_up(2 * s.num_kv_heads * s.dim, BORDER));
-    scratch.attended.resize(rows * s.num_heads * s.dim);
-    scratch.hidden.resize(rows * round_up(s.mlp_width, BORDER));
-    scratch.state.resize(2 * s.num_heads);
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t g = 0; g < num_groups; g++)
-      for (int64_t b = 0; b < s.num_blocks; b++)
-        run_block(s, blocks[b], *inputs, g * group, std::min((g + 1) * group, s.num_envs),
-                  b + 1 < s.num_blocks ? &blocks[b + 1] : nullptr, scratch);
-  }
+  decode(*shape, blocks, *inputs, nullptr, threads);
+}
+
+// `wrong`: how many steps have an index without a row; if any, nothing else has been done.
+void fastad_decode_steps(const Shape* shape, const Block* blocks, const Inputs* inputs,
+                         const Embedding* embedding, const Fields* fields, const Readout* readout,
+                         int64_t* wrong, int threads) {
+  const int64_t num_steps = shape->num_envs * shape->num_new / embedding->per_step();
+  *wrong = 0;
+  for (int64_t n = 0; n < num_steps; n++) *wrong += !has_rows(*embedding, *fields, n);
+  const Ends ends{*embedding, *fields, *readout};
+  if (!*wrong) decode(*shape, blocks, *inputs, &ends, threads);
 }
 }

@@ -1,0 +1,147 @@
+"""Whole frozen models by one call of the C++ kernels: the model's own forward specifies them."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from fastad_kernels import native
+from gymnasium import spaces
+
+from fastad.model.cache import ModelCache
+from fastad.model.config import ModelConfig
+from fastad.model.transformer import Transformer
+from fastad.steps import Steps
+
+NUM_ACTIONS, EPISODE, CONTEXT = 5, 6, 12
+SPACES = {
+    "discrete": spaces.Discrete(7, start=3),
+    "coordinates": spaces.MultiDiscrete([4, 9, 2]),
+    "vector": spaces.Box(-1.0, 1.0, (3,), np.float32),
+}
+KINDS = list(itertools.product(("fused", "interleaved"), ("none", "rope", "alibi", "learned")))
+
+pytestmark = pytest.mark.skipif(
+    native.why_unavailable() is not None, reason=str(native.why_unavailable())
+)
+
+
+def make_model(layout="fused", positions="none", space="coordinates", **settings):
+    torch.manual_seed(0)
+    sizes = {"context": CONTEXT, "width": 20, "num_heads": 2, "num_layers": 2}
+    config = ModelConfig(**sizes, layout=layout, positions=positions, **settings)
+    model = Transformer(
+        config, SPACES[space], spaces.Discrete(NUM_ACTIONS), EPISODE, reward_shift=0.3,
+        reward_scale=1.7,
+    ).eval()  # fmt: skip
+    model.attention = "native"
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:  # biases and norms that do something
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
+def make_steps(space, batch, length):
+    generator = torch.Generator().manual_seed(1)
+    shape = (batch, length)
+    SPACES[space].seed(1)
+    drawn = np.stack([SPACES[space].sample() for _ in range(batch * length)])
+    action = torch.randint(NUM_ACTIONS + 1, shape, generator=generator)
+    action[0, 0] = NUM_ACTIONS  # none
+    step = torch.randint(2 * EPISODE, shape, generator=generator)  # beyond the last, too
+    observation = torch.as_tensor(drawn).reshape(*shape, *SPACES[space].shape)
+    return Steps(observation, action, torch.randn(shape, generator=generator), step == 0, step)
+
+
+def decode(model, steps, *, at_once=1, rows=slice(None)):
+    """Logits of a frozen model that is shown `at_once` steps at a time."""
+    steps = Steps(*(field[rows] for field in steps))
+    batch, length = steps.previous_action.shape
+    cache = ModelCache(model.config, batch, prompt_steps=at_once, frozen=model.freeze())
+    pieces = [Steps(*(f[:, t : t + at_once] for f in steps)) for t in range(0, length, at_once)]
+    return torch.cat([model(piece, cache) for piece in pieces], dim=1)
+
+
+@pytest.fixture(params=[1, 2], ids=lambda n: f"{n} threads")
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize(("layout", "positions"), KINDS)
+@torch.no_grad()
+def test_logits_are_those_of_the_plain_forward(layout, positions, space, threads):
+    model = make_model(layout, positions, space)
+    for batch, at_once in ((1, 1), (3, 2), (70, 1)):
+        steps = make_steps(space, batch, 4)
+        expected = model(steps)
+        actual = decode(model, steps, at_once=at_once)
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+        alone = [decode(model, steps, at_once=at_once, rows=[n]) for n in range(min(batch, 3))]
+        assert torch.equal(torch.cat(alone), actual[:3])
+
+
+@pytest.mark.parametrize("changes", [{"norm": "post"}, {"episode_step": False}], ids=str)
+@pytest.mark.parametrize("layout", ["fused", "interleaved"])
+@torch.no_grad()
+def test_models_without_a_final_norm_or_episode_steps_have_none(layout, changes):
+    model = make_model(layout, **changes)
+    steps = make_steps("coordinates", 3, 4)
+    torch.testing.assert_close(decode(model, steps), model(steps), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_the_first_reward_counts_as_none_whatever_it_is():
+    model, steps = make_model(), make_steps("coordinates", 1, 1)
+    expected = decode(model, steps)
+    steps.previous_reward[0, 0] = torch.nan
+    assert torch.equal(decode(model, steps), expected)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("previous_action", NUM_ACTIONS + 1), ("previous_action", -1), ("observation", 2),
+        ("observation", 10), ("episode_step", -1),
+    ],
+)  # fmt: skip
+@torch.no_grad()
+def test_numbers_without_a_row_are_refused_and_change_nothing(field, value):
+    model, steps = make_model(space="discrete"), make_steps("discrete", 3, 1)  # 3 to 9
+    cache = ModelCache(model.config, 3, frozen=model.freeze())
+    getattr(steps, field)[1, 0] = value
+    with pytest.raises(IndexError, match="1 of 3 steps"):
+        model(steps, cache)
+    assert all(ring.lengths.eq(0).all() and ring.lockstep == 0 for ring in cache)
+
+
+@torch.no_grad()
+def test_positions_beyond_the_learned_ones_are_refused():
+    model = make_model("interleaved", "learned")
+    frozen = model.freeze()
+    steps, rings = make_steps("coordinates", 2, 1), frozen.make_rings(2, CONTEXT + 2)
+    positions = torch.tensor([[0, 1, 2], [0, 1, CONTEXT]])
+    with pytest.raises(IndexError, match="1 of 2 steps"):
+        frozen.decode(*steps, rings, positions=positions)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"previous_action": torch.zeros(3, 1)}, "dtype|float32"),
+        ({"previous_reward": torch.zeros(3, 1, dtype=torch.float64)}, "float64"),
+        ({"observation": torch.zeros(3, 1, 3)}, "float32"),
+        ({"observation": torch.zeros(3, 1, 2, dtype=torch.int64)}, "do not fit together"),
+        ({"episode_step": torch.zeros(2, 1, dtype=torch.int64)}, "do not fit together"),
+    ],
+)  # fmt: skip
+@torch.no_grad()
+def test_steps_that_the_kernels_cannot_read_are_refused(change, message):
+    frozen = make_model().freeze()
+    steps = make_steps("coordinates", 3, 1)._replace(**change)
+    with pytest.raises(ValueError, match=message):
+        frozen.decode(*steps, frozen.make_rings(3, CONTEXT))
