@@ -87,6 +87,7 @@ def measure(environment: dict[str, str], seconds: float) -> dict[str, float]:
 
 def probe(seconds: float) -> dict[str, float]:
     """Work per second of each kind in this process."""
+    import fastad  # noqa: F401  before torch, as in the commands: it decides how threads wait
     from benchmarks.models import dark_room, make_model
     from benchmarks.update import make_training
     from fastad.collect import collect
