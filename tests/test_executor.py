@@ -17,7 +17,8 @@ def write(path: Path, name: str) -> Iterator[None]:
 def hang(path: Path, name: str) -> Iterator[None]:
     (path / name).write_text(str(os.getpid()))
     yield
-    time.sleep(600)
+    while True:
+        time.sleep(600)
 
 
 def die(path: Path, name: str) -> Iterator[None]:
@@ -41,9 +42,7 @@ def test_workers_end_at_once_when_their_work_is_no_longer_wanted(tmp_path: Path)
     jobs = run_jobs(hang, [(tmp_path, "a")], num_processes=1, poll_seconds=0.1)
     while not (tmp_path / "a").exists():
         next(jobs)
-    began = time.monotonic()
-    jobs.close()
-    assert time.monotonic() - began < 30  # the job itself would take ten minutes
+    jobs.close()  # the job itself would never end
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "a").read_text()), 0)
 

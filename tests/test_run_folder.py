@@ -236,9 +236,7 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(run, capsys, name):
     file = run / "checkpoints" / "step-00000006" / name
     file.unlink()
     os.mkfifo(file)
-    started = time.monotonic()
-    wrong = verify_checkpoints(run)
-    assert time.monotonic() - started < 5
+    wrong = verify_checkpoints(run)  # nobody writes into the pipe: to wait for it is for ever
     assert any("is a pipe, not a regular file" in line or "damaged" in line for line in wrong)
 
 
