@@ -1,13 +1,14 @@
-"""The process that runs the tests on planted bugs, one for each file."""
+"""The process that runs the tests on planted bugs."""
 
 import pytest
 
 from tests.kernels.planted.planting import TestBench
 
 
-@pytest.fixture(scope="module")
-def test_bench(request, tmp_path_factory):
-    """A bench that knows which of the tests named by the module's `MUTATIONS` pass without them."""
-    with TestBench(tmp_path_factory.mktemp("bench") / "log.txt") as bench:
-        bench.run_unchanged(request.module.MUTATIONS)
+@pytest.fixture(scope="session")
+def test_bench(tmp_path_factory, worker_id):
+    """A bench of this process; all processes share what they compile."""
+    folder = tmp_path_factory.getbasetemp()
+    compiled = folder if worker_id == "master" else folder.parent
+    with TestBench(tmp_path_factory.mktemp("bench"), compiled) as bench:
         yield bench

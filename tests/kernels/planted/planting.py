@@ -8,11 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import pytest
 from fastad_kernels.native.compiler import find_compiler
 
 ROOT = Path(__file__).parents[3]
@@ -34,6 +35,7 @@ class Mutation:
         message: What the failure must say, a regular expression.
         count: How often `old` occurs, and is replaced.
         folder: Below `fastad_kernels`.
+        slow: Whether it is left to `make planted`; a like one is in every run.
     """
 
     name: str
@@ -45,12 +47,24 @@ class Mutation:
     message: str = ""
     count: int = 1
     folder: str = "triton"
+    slow: bool = False
+
+
+def parameters(mutations: Iterable[Mutation]) -> list:
+    """The mutations as pytest's parameters, by name, those marked that are not for every run."""
+    return [
+        pytest.param(mutation, id=mutation.name, marks=[pytest.mark.slow] * mutation.slow)
+        for mutation in mutations
+    ]
 
 
 def copy_package(folder: Path) -> Path:
     """The package, copied into `folder`."""
     package = folder / PACKAGE.name
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    # The tests shall find a bug, not the check that follows compiling, which would refuse to go on.
+    with (package / "native" / "trial.py").open("a") as file:
+        file.write('\n\ndef prove(library):\n    return ""\n')
     return package
 
 
@@ -65,26 +79,23 @@ def plant(mutation: Mutation, folder: Path) -> None:
         f"{found} times in {mutation.file}, not {mutation.count}"
     )
     path.write_text(text.replace(mutation.old, mutation.new))
-    # The tests shall find it, not the check that follows compiling, which would refuse to go on.
-    with (package / "native" / "trial.py").open("a") as file:
-        file.write('\n\ndef prove(library):\n    return ""\n')
 
 
 class TestBench:
     """A process that runs tests on packages, in Triton's interpreter, a GPU or not.
 
     Args:
-        log: A file for what it prints.
-
-    Attributes:
-        green: The tests that passed without a bug; see `run_unchanged`.
+        folder: For what it prints, and for a package without a bug.
+        compiled: For compiled C++ kernels; others may use it at the same time.
     """
 
     __test__ = False  # not a class of tests
 
-    def __init__(self, log: Path) -> None:
-        self.log = log
-        self.green: set[str] = set()
+    def __init__(self, folder: Path, compiled: Path) -> None:
+        self.log = folder / "log.txt"
+        self.unchanged = folder / "unchanged"
+        self.compiled = compiled
+        self._green: dict[str, bool] = {}
 
     def __enter__(self) -> Self:
         environment = {
@@ -97,13 +108,15 @@ class TestBench:
             "PYTHONDONTWRITEBYTECODE": "1",
             "TRITON_INTERPRET": "1",
             "OMP_NUM_THREADS": "1",
-            # Compiled C++ kernels with a bug in them go with the log.
-            "XDG_CACHE_HOME": str(self.log.parent / "cache"),
+            "XDG_CACHE_HOME": str(self.compiled / "cache"),
+            # Half of the time to compile; the sums are the same at every level.
+            "CXXFLAGS": os.environ.get("CXXFLAGS", "") + " -O1",
         }
         compiler = find_compiler()
         if compiler is not None:
             cached = [sys.executable, str(Path(__file__).with_name("object_cache.py"))]
-            environment["CXX"] = shlex.join([*cached, str(self.log.parent / "objects"), *compiler])
+            environment["CXX"] = shlex.join([*cached, str(self.compiled / "objects"), *compiler])
+        copy_package(self.unchanged)
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("observed_tests.py"))],
             cwd=ROOT, env=os.environ | environment, text=True, start_new_session=True,
@@ -116,24 +129,21 @@ class TestBench:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.communicate()
 
-    def run(self, folder: Path, tests: str, keyword: str, *, up_to_first: bool = True) -> dict:
-        """Run tests on the package in `folder`.
+    def run(self, folder: Path, *tests: str) -> dict:
+        """Run tests on the package in `folder`, up to the first failure.
 
         Args:
             folder: Where the package is, and the result will be.
-            tests: A file below `tests/kernels`.
-            keyword: As `pytest -k` takes it.
-            up_to_first: Stop at the first failure.
+            *tests: Which, as pytest takes them.
 
         Returns:
             What `observed_tests.Observer` holds at the end, and where the package was found.
         """
         result = folder / "result.json"
         arguments = [
-            f"{TESTS}/{tests}", "-k", keyword, "-q", "--assert=plain",
+            *tests, "-x", "-q", "--assert=plain",
             # The settings of the project, but for the path to the package as it is.
             "-o", "pythonpath=", "-p", "no:cacheprovider", f"--confcutdir={TESTS}",
-            *(["-x"] if up_to_first else []),
         ]  # fmt: skip
         job = {"package_folder": str(folder), "result": str(result), "arguments": arguments}
         print(json.dumps(job), file=self.process.stdin, flush=True)
@@ -144,29 +154,26 @@ class TestBench:
         assert outcome["package"] == str(folder / PACKAGE.name), "another package was tested"
         return outcome
 
-    def run_unchanged(self, mutations: Sequence[Mutation]) -> None:
-        """Run all tests that the mutations name, without a bug planted, and keep who passed."""
-        folder = self.log.parent / "unchanged"
-        copy_package(folder)
-        for tests in sorted({mutation.tests for mutation in mutations}):
-            keywords = sorted({m.keyword for m in mutations if m.tests == tests})
-            keyword = " or ".join(f"({keyword})" for keyword in keywords)
-            self.green |= set(self.run(folder, tests, keyword, up_to_first=False)["passed"])
+    def is_green(self, test: str) -> bool:
+        """Whether a test passes without a bug."""
+        if test not in self._green:
+            self._green[test] = self.run(self.unchanged, test)["passed"] == [test]
+        return self._green[test]
 
 
 def assert_caught(mutation: Mutation, bench: TestBench, folder: Path) -> None:
-    """The tests named by the mutation pass without it; with it one says that a result is wrong."""
+    """A test named by the mutation says that a result is wrong with it, and passes without it."""
     plant(mutation, folder)
-    outcome = bench.run(folder, mutation.tests, mutation.keyword)
+    outcome = bench.run(folder, f"{TESTS}/{mutation.tests}", "-k", mutation.keyword)
     # A mutation that does not even run proves nothing about the tests.
     assert not outcome["broken"], f"'{mutation.name}' broke the kernel: {outcome['broken']}"
     collected = outcome["collected"]
     assert collected, f"no test in {mutation.tests} is {mutation.keyword!r}: update it"
-    # Nor does a test that fails anyway, or was skipped.
-    red = [test for test in collected if test not in bench.green]
-    assert not red, f"'{mutation.name}' proves nothing: without it these do not pass: {red}"
     assert outcome["caught"], (
         f"'{mutation.name}' went unnoticed by {len(collected)} tests of {mutation.tests}"
     )
+    # Nor does a test that fails anyway.
+    red = [test for test in outcome["caught"] if not bench.is_green(test)]
+    assert not red, f"'{mutation.name}' proves nothing: without it these do not pass: {red}"
     said = "\n".join(outcome["caught"].values())
     assert re.search(mutation.message, said), f"caught, but not by {mutation.message!r}: {said}"

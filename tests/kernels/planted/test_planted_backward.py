@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.kernels.planted.planting import Mutation, assert_caught
+from tests.kernels.planted.planting import Mutation, assert_caught, parameters
 
 pytest.importorskip("triton")
 
@@ -21,19 +21,19 @@ MUTATIONS = [
         "tiles at the window's edge count as whole in dQ", DQ,
         "full_low = tl.maximum(end_row + shift - window, 0)",
         "full_low = tl.maximum(start_row + shift - window, 0)",
-        WIDE, "float32",
+        WIDE, "float32", slow=True,
     ),
     Mutation(
         "delta is not subtracted in dQ", DQ,
         "b_ds = b_p * (b_dp - b_delta[:, None])",
         "b_ds = b_p * b_dp",
-        TESTS, "float64",
+        TESTS, "float64", slow=True,
     ),
     Mutation(
         "delta is not subtracted in dK", DKDV,
         "b_ds = b_p * (b_dp - b_delta[None, :])",
         "b_ds = b_p * b_dp",
-        TESTS, "float64",
+        TESTS, "float64", slow=True,
     ),
     Mutation(
         "dK/dV takes the dropout mask of the transposed tile", DKDV,
@@ -51,19 +51,19 @@ MUTATIONS = [
         "dK/dV forgets ALiBi where it is split", DKDV,
         "b_s * score_scale + (slope * (keys - shift - start).to(ACC))[:, None] - b_lse[None, :]",
         "b_s * score_scale - b_lse[None, :]",
-        WIDE, "float16",
+        WIDE, "float16", slow=True,
     ),
     Mutation(
         "keys before the window are loaded in dQ", DQ,
         "b_k = _load_rows(p_k, stride_kt, start, low, high,",
         "b_k = _load_rows(p_k, stride_kt, start, 0, high,",
-        TESTS, "key_that_no_query_sees",
+        TESTS, "key_that_no_query_sees", slow=True,
     ),
     Mutation(
         "dK/dV starts from the wrong query head of a group", DKDV,
         "head, batch_head = kv_head * GROUP, ",
         "head, batch_head = kv_head, ",
-        TESTS, "float64",
+        TESTS, "float64", slow=True,
     ),
     Mutation(
         "a packed sequence reads the log-sum-exp of the first", DKDV,
@@ -87,12 +87,12 @@ MUTATIONS = [
         "packed values are read with the strides of the keys", "backward.py",
         "strides = [stride for x in (q, k, v, grad_out)",
         "strides = [stride for x in (q, k, k, grad_out)",
-        TESTS, f"{EXACT} and packed and triton",
+        TESTS, f"{EXACT} and packed and triton", slow=True,
     ),
     Mutation(
         "a sequence's offset loses its upper bits in dK/dV", DKDV,
         "p_v += batch * stride_vb", "p_v += tl.cast(batch * stride_vb, tl.int32)",
-        FAR, "sequences_and_heads and triton",
+        FAR, "sequences_and_heads and triton", slow=True,
     ),
     Mutation(
         "a packed sequence's offset loses its upper bits in dQ", DQ,
@@ -102,6 +102,6 @@ MUTATIONS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+@pytest.mark.parametrize("mutation", parameters(MUTATIONS))
 def test_a_planted_bug_is_caught(mutation, test_bench, tmp_path):
     assert_caught(mutation, test_bench, tmp_path)

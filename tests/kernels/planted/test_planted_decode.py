@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.kernels.planted.planting import Mutation, assert_caught
+from tests.kernels.planted.planting import Mutation, assert_caught, parameters
 
 pytest.importorskip("triton")
 
@@ -21,25 +21,25 @@ MUTATIONS = [
         "the last split reads the slots about to be overwritten", "decode.py",
         "num_old = (old - first).to(tl.int32)",
         "num_old = (old - first).to(tl.int32) + NUM_NEW",
-        TESTS, f"{RACES} and 2-3", "read/write race",
+        TESTS, f"{RACES} and 2-3", "read/write race", slow=True,
     ),
     Mutation(
         "a key is read that no new token sees", "decode.py",
         "first = tl.maximum(old - window + 1, 0)",
         "first = tl.maximum(old - window, 0)",
-        TESTS, f"{RACES} and 1-3",
+        TESTS, f"{RACES} and 1-3", slow=True,
     ),
     Mutation(
         "later tokens of a step see one key too few", "decode.py",
         "offset[None, :] >= b_first_seen[:, None]",
         "offset[None, :] > b_first_seen[:, None]",
-        TESTS, FULL,
+        TESTS, FULL, slow=True,
     ),
     Mutation(
         "new tokens go one slot too far", "decode.py",
         "slot = ((old + new) % capacity).to(tl.int32)",
         "slot = ((old + new + 1) % capacity).to(tl.int32)",
-        TESTS, FULL,
+        TESTS, FULL, slow=True,
     ),
     Mutation(
         "reading stops at the ring's end instead of wrapping", "decode.py",
@@ -51,13 +51,13 @@ MUTATIONS = [
         "the ring wraps one slot late", "decode.py",
         "slot = tl.where(slot >= capacity, slot - capacity, slot)",
         "slot = tl.where(slot > capacity, slot - capacity, slot)",
-        TESTS, f"{RACES} and 1-1", "OutOfBoundsError",
+        TESTS, f"{RACES} and 1-1", "OutOfBoundsError", slow=True,
     ),
     Mutation(
         "slots behind the newest token are read", "decode.py",
         "slot = first_slot + tl.minimum(offset, end - 1)",
         "slot = first_slot + tl.minimum(offset, capacity - 1)",
-        TESTS, "stored_codes or chunks",
+        TESTS, "stored_codes or chunks", slow=True,
     ),
     Mutation(
         "the lengths stay behind", "decode.py",
@@ -69,7 +69,7 @@ MUTATIONS = [
         "the lengths advance twice where the band is split", "decode_ops.py",
         "elif not alone:",
         "if not alone:",
-        "test_decode_ops.py", "advance_the_lengths_once",
+        "test_decode_ops.py", "advance_the_lengths_once", slow=True,
     ),
     Mutation(
         "every split stores and attends to the new tokens", "decode.py",
@@ -81,13 +81,13 @@ MUTATIONS = [
         "splits are merged as if all had seen as much", "combine.py",
         "b_weight = tl.exp2(b_lse - b_max_new)",
         "b_weight = tl.exp2(b_lse - b_lse)",
-        TESTS, FULL,
+        TESTS, FULL, slow=True,
     ),
     Mutation(
         "RoPE turns the other way", "decode.py",
         "tl.where(feature < D // 2, -b_partner, b_partner)",
         "tl.where(feature < D // 2, b_partner, -b_partner)",
-        TESTS, "chunks",
+        TESTS, "chunks", slow=True,
     ),
     Mutation(
         "keys take the int8 scale of the first head", "decode.py",
@@ -99,7 +99,7 @@ MUTATIONS = [
         "query heads take turns on key heads", "decode.py",
         "row_head = tl.minimum(row // (GROUP * NUM_NEW), HEADS - 1)",
         "row_head = row // NUM_NEW % HEADS",
-        TESTS, "chunks",
+        TESTS, "chunks", slow=True,
     ),
     Mutation(
         "new tokens lack ALiBi", "decode.py",
@@ -122,13 +122,13 @@ MUTATIONS = [
         "the ring wraps one slot early", "decode.py",
         "slot = tl.where(slot >= capacity, slot - capacity, slot)",
         "slot = tl.where(slot >= capacity - 1, slot - capacity + 1, slot)",
-        EDGES, "all_of_the_ring and triton",
+        EDGES, "all_of_the_ring and triton", slow=True,
     ),
     Mutation(
         "a step longer than the window forgets what was before it", "decode.py",
         "first = tl.maximum(old - window + 1, 0)",
         "first = tl.maximum(old - window + 1 + NUM_NEW, 0)",
-        EDGES, "longer_than_the_window and triton",
+        EDGES, "longer_than_the_window and triton", slow=True,
     ),
     Mutation(
         "a length loses its upper bits", "decode.py",
@@ -145,6 +145,6 @@ MUTATIONS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+@pytest.mark.parametrize("mutation", parameters(MUTATIONS))
 def test_a_planted_bug_is_caught(mutation, test_bench, tmp_path):
     assert_caught(mutation, test_bench, tmp_path)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.kernels.planted.planting import Mutation, assert_caught
+from tests.kernels.planted.planting import Mutation, assert_caught, parameters
 
 pytest.importorskip("triton")
 
@@ -20,13 +20,13 @@ MUTATIONS = [
         "a query does not see itself", "forward.py",
         "visible = keys[None, :] <= positions[:, None]",
         "visible = keys[None, :] < positions[:, None]",
-        TESTS, f"{EXACT} and float64",
+        TESTS, f"{EXACT} and float64", slow=True,
     ),
     Mutation(
         "tiles at the window's edge count as interior", "forward.py",
         "inner = tl.maximum(last_position - window + 1, 0)",
         "inner = tl.maximum(first_position - window + 1, 0)",
-        TESTS, f"{EXACT} and float64",
+        TESTS, f"{EXACT} and float64", slow=True,
     ),
     Mutation(
         "values before the window are loaded", "forward.py",
@@ -50,7 +50,7 @@ MUTATIONS = [
         "query heads take turns on key heads", "forward.py",
         "kv_head = (head // num_groups).to(tl.int64)",
         "kv_head = (head % (num_heads // num_groups)).to(tl.int64)",
-        TESTS, f"{EXACT} and float64",
+        TESTS, f"{EXACT} and float64", slow=True,
     ),
     Mutation(
         "a packed sequence has a row too many", "forward.py",
@@ -68,13 +68,13 @@ MUTATIONS = [
         "all heads drop the same weights", "dropout.py",
         "c2 = tl.zeros((BLOCK_M, CALLS), tl.uint32) + batch_head.to(tl.uint32)",
         "c2 = tl.zeros((BLOCK_M, CALLS), tl.uint32)",
-        TESTS, f"{EXACT} and float64",
+        TESTS, f"{EXACT} and float64", slow=True,
     ),
     Mutation(
         "earlier values keep their weight when the maximum moves", "forward.py",
         "b_v, acc * decay[:, None],",
         "b_v, acc,",
-        TESTS, f"{EXACT} and float64",
+        TESTS, f"{EXACT} and float64", slow=True,
     ),
     Mutation(
         "values are read with the strides of the keys", "forward.py",
@@ -84,12 +84,12 @@ MUTATIONS = [
     Mutation(
         "packed values are read with the strides of the keys", "forward.py",
         "*_strides(k), *_strides(v),", "*_strides(k), *_strides(k),",
-        TESTS, f"{EXACT} and packed",
+        TESTS, f"{EXACT} and packed", slow=True,
     ),
     Mutation(
         "a sequence's offset loses its upper bits", "forward.py",
         "p_q += batch * stride_qb", "p_q += tl.cast(batch * stride_qb, tl.int32)",
-        FAR, "sequences_and_heads and triton",
+        FAR, "sequences_and_heads and triton", slow=True,
     ),
     Mutation(
         "a packed sequence's offset loses its upper bits", "forward.py",
@@ -99,6 +99,6 @@ MUTATIONS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+@pytest.mark.parametrize("mutation", parameters(MUTATIONS))
 def test_a_planted_bug_is_caught(mutation, test_bench, tmp_path):
     assert_caught(mutation, test_bench, tmp_path)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from fastad_kernels.native import why_unavailable
 
-from tests.kernels.planted.planting import Mutation, assert_caught
+from tests.kernels.planted.planting import Mutation, assert_caught, parameters
 
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
 
@@ -19,7 +19,7 @@ MUTATIONS = [
         "the window of a cached step is one token short", "ring_attention.h",
         "std::min(a.position + 1, a.window);",
         "std::min(a.position + 1, a.window - (a.window > 1));",
-        DECODE, f"{RING} and 15-none-16-4-4",
+        DECODE, f"{RING} and 15-none-16-4-4", slow=True,
     ),
     Mutation(
         "the newest token is lost where the ring wraps", "ring_attention.h",
@@ -29,7 +29,7 @@ MUTATIONS = [
     Mutation(
         "what lies in a slot that is not seen reaches the result", "ring_attention.h",
         "if (MASKED) v = select(mask, v, Vec{});", "",
-        DECODE, f"{RING} and 15-none-16-4-4",
+        DECODE, f"{RING} and 15-none-16-4-4", slow=True,
     ),
     Mutation(
         "distances go wrong behind the end of the ring", "ring_attention.h",
@@ -39,18 +39,18 @@ MUTATIONS = [
     Mutation(
         "a chunk with a larger score does not fade the earlier ones", "ring_attention.h",
         "out[d] *= fade;", "out[d] *= 1.0f;",
-        DECODE, f"{RING} and 600-none",
+        DECODE, f"{RING} and 600-none", slow=True,
     ),
     Mutation(
         "a block forgets its residual connection", "decode.cpp",
         "linear<Start::ADD_BIAS>(attended,", "linear<Start::BIAS>(attended,",
-        BLOCKS, "native_blocks_equal and 1-none-False-True",
+        BLOCKS, "native_blocks_equal and 1-none-False-True", slow=True,
     ),
     Mutation(
         "new tokens go into the slot of another environment", "decode.cpp",
         "slot = env * kv_width * block.rings.capacity;",
         "slot = first * kv_width * block.rings.capacity;",
-        BLOCKS, "native_blocks_equal and 1-none-False-True",
+        BLOCKS, "native_blocks_equal and 1-none-False-True", slow=True,
     ),
     Mutation(
         "the window of whole sequences is one key too long", "band.h",
@@ -60,30 +60,30 @@ MUTATIONS = [
     Mutation(
         "delta is not subtracted", "attention.cpp",
         "weight * (load(grad) - delta)", "weight * load(grad)",
-        BACKWARD, EXACT,
+        BACKWARD, EXACT, slow=True,
     ),
     Mutation(
         "a packed sequence writes its gradients into the first one", "attention.cpp",
         "float* dk = sequence.at(g.dk, of_keys, sequence.first_key, kv_head);",
         "float* dk = sequence.at(g.dk, of_keys, 0, kv_head);",
-        BACKWARD, "native and packed_histories_give_bitwise",
+        BACKWARD, "native and packed_histories_give_bitwise", slow=True,
     ),
     Mutation(
         "the gradient through the norm lacks its second mean", "rows.h",
         "(scaled - mean_d - normed * mean_dx)", "(scaled - mean_d)",
-        ROWS, "results_and_gradients and 70-64-256",
+        ROWS, "results_and_gradients and 70-64-256", slow=True,
     ),
     Mutation(
         "the last token of a chunk goes nowhere", "mlp.cpp",
         "std::min<int64_t>(ROWS, span.last - first)",
         "std::min<int64_t>(ROWS, span.last - first) & ~1",
-        ROWS, "results_and_gradients and 5-32-48",
+        ROWS, "results_and_gradients and 5-32-48", slow=True,
     ),
     Mutation(
         "a linear map forgets the residual", "projection.cpp",
         "std::copy_n(residual + (first + r) * s.out, s.out, y_rows + r * ys.stride);",
         "std::fill_n(y_rows + r * ys.stride, s.out, 0.0f);",
-        ROWS, "linear_maps_are_as_exact and 45-64-192-True",
+        ROWS, "linear_maps_are_as_exact and 45-64-192-True", slow=True,
     ),
     Mutation(
         "two chunks take one of the tokens", "mlp.cpp",
@@ -95,7 +95,7 @@ MUTATIONS = [
         "two groups step one of the environments", "decode.cpp",
         "first = g * group, last = std::min((g + 1) * group, s.num_envs);",
         "first = g * group - (g > 0), last = std::min((g + 1) * group - (g > 0), s.num_envs);",
-        BLOCKS, "native_blocks_equal and 1-none-False-True",
+        BLOCKS, "native_blocks_equal and 1-none-False-True", slow=True,
     ),
     Mutation(
         "logits are read off a step's first token", "decode.cpp",
@@ -105,7 +105,7 @@ MUTATIONS = [
     Mutation(
         "a step's place is that of its first token", "embedding.h",
         "in.position[n * per_step + t] * width", "in.position[n * per_step] * width",
-        MODEL, "plain_forward and interleaved-learned-discrete and 1",
+        MODEL, "plain_forward and interleaved-learned-discrete and 1", slow=True,
     ),
     Mutation(
         "a reward counts where there was no action", "embedding.h",
@@ -116,7 +116,7 @@ MUTATIONS = [
         "coordinates are looked up in the first one's rows", "embedding.h",
         "in.coordinates[n * e.num_coordinates + c] + e.offsets[c];\n      add",
         "in.coordinates[n * e.num_coordinates + c] + e.offsets[0];\n      add",
-        MODEL, "plain_forward and fused-none-coordinates and 1",
+        MODEL, "plain_forward and fused-none-coordinates and 1", slow=True,
     ),
     Mutation(
         "values are read with the token stride of the keys", "attention.cpp",
@@ -127,23 +127,23 @@ MUTATIONS = [
         "values of the backward pass are read with the token stride of the keys", "attention.cpp",
         "columns(b.v_columns, values, shape.v.token);",
         "columns(b.v_columns, values, shape.k.token);",
-        BACKWARD, f"{EXACT} and packed",
+        BACKWARD, f"{EXACT} and packed", slow=True,
     ),
     Mutation(
         "values are found with the head and sequence strides of the keys", "attention.cpp",
         "s.at(v, shape.v, s.first_key + first, kv_head)",
         "s.at(v, {shape.k.sequence, shape.v.token, shape.k.head}, s.first_key + first, kv_head)",
-        BACKWARD, f"{EXACT} and strided",
+        BACKWARD, f"{EXACT} and strided", slow=True,
     ),
     Mutation(
         "distances go wrong where the window is all of the ring", "ring_attention.h",
         "if (seen == a.capacity && !a.slopes)", "if (seen == a.capacity)",
-        EDGES, "all_of_the_ring and native",
+        EDGES, "all_of_the_ring and native", slow=True,
     ),
     Mutation(
         "all new tokens of a step stand where its first one does", "decode.cpp",
         "(int)s.dim, length + t, s.window,", "(int)s.dim, length, s.window,",
-        EDGES, "longer_than_the_window and native",
+        EDGES, "longer_than_the_window and native", slow=True,
     ),
     Mutation(
         "a token's position loses its upper bits", "decode.cpp",
@@ -153,7 +153,7 @@ MUTATIONS = [
     Mutation(
         "a sequence's offset loses its upper bits", "band.h",
         "tensor + number * strides.sequence", "tensor + (uint32_t)(number * strides.sequence)",
-        FAR, "sequences_and_heads and native",
+        FAR, "sequences_and_heads and native", slow=True,
     ),
     Mutation(
         "a packed token's offset loses its upper bits", "band.h",
@@ -164,7 +164,7 @@ MUTATIONS = [
         "an environment's slots lose the upper bits of their offset", "decode.cpp",
         "const int64_t slot = env * kv_width * rings->capacity;",
         "const int64_t slot = (uint32_t)(env * kv_width * rings->capacity);",
-        FAR, "keep_environments_apart and native",
+        FAR, "keep_environments_apart and native", slow=True,
     ),
 ]  # fmt: skip
 MUTATIONS = [replace(mutation, folder="native/src") for mutation in MUTATIONS]
@@ -177,7 +177,7 @@ MUTATIONS += [
     Mutation(
         "a chunk's gradients are counted again with the next one's", "rows.h",
         "std::fill(part.begin(), part.end(), 0.0f);", "",
-        ROWS, "linear_maps_are_as_exact and 45-64-192-True", folder="native/src",
+        ROWS, "linear_maps_are_as_exact and 45-64-192-True", folder="native/src", slow=True,
     ),
     Mutation(
         "new values lie where the keys' strides lead", "decode.py",
@@ -192,6 +192,6 @@ MUTATIONS += [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+@pytest.mark.parametrize("mutation", parameters(MUTATIONS))
 def test_a_planted_bug_is_caught(mutation, test_bench, tmp_path):
     assert_caught(mutation, test_bench, tmp_path)

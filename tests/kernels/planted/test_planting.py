@@ -18,7 +18,6 @@ def changed(**changes):
 
 
 RED = changed(tests="planted/always_red.py", keyword="red")
-MUTATIONS = [HARMLESS, RED]
 
 
 @pytest.mark.parametrize(
