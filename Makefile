@@ -10,7 +10,7 @@ small_torch = $(if $(and $(TORCH_INDEX),$(filter Linux,$(shell uname -s))),$(if 
 	&& echo --extra-index-url '$(TORCH_INDEX)')))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test machines accuracy oldest slow faults bench budgets lint types check install clean
+.PHONY: help demo test planted machines accuracy oldest slow faults bench budgets lint types check install clean
 .DEFAULT_GOAL := help
 
 help:  ## show what can be made
@@ -20,7 +20,10 @@ demo: .venv/installed  ## collect, train and watch in-context learning, in minut
 	$(BIN)/fastad demo dark-room
 
 test: .venv/dev  ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -q
+
+planted: .venv/dev  ## plant every bug in the kernels: the tests must find each; make test plants a part
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -q -m "" tests/kernels/planted
 
 machines: .venv/dev  ## the kernels' tests as on other machines; MACHINE=NAME: that one, QUICK=1: a part
 	$(BIN)/python -m tests.kernels.machines $(MACHINE) $(if $(QUICK),--quick)
