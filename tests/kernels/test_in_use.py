@@ -13,7 +13,7 @@ from fastad.config import Attention
 ROOM = ["--env-options", "size=3", "episode_length=4"]
 COLLECT = [*ROOM, "--num-histories", "8", "--num-episodes", "5", "--num-test-tasks", "2"]
 MODEL = ["--width", "32", "--num-heads", "2", "--num-layers", "2", "--context", "6"]
-TRAIN = [*MODEL, "--positions", "rope", "--batch-size", "4", "--updates", "5", "--log-every", "1"]
+TRAIN = [*MODEL, "--positions", "rope", "--batch-size", "2", "--updates", "5", "--log-every", "1"]
 # Muon orthogonalises in bfloat16: it makes 1e-5 of a rounding difference in five updates.
 TRAIN += ["--optimizer", "adamw"]
 

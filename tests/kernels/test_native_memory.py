@@ -14,7 +14,7 @@ import torch
 from fastad_kernels.native import compiler, trial
 
 trial.prove = lambda library: ""  # the kernels are exercised here
-compiler.FLAGS += ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+compiler.FLAGS += ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 from fastad_kernels import (
     Affine, Block, BlockShape, RingCache, alibi_slopes, attention, attention_varlen,
     decode_attention, projection, residual_mlp, rope_angles,
