@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import fastad_kernels
 import pytest
 import torch
 from fastad_kernels import Implementation
@@ -67,6 +68,8 @@ class _Cached(CachedContext):
 
 
 class _Rolled(RolledCache):
+    draw = staticmethod(fastad_kernels.draw)
+
     def __init__(self, model: Transformer, num_envs: int, *, full: bool) -> None:
         super().__init__(model, num_envs)
         if full:
@@ -77,6 +80,8 @@ class _Rolled(RolledCache):
 
 
 class _GPT2:
+    draw = staticmethod(fastad_kernels.draw)
+
     def __init__(self, model: Transformer, num_envs: int, *, full: bool) -> None:
         self.gpt2 = GPT2(model, model.config.context).eval()
         self.cache, self.full = peer("transformers").DynamicCache(), full

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+import fastad_kernels
 import torch
 from torch import Tensor
 
@@ -11,9 +12,16 @@ from fastad.model.cache import ModelCache
 from fastad.model.transformer import Transformer
 from fastad.steps import Steps
 
+Draw = Callable[[Tensor, Tensor], Tensor]  # see `fastad_kernels.draw`
+
 
 class Context(Protocol):
     """Everything that `N` environments have shown the model so far."""
+
+    @property
+    def draw(self) -> Draw:
+        """What draws from its predictions, with kernels where the model has some."""
+        ...
 
     def predict(self, steps: Steps) -> Tensor:
         """Add the newest step (N, 1) and return its logits (N, A).
@@ -55,13 +63,16 @@ class CachedContext:
         )  # fmt: skip
         if untracked:
             self.cache.untrack()
-        self.forward: Callable[[Steps, ModelCache], Tensor] = model
+        frozen = self.cache.frozen
+        self.draw: Draw = fastad_kernels.draw if frozen is None else frozen.draw
+        # Not the module's own call, which looks for hooks at every step.
+        self.forward: Callable[[Steps, ModelCache], Tensor] = model.forward
         if compile:
             self.forward = torch.compile(model)
 
     def predict(self, steps: Steps) -> Tensor:
         """See `Context.predict`."""
-        return self.forward(steps, self.cache)[:, -1]
+        return self.forward(steps, self.cache).squeeze(1)
 
     def forget(self, mask: Tensor) -> None:
         """See `Context.forget`."""
@@ -74,6 +85,8 @@ class RecomputedContext:
     A query sees `W` tokens, but through L layers L * (W - 1) + 1 of them reach it: that many are
     kept, per environment.
     """
+
+    draw = staticmethod(fastad_kernels.draw)
 
     def __init__(self, model: Transformer, num_envs: int) -> None:
         self.model = model
@@ -109,7 +122,7 @@ class RecordedContext:
     """
 
     def __init__(self, context: Context, length: int | None = None) -> None:
-        self.context = context
+        self.context, self.draw = context, context.draw
         self.steps: deque[Steps] = deque(maxlen=length)  # each (N, 1)
         self.logits: deque[Tensor] = deque(maxlen=length)  # each (N, A)
 

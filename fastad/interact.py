@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple, Protocol
 
+import fastad_kernels
 import torch
 from torch import Tensor
 
@@ -114,13 +115,14 @@ def interact(
     if cuda_graph:
         take_step = GraphedStep(act_and_observe, (generator, env.generator))
     observation = env.reset()
-    steps: list[Transition] = []
-    for step in range(num_steps):
-        observation, *transition = take_step(observation)
-        steps.append(Transition(*transition))
-        if len(steps) == block_steps or step == num_steps - 1:
-            yield Transition(*(torch.stack(field, dim=1) for field in zip(*steps, strict=True)))
-            steps = []
+    for begun in range(0, num_steps, block_steps):
+        steps = []
+        # No agent learns by gradients. The mode is left before others go on with a block.
+        with torch.inference_mode():
+            for _ in range(min(block_steps, num_steps - begun)):
+                observation, *transition = take_step(observation)
+                steps.append(transition)
+        yield Transition(*(torch.stack(field, dim=1) for field in zip(*steps, strict=True)))
 
 
 def draw_actions(probs: Tensor, generator: torch.Generator) -> Tensor:
@@ -136,9 +138,7 @@ def draw_actions(probs: Tensor, generator: torch.Generator) -> Tensor:
         (N,) int64.
     """
     uniform = torch.rand((len(probs), 1), generator=generator, device=probs.device)
-    cumulative = probs.cumsum(dim=1)
-    # Scaling by the row's own total keeps rounding from drawing past the last action.
-    return (cumulative <= uniform * cumulative[:, -1:]).sum(dim=1)
+    return fastad_kernels.draw(probs, uniform)
 
 
 def episode_returns(reward: Tensor, ended: Tensor, num_episodes: int) -> Tensor:

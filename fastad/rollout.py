@@ -11,7 +11,7 @@ from torch import Tensor
 from fastad.context import CachedContext, Context, RecomputedContext, RecordedContext
 from fastad.envs.base import BatchedEnv
 from fastad.errors import UserError
-from fastad.interact import Transition, draw_actions, episode_returns, interact
+from fastad.interact import Transition, episode_returns, interact
 from fastad.model.transformer import Transformer
 from fastad.steps import Steps
 
@@ -50,29 +50,32 @@ class InContextAgent:
         self.episode_start = torch.ones(num_envs, dtype=torch.bool, device=device)
         self.episode_step = torch.zeros(num_envs, dtype=torch.int64, device=device)
         # As the context reads them, (N, 1): the same memory. Observations come with every step.
-        self._shown = Steps(
-            torch.empty(0),
-            *(
-                field.unsqueeze(1)
-                for field in (
-                    self.previous_action, self.previous_reward, self.episode_start,
-                    self.episode_step,
-                )
-            ),
-        )  # fmt: skip
+        self._shown = [
+            field.unsqueeze(1)
+            for field in (
+                self.previous_action, self.previous_reward, self.episode_start, self.episode_step
+            )
+        ]  # fmt: skip
         self.logits: Tensor | None = None  # the latest, (N, A)
 
-    @torch.inference_mode()
     def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """See `Agent.act`; every call takes one step of context.
 
         A greedy agent acts by a distribution with all mass on one action, not by the softmax.
+        Call it without gradients, as `interact` does.
         """
-        logits = self.context.predict(self._shown._replace(observation=observation.unsqueeze(1)))
+        assert not torch.is_grad_enabled()
+        uniform = None
+        if not self.greedy:
+            # Here PyTorch is still in the processor's caches; the model's step drives it out.
+            uniform = torch.rand(
+                (observation.shape[0], 1), generator=self.generator, device=observation.device
+            )
+        logits = self.context.predict(Steps(observation.unsqueeze(1), *self._shown))
         self.logits = logits
         probs = logits.softmax(dim=-1)
-        if not self.greedy:
-            return draw_actions(probs, self.generator), probs
+        if uniform is not None:
+            return self.context.draw(probs, uniform), probs
         action = probs.argmax(dim=-1)
         return action, torch.zeros_like(probs).scatter_(1, action[:, None], 1.0)
 

@@ -42,6 +42,7 @@ def make_step(name, positions, *, untracked, control="none"):
     )
     observation = env.reset()
 
+    @torch.inference_mode()
     def step():
         action, probs = agent.act(observation)
         after, reward, terminated, truncated = env.step(action)

@@ -55,6 +55,18 @@ def test_the_agent_is_told_where_the_step_ended_before_the_reset() -> None:
     assert [end[0].tolist() for _, end in agent.seen[:4]] == [[3, 2], [4, 2], [4, 2], [3, 2]]
 
 
+def test_whoever_takes_a_block_may_learn_from_it() -> None:
+    """Steps are taken in inference mode; blocks are ordinary tensors, outside of it."""
+    generator = torch.Generator().manual_seed(0)
+    env = DarkRoom(torch.tensor([[3, 2]]), generator=generator, size=5, episode_length=3)
+    for block in interact(env, AlwaysRight(), num_steps=7, block_steps=3, generator=generator):
+        assert not torch.is_inference_mode_enabled()
+        weight = torch.ones(5, requires_grad=True)
+        (weight * block.action_probs).sum().backward()
+        assert weight.grad is not None
+        block.reward.add_(1.0)
+
+
 def test_blocks_do_not_depend_on_their_size() -> None:
     whole, parts = (
         [torch.cat(field, dim=1) for field in zip(*run(3, block_steps=size)[1], strict=True)]

@@ -145,6 +145,7 @@ def test_re_tasking_one_environment_clears_its_context_only(kv_cache):
     model = make_model(make_room()[0], positions="rope")
     mask = torch.tensor([False, True, False, False])
 
+    @torch.inference_mode()
     def logits_after(forget):
         env, generator = make_room()
         agent = make_agent(model, generator, kv_cache=kv_cache)

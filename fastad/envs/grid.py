@@ -64,7 +64,11 @@ class GridEnv(BatchedEnv):
         ends = self._coordinates[:, None] + torch.tensor(STEPS, device=device)  # (S, A, 2)
         ends = ends.clamp(0, size - 1)
         self._moves = ends[..., 0] * size + ends[..., 1]  # (S, A)
+        # The same by action * S + cell: one index is looked up quicker than two. In this order an
+        # action that does not exist leads out of the table, and is refused.
+        self._moves_by_action = self._moves.t().flatten()
         self._cell = torch.empty(self.num_envs, dtype=torch.int64, device=device)
+        self._start = torch.full_like(self._cell, self.num_states // 2)
         self._time = torch.zeros_like(self._cell)
         self._collected = torch.zeros_like(self._cell)[:, None]  # (N, 1)
         # (N, num_phases): the cell that gives the next reward, by rewards collected so far.
@@ -150,19 +154,17 @@ class GridEnv(BatchedEnv):
 
     def _move(self, action: Tensor) -> Tensor:
         """The cell that each action (N,) leads to."""
-        return self._moves[self._cell, action]
+        index = torch.add(self._cell, action, alpha=self.num_states)
+        return self._moves_by_action.index_select(0, index)
 
     def _begin(self, starting: Tensor, cell: Tensor) -> Tensor:
         """Begin an episode where `starting`, go on in `cell` elsewhere; returns observations."""
+        start = self._start
         if self._random_start:
             start = torch.randint(
                 self.num_states, cell.shape, generator=self.generator, device=self.device
             )
-            begun = torch.where(starting, start, cell)
-        else:
-            # Not torch.where: that copies a number to the device, and waits for it.
-            begun = cell.masked_fill(starting, self.num_states // 2)
-        self._cell.copy_(begun)
+        torch.where(starting, start, cell, out=self._cell)
         self._time.masked_fill_(starting, 0)
         if self.num_phases > 1:
             self._collected.masked_fill_(starting[:, None], 0)

@@ -127,6 +127,7 @@ class Transformer(nn.Module):
         self.embedding = StepEmbedding(
             config, observation_space, self.num_actions, episode_length, reward_shift, reward_scale
         )
+        self._has_coordinates = isinstance(self.embedding.observation, CoordinateEncoder)
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.final_norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
@@ -184,11 +185,11 @@ class Transformer(nn.Module):
         An environment's logits do not depend on who rolls out beside it, to the last bit, where
         PyTorch's products do.
         """
-        config, encoder = self.config, self.embedding.observation
-        if isinstance(encoder, CoordinateEncoder):
+        config = self.config
+        if self._has_coordinates:
             observation = steps.observation.long()
         else:
-            observation = encoder(steps.observation, "native")
+            observation = self.embedding.observation(steps.observation, "native")
         rope = None
         if config.positions == "rope":
             assert positions is not None

@@ -17,6 +17,7 @@ from fastad_kernels.api import (
 from fastad_kernels.blocks import Affine, Block, BlockShape, FrozenBlocks
 from fastad_kernels.cache import RingCache
 from fastad_kernels.dispatch import IMPLEMENTATIONS, Implementation
+from fastad_kernels.drawing import draw
 from fastad_kernels.frozen import FrozenModel, StepTables
 from fastad_kernels.positions import alibi_slopes, apply_rope, rope_angles
 
@@ -35,6 +36,7 @@ __all__ = [
     "attention",
     "attention_varlen",
     "decode_attention",
+    "draw",
     "projection",
     "residual_mlp",
     "rope_angles",

@@ -66,3 +66,11 @@ class FrozenModel(ABC):
             ValueError: If shapes, dtypes or rings do not fit the model, or gradients are wanted.
             IndexError: If a number has no row in its table.
         """
+
+    @abstractmethod
+    def draw(self, probs: Tensor, uniform: Tensor) -> Tensor:
+        """As `fastad_kernels.draw`, with the same arguments and to the last bit.
+
+        Raises:
+            ValueError: If shapes or dtypes do not fit together.
+        """

@@ -58,6 +58,12 @@ def test_walls_stop_moves(action, end):
     assert play(room([[0, 0]]), [action] * 6)[1][-1] == end
 
 
+@pytest.mark.parametrize("action", [-1, 5])
+def test_actions_that_do_not_exist_are_refused(action):
+    with pytest.raises(IndexError):
+        room([[0, 0]]).step(torch.tensor([action]))
+
+
 def test_every_step_that_ends_on_the_goal_is_rewarded():
     rewards, _ = play(room([[5, 4]]), [UP, DOWN, RIGHT, NOOP, LEFT, RIGHT, NOOP])
 

@@ -120,6 +120,27 @@ def test_numbers_without_a_row_are_refused_and_change_nothing(field, value):
 
 
 @torch.no_grad()
+def test_steps_shown_in_other_memory_are_read_there():
+    """An agent shows the same memory at every step, which the kernels then need not look at."""
+    model, steps = make_model(), make_steps("coordinates", 3, 6)
+    cache = ModelCache(model.config, 3, frozen=model.freeze())
+    same = Steps(*(field[:, :1].clone() for field in steps))
+    actual = []
+    for t in range(6):
+        now = Steps(*(field[:, t : t + 1] for field in steps))
+        if t in (1, 2):  # the same memory, with other numbers
+            for field, new in zip(same, now, strict=True):
+                field.copy_(new)
+            now = same
+        elif t == 3:  # with gaps
+            now = Steps(*(x.repeat_interleave(2, dim=0)[::2] for x in now))
+        elif t == 4:
+            now = Steps(*(x.clone() for x in now))
+        actual.append(model(now, cache))
+    torch.testing.assert_close(torch.cat(actual, dim=1), model(steps), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
 def test_positions_beyond_the_learned_ones_are_refused():
     model = make_model("interleaved", "learned")
     frozen = model.freeze()

@@ -4,7 +4,6 @@ import ctypes
 import math
 import weakref
 from ctypes import c_double, c_int64, c_void_p
-from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -82,42 +81,49 @@ def decode_attention(
     return out
 
 
-class _Known:
-    """The arguments of a step, checked, and kept while rings and shapes stay as they are.
+class BlockArguments:
+    """What the kernels for whole blocks are called with, checked; it must outlive the call.
 
-    Weakly: rings hold the blocks, and a cycle would keep both until the collector runs.
+    It serves as long as rings and shapes stay as they are. Rings are held weakly: they hold the
+    blocks, and a cycle would keep both until the collector runs.
     """
 
     def __init__(
-        self, rings: list[RingCache], x_shape: torch.Size, shape: _Shape, blocks: ctypes.Array
+        self,
+        rings: list[RingCache],
+        x_shape: torch.Size,
+        shape: _Shape,
+        blocks: ctypes.Array,
+        slopes: Tensor | None,
     ) -> None:
-        self.memory = [weakref.ref(y) for ring in rings for y in _memory(ring)]
-        self.x_shape, self.shape = x_shape, shape
+        self.memory = [tuple(map(weakref.ref, _memory(ring))) for ring in rings]
+        self.x_shape, self.shape, self.slopes = x_shape, shape, slopes
+        self.angles: tuple[Tensor, ...] = ()
         self.blocks = type(blocks).from_buffer_copy(blocks)
         for struct, ring in zip(self.blocks, rings, strict=True):
             struct.rings = _rings(ring)
+        self.inputs = _Inputs(slopes=_pointer(slopes))
+        # The first arguments of the call.
+        self.pointers = ctypes.byref(shape), self.blocks, ctypes.byref(self.inputs)
 
-    def fits(self, x: Tensor, rings: list[RingCache]) -> bool:
+    def fit(self, x: Tensor, rings: list[RingCache]) -> bool:
         """Whether these are the last step's shape and rings, as step after step they are."""
-        memory = [y for ring in rings for y in _memory(ring)]
-        return (
-            x.shape == self.x_shape
-            and len(memory) == len(self.memory)
-            and all(ref() is y for ref, y in zip(self.memory, memory, strict=True))
-        )
+        if x.shape != self.x_shape or len(rings) != len(self.memory):
+            return False
+        for ring, (keys, values, lengths) in zip(rings, self.memory, strict=True):
+            if ring.keys is not keys() or ring.values is not values():
+                return False
+            if ring.lengths is not lengths():
+                return False
+        return True
 
-
-class BlockArguments(NamedTuple):
-    """What the kernels for whole blocks are called with; it must live until the call is over."""
-
-    shape: ctypes.Structure
-    blocks: ctypes.Array
-    inputs: ctypes.Structure
-    angles: tuple[Tensor, ...]
-
-    def pointers(self) -> tuple[Any, ...]:
-        """The first arguments of the call."""
-        return ctypes.byref(self.shape), self.blocks, ctypes.byref(self.inputs)
+    def take(self, x: Tensor, angles: tuple[Tensor, ...]) -> None:
+        """Point to a step's tokens and its angles."""
+        self.angles, inputs = angles, self.inputs
+        inputs.x, self.shape.rope_rows = x.data_ptr(), 0
+        if angles:
+            inputs.cos, inputs.sin = map(_pointer, angles)
+            self.shape.rope_rows = angles[0].shape[:-1].numel() // x.shape[1]
 
 
 class NativeBlocks(FrozenBlocks):
@@ -148,7 +154,7 @@ class NativeBlocks(FrozenBlocks):
                 if affine is not None:
                     setattr(struct, name, _Affine(*map(_pointer, affine)))
         self.holds_tokens = blocks[0].key_value is None
-        self._known: _Known | None = None
+        self._known: BlockArguments | None = None
 
     def make_rings(self, batch_size: int, capacity: int) -> list[RingCache]:
         """See `FrozenBlocks.make_rings`."""
@@ -172,7 +178,7 @@ class NativeBlocks(FrozenBlocks):
         behind = -self.width % BORDER
         out = (F.pad(x, (0, behind)) if behind else x).clone(memory_format=torch.contiguous_format)
         arguments = self.arguments(out, rings, rope)
-        library().fastad_decode_blocks(*arguments.pointers(), torch.get_num_threads())
+        library().fastad_decode_blocks(*arguments.pointers, torch.get_num_threads())
         for ring in rings:
             ring.advance(x.shape[1])
         return out[..., : self.width] if behind else out
@@ -194,14 +200,14 @@ class NativeBlocks(FrozenBlocks):
             if self.holds_tokens:
                 raise ValueError("rope is given, but rotated keys cannot be kept as tokens")
             angles = tuple(y.float().contiguous() for y in rope)
-        if self._known is None or not self._known.fits(x, rings):
-            self._check_rings(x, rings)
-            self._known = _Known(rings, x.shape, self._shape(*x.shape[:2]), self.structs)
         known = self._known
-        known.shape.rope_rows = 0 if rope is None else rope[0].shape[:-1].numel() // x.shape[1]
-        cos_sin = map(_pointer, angles or (None, None))
-        inputs = _Inputs(x.data_ptr(), *cos_sin, _pointer(self.slopes))
-        return BlockArguments(known.shape, known.blocks, inputs, angles)
+        if known is None or not known.fit(x, rings):
+            self._check_rings(x, rings)
+            shape = self._shape(*x.shape[:2])
+            known = BlockArguments(rings, x.shape, shape, self.structs, self.slopes)
+            self._known = known
+        known.take(x, angles)
+        return known
 
     def _shape(self, num_envs: int, num_new: int) -> _Shape:
         return _Shape(

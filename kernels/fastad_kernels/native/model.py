@@ -2,6 +2,7 @@
 
 import ctypes
 from ctypes import c_double, c_int64, c_void_p
+from operator import is_
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from fastad_kernels.cache import RingCache
 from fastad_kernels.frozen import FrozenModel, StepTables
 from fastad_kernels.native.build import addresses, library
 from fastad_kernels.native.decode import BORDER, NativeBlocks, pack
+from fastad_kernels.native.draw import draw
 
 
 class _Embedding(ctypes.Structure):
@@ -20,6 +22,13 @@ class _Embedding(ctypes.Structure):
         *((name, c_int64) for name in ("num_coordinates", "num_actions", "num_cells")),
         *((name, c_int64) for name in ("episode_length", "num_places")),
         *((name, c_double) for name in ("reward_shift", "reward_scale")),
+    ]
+
+
+class _Fields(ctypes.Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("action", "reward", "coordinates", "features")),
+        *((name, c_void_p) for name in ("start", "step", "position")),
     ]
 
 
@@ -69,10 +78,18 @@ class NativeModel(FrozenModel):
         self._readout = _Readout(*addresses(self._kept[-4:]), self.num_logits)
         self._has_places = tables.place is not None
         self._tokens = torch.empty(0)  # memory for those of a step
+        self._told: tuple[Tensor | None, ...] = (None,) * 4  # the last step's fields
+        self._fields, self._wrong = _Fields(), c_int64()
+        structs = (self._embedding, self._fields, self._readout, self._wrong)
+        self._pointers = tuple(map(ctypes.byref, structs))  # the last arguments of the call
 
     def make_rings(self, batch_size: int, capacity: int) -> list[RingCache]:
         """See `FrozenModel.make_rings`."""
         return self.blocks.make_rings(batch_size, capacity)
+
+    def draw(self, probs: Tensor, uniform: Tensor) -> Tensor:
+        """See `FrozenModel.draw`."""
+        return draw(probs, uniform)
 
     def decode(
         self,
@@ -87,28 +104,30 @@ class NativeModel(FrozenModel):
         rope: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """See `FrozenModel.decode`."""
-        batch, length = action.shape
-        self._check_fields(observation, action, reward, start, step)
+        told = (action, reward, start, step)
+        # An agent shows the same memory at every step.
+        if not all(map(is_, told, self._told)):
+            self._tell(*told)
+        (batch, length), fields, wrong = action.shape, self._fields, self._wrong
         num_new = length * self.per_step
+        self._check_observation(observation, action)
+        checks.check_no_grad(observation=observation, reward=reward)
+        observation = observation.contiguous()
+        if self.size is None:
+            fields.features = observation.data_ptr()
+        else:
+            fields.coordinates = observation.data_ptr()
         if self._has_places:
             assert positions is not None
-            positions = positions.long().expand(batch, num_new)
-        coordinates, features = (None, observation) if self.size is None else (observation, None)
-        # These must live until the call is over: C sees nothing but their addresses.
-        fields = [
-            x if x is None or x.is_contiguous() else x.contiguous()
-            for x in (action, reward, coordinates, features, start, step, positions)
-        ]
+            positions = positions.long().expand(batch, num_new).contiguous()
+            fields.position = positions.data_ptr()
         if self._tokens.shape[:2] != (batch, num_new):
             width = self.blocks.width
             self._tokens = torch.empty(batch, num_new, width + -width % BORDER)
         logits = torch.empty(batch, length, self.num_logits)
         self._readout.logits = logits.data_ptr()
-        arguments, wrong = self.blocks.arguments(self._tokens, rings, rope), c_int64()
-        library().fastad_decode_steps(
-            *arguments.pointers(), ctypes.byref(self._embedding), addresses(fields),
-            ctypes.byref(self._readout), ctypes.byref(wrong), torch.get_num_threads(),
-        )  # fmt: skip
+        arguments = self.blocks.arguments(self._tokens, rings, rope)
+        library().fastad_decode_steps(*arguments.pointers, *self._pointers, torch.get_num_threads())
         if wrong.value:
             raise IndexError(
                 f"{wrong.value} of {batch * length} steps have an action, observation, step or "
@@ -118,25 +137,32 @@ class NativeModel(FrozenModel):
             ring.advance(num_new)
         return logits
 
-    def _check_fields(
-        self, observation: Tensor, action: Tensor, reward: Tensor, start: Tensor, step: Tensor
-    ) -> None:
-        """The kernels trust what they are given."""
-        of_observation = torch.float32 if self.size is None else torch.int64
-        dtypes = (observation.dtype, action.dtype, reward.dtype, start.dtype, step.dtype)
-        if dtypes != (of_observation, torch.int64, torch.float32, torch.bool, torch.int64):
+    def _tell(self, action: Tensor, reward: Tensor, start: Tensor, step: Tensor) -> None:
+        """Check what the kernels will trust, and keep it: they see its address."""
+        shown = (action, reward, start, step)
+        dtypes = tuple(x.dtype for x in shown)
+        if dtypes != (torch.int64, torch.float32, torch.bool, torch.int64):
+            raise ValueError(f"action, reward, start, step are {dtypes}; see `FrozenModel.decode`")
+        shapes = [tuple(x.shape) for x in shown]
+        if any(shape != shapes[0] for shape in shapes):
+            raise ValueError(f"action, reward, start, step do not fit together: shapes {shapes}")
+        if not all(x.is_cpu for x in shown):
+            raise ValueError(f"steps are on {action.device}; the C++ kernels are for CPUs")
+        # Copies are not what is shown at the next step, and are made anew.
+        self._told = told = tuple(x.contiguous() for x in shown)
+        fields = self._fields
+        fields.action, fields.reward, fields.start, fields.step = (x.data_ptr() for x in told)
+
+    def _check_observation(self, observation: Tensor, action: Tensor) -> None:
+        size = self.size or self.blocks.width
+        dtype = torch.float32 if self.size is None else torch.int64
+        if observation.dtype != dtype or not observation.is_cpu:
             raise ValueError(
-                f"observation, action, reward, start, step are {dtypes}; see `FrozenModel.decode`"
+                f"observation is {observation.dtype} on {observation.device}; it must be {dtype} "
+                "on a CPU"
             )
-        shape, size = action.shape, self.size or self.blocks.width
-        if not (shape == reward.shape == start.shape == step.shape) or (
-            observation.numel() != action.numel() * size
-        ):
+        if observation.numel() != action.numel() * size:
             raise ValueError(
-                f"shapes do not fit together: action {tuple(shape)}, reward, start and step "
-                f"{[tuple(x.shape) for x in (reward, start, step)]}, observation "
+                f"shapes do not fit together: action {tuple(action.shape)}, observation "
                 f"{tuple(observation.shape)}"
             )
-        if any(x.device.type != "cpu" for x in (observation, action, reward, start, step)):
-            raise ValueError(f"steps are on {action.device}; the C++ kernels are for CPUs")
-        checks.check_no_grad(observation=observation, reward=reward)

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_un
 DECODE, BLOCKS = "test_native_decode.py", "test_native_blocks.py"
 BACKWARD, ROWS = "test_backward.py", "test_native_rows.py"
 EDGES, FAR, MODEL = "test_edges.py", "test_far_apart.py", "test_native_model.py"
+DRAW = "test_native_draw.py"
 RING = "decoding_is_as_exact"
 EXACT = "native and as_exact_as_those_of_plain and (111 or 130) and 16"
 MUTATIONS = [
@@ -113,6 +114,16 @@ MUTATIONS = [
         MODEL, "first_reward",
     ),
     Mutation(
+        "cumulative sums are rounded as they are added", "draw.cpp",
+        "double total = 0.0, sum = 0.0;", "float total = 0.0f, sum = 0.0f;",
+        DRAW, "draws_what_pytorch and 17",
+    ),
+    Mutation(
+        "an entry is drawn by a number that only just reaches it", "draw.cpp",
+        "(float)sum <= bound", "(float)sum < bound",
+        DRAW, "draws_what_pytorch and 17",
+    ),
+    Mutation(
         "coordinates are looked up in the first one's rows", "embedding.h",
         "in.coordinates[n * e.num_coordinates + c] + e.offsets[c];\n      add",
         "in.coordinates[n * e.num_coordinates + c] + e.offsets[0];\n      add",
@@ -183,6 +194,11 @@ MUTATIONS += [
         "new values lie where the keys' strides lead", "decode.py",
         "k.contiguous(), v.contiguous()", "k.contiguous(), v.as_strided(v.shape, k.stride())",
         EDGES, "all_of_the_ring and native", folder="native",
+    ),
+    Mutation(
+        "a step is read from where the last one lay", "model.py",
+        "if not all(map(is_, told, self._told)):", "if self._told[0] is None:",
+        MODEL, "shown_in_other_memory", folder="native",
     ),
     Mutation(
         "a ring one token too small is taken", "checks.py",

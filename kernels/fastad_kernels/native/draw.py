@@ -1,0 +1,45 @@
+"""Drawing from distributions by the C++ kernels, as a PyTorch operator."""
+
+from ctypes import c_int64
+
+import torch
+from torch import Tensor
+
+from fastad_kernels.native.build import library
+from fastad_kernels.native.common import at_once
+
+
+def draw(probs: Tensor, uniform: Tensor) -> Tensor:
+    """See `FrozenModel.draw`."""
+    if not (probs.dtype == uniform.dtype == torch.float32 and probs.is_cpu and uniform.is_cpu):
+        raise ValueError(
+            f"probs are {probs.dtype} on {probs.device}, uniform numbers {uniform.dtype} on "
+            f"{uniform.device}; the C++ kernels compute in float32 on CPUs"
+        )
+    if probs.ndim != 2 or uniform.shape != (probs.shape[0], 1):
+        raise ValueError(
+            f"probs {tuple(probs.shape)} and uniform numbers {tuple(uniform.shape)} must be "
+            "(N, A) and (N, 1)"
+        )
+    drawn: Tensor = (_forward if at_once(probs, uniform) else draw_op)(probs, uniform)
+    return drawn
+
+
+def _forward(probs: Tensor, uniform: Tensor) -> Tensor:
+    probs, uniform = probs.contiguous(), uniform.contiguous()
+    drawn = torch.empty(probs.shape[0], dtype=torch.int64)
+    library().fastad_draw(
+        (c_int64 * 2)(*probs.shape), probs.data_ptr(), uniform.data_ptr(), drawn.data_ptr(), 1
+    )
+    return drawn
+
+
+@torch.library.custom_op("fastad::native_draw", mutates_args=())
+def draw_op(probs: Tensor, uniform: Tensor) -> Tensor:
+    """See `draw`."""
+    return _forward(probs, uniform)
+
+
+@draw_op.register_fake
+def _(probs: Tensor, uniform: Tensor) -> Tensor:
+    return probs.new_empty(len(probs), dtype=torch.int64)

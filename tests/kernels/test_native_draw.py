@@ -1,0 +1,87 @@
+"""Drawing by the C++ kernel: bit for bit what plain PyTorch draws."""
+
+import pytest
+import torch
+from fastad_kernels import draw, native
+from fastad_kernels.native.draw import draw as native_draw
+from fastad_kernels.native.draw import draw_op
+from torch.utils._python_dispatch import TorchDispatchMode
+
+pytestmark = pytest.mark.skipif(
+    native.why_unavailable() is not None, reason=str(native.why_unavailable())
+)
+
+NUM_ROWS = 100_000
+
+
+def make_rows(num_actions, sharpness=3.0):
+    """Distributions, some of them with zeros, and a uniform number for each."""
+    generator = torch.Generator().manual_seed(num_actions)
+    shape = NUM_ROWS, num_actions
+    scores = sharpness * torch.randn(shape, generator=generator)
+    hidden = torch.rand(shape, generator=generator) < 0.3
+    hidden[:, torch.randint(num_actions, (), generator=generator)] = False
+    hidden[NUM_ROWS // 2 :] = False
+    probs = scores.masked_fill(hidden, -torch.inf).softmax(dim=1)
+    return probs, torch.rand((NUM_ROWS, 1), generator=generator)
+
+
+@pytest.mark.parametrize("num_actions", [1, 2, 5, 17, 300])
+def test_the_kernel_draws_what_pytorch_draws(num_actions):
+    probs, uniform = make_rows(num_actions)
+    assert torch.equal(native_draw(probs, uniform), draw(probs, uniform))
+    # Ties: numbers that fall on the border between two entries, or a rounding step beside it.
+    total, borders = probs.cumsum(1)[:, -1:], probs.cumsum(1)[:, num_actions // 2 :][:, :1]
+    border = borders / total
+    for uniform in (border, *(border.nextafter(torch.tensor(x)) for x in (0.0, 1.0))):
+        assert torch.equal(native_draw(probs, uniform), draw(probs, uniform))
+
+
+def test_what_has_no_probability_is_never_drawn():
+    probs, uniform = make_rows(5)
+    for numbers in (uniform, torch.zeros_like(uniform)):
+        drawn = native_draw(probs, numbers)
+        assert probs.gather(1, drawn[:, None]).gt(0).all()
+
+
+def test_rows_may_lie_anywhere_in_memory():
+    probs, uniform = make_rows(5)
+    strided = probs.t().contiguous().t(), uniform.repeat(1, 2)[:, :1]
+    assert torch.equal(native_draw(*strided), draw(probs, uniform))
+
+
+@pytest.mark.parametrize(
+    ("probs", "uniform"),
+    [
+        (torch.ones(3, 5, dtype=torch.float64), torch.ones(3, 1)),
+        (torch.ones(3, 5), torch.ones(3, 1, dtype=torch.float64)),
+        (torch.ones(3, 5), torch.ones(3)),
+        (torch.ones(3, 5), torch.ones(2, 1)),
+        (torch.ones(5), torch.ones(5, 1)),
+        (torch.ones(3, 5, device="meta"), torch.ones(3, 1)),
+    ],
+)
+def test_what_the_kernel_cannot_read_is_refused(probs, uniform):
+    with pytest.raises(ValueError, match=r"float32|must be"):
+        native_draw(probs, uniform)
+
+
+def test_the_operator_is_registered_as_pytorch_wants():
+    probs, uniform = make_rows(5)
+    torch.library.opcheck(draw_op, (probs[:7], uniform[:7]))
+
+
+def test_a_mode_that_sees_every_operation_sees_the_kernel():
+    seen = []
+
+    class Mode(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(func.name())
+            return func(*args, **(kwargs or {}))
+
+    probs, uniform = make_rows(5)
+    expected = draw(probs, uniform)
+    with Mode():
+        drawn = native_draw(probs, uniform)
+    assert "fastad::native_draw" in seen
+    assert torch.equal(drawn, expected)
