@@ -169,4 +169,5 @@ def test_rollout(measure: Measure, case: Case, side: str) -> None:
         env, agent, num_steps=10**9, block_steps=block_steps, generator=generator,
         cuda_graph=DEVICE == "cuda" and side == "fastad",
     )  # fmt: skip
-    measure.rate(lambda: next(steps), work=work, unit="steps/s")
+    with torch.inference_mode():
+        measure.rate(lambda: next(steps), work=work, unit="steps/s")

@@ -117,8 +117,8 @@ def interact(
     observation = env.reset()
     for begun in range(0, num_steps, block_steps):
         steps = []
-        # No agent learns by gradients. The mode is left before others go on with a block.
-        with torch.inference_mode():
+        # An agent that learns by gradients asks for them. They are back when others have a block.
+        with torch.no_grad():
             for _ in range(min(block_steps, num_steps - begun)):
                 observation, *transition = take_step(observation)
                 steps.append(transition)

@@ -147,8 +147,8 @@ def rollout(
         compile: On GPUs, compile the cached step with `torch.compile`, in up to half a minute.
         cuda_graph: On GPUs, replay the cached step, environment and sampling included, as one
             graph.
-        on_block: Called with each episode's worth of transitions, (N, steps, ...): progress, or a
-            history writer.
+        on_block: Called with each episode's worth of transitions, (N, steps, ...), which are
+            inference tensors: progress, or a history writer.
 
     Raises:
         UserError: If the environment's spaces are not the model's, there are no episodes, or
@@ -186,11 +186,12 @@ def rollout(
         env, agent, num_steps=num_steps, block_steps=env.episode_length, generator=generator,
         cuda_graph=cuda_graph,
     )  # fmt: skip
-    for block in blocks:
-        rewards.append(block.reward)
-        ended.append(block.terminated | block.truncated)
-        if on_block is not None:
-            on_block(block)
+    with torch.inference_mode():  # 4 to 7 % of a step with one environment
+        for block in blocks:
+            rewards.append(block.reward)
+            ended.append(block.terminated | block.truncated)
+            if on_block is not None:
+                on_block(block)
     returns = episode_returns(torch.cat(rewards, 1), torch.cat(ended, 1), num_episodes).cpu()
     seconds = time.perf_counter() - began  # after the device has answered
     return RolloutResult(returns, seconds, num_steps * env.num_envs)

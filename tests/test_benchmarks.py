@@ -57,13 +57,20 @@ def rows_of(file):
     return {row["side"]: row for row in json.loads(file.read_text())["rows"]}
 
 
-def test_the_whole_suite_works_on_tiny_sizes(tmp_path, monkeypatch, capfd):
+ALL = {path.stem.removeprefix("test_") for path in SUITE.glob("test_*.py")}
+FEW = {"collect", "loader", "rollout"}  # without the many processes of the others
+
+
+@pytest.mark.parametrize(
+    "questions", [FEW, pytest.param(ALL - FEW, marks=pytest.mark.slow)], ids=["few", "others"]
+)
+def test_the_suite_works_on_tiny_sizes(questions, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "all.json"
-    assert main(["bench", "--quick", "--json", str(file)]) == 0, capfd.readouterr().out
+    command = ["bench", *sorted(questions), "--quick", "--json", str(file)]
+    assert main(command) == 0, capfd.readouterr().out
     content = json.loads(file.read_text())
-    questions = {path.stem.removeprefix("test_") for path in SUITE.glob("test_*.py")}
     assert {row["question"] for row in content["rows"]} == questions
     assert content["made_by"]["quick"]
     for row in content["rows"]:

@@ -42,6 +42,7 @@ def start(out, *options):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGTERM")
 def test_a_demo_stopped_at_random_moments_ends_with_the_weights_of_an_unbroken_one(tmp_path):
     began = time.monotonic()

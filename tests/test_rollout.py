@@ -219,6 +219,7 @@ def test_learned_positions_refuse_a_rollout_that_would_slide():
         rollout(model, env, num_episodes=3, generator=generator)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for a CPU needs g++")
 def test_a_compiled_step_has_the_same_logits_around_the_ring():
     model = make_model(make_room()[0], context=8)

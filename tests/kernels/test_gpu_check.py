@@ -25,6 +25,7 @@ def parts(monkeypatch):
     return {name: importlib.import_module(f"gpu.{name}") for name in names}
 
 
+@pytest.mark.slow
 @without_gpu
 def test_without_a_gpu_all_checks_run_in_the_interpreter_and_no_time_is_claimed(tmp_path):
     out = tmp_path / "gpu.json"
