@@ -54,7 +54,7 @@ def main() -> None:
     }
     print(table(rates))
     if options.json is not None:
-        from fastad.tracking import describe_machine
+        from fastad.base.provenance import describe_machine
 
         content = {"machine": describe_machine(), "rates": rates, "rounds": rounds}
         options.json.write_text(json.dumps(content, indent=2))
@@ -90,9 +90,9 @@ def probe(seconds: float) -> dict[str, float]:
     import fastad  # noqa: F401  before torch, as in the commands: it decides how threads wait
     from benchmarks.models import dark_room, make_model
     from benchmarks.update import make_training
-    from fastad.collect import collect
-    from fastad.device import set_threads
-    from fastad.rollout import rollout
+    from fastad.base.device import set_threads
+    from fastad.histories.jobs import collect
+    from fastad.rollouts.engine import rollout
 
     set_threads()
     training, model = make_training(), make_model(200)

@@ -134,7 +134,7 @@ def main() -> int:
 
 def keep(correctness: dict) -> None:
     """Remember that everything was checked here, or that something failed, and say so."""
-    from fastad.gpu_proof import keep_proof
+    from fastad.rollouts.gpu_proof import keep_proof
 
     passed = not correctness["failed"] and not correctness["cases_without_time"]
     file = keep_proof(torch.device("cuda"), passed=passed)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.models import DEVICE, make_model, random_steps
-from fastad.context import CachedContext
+from fastad.model.memory import CachedMemory
 from fastad.model.transformer import Transformer
 
 WARM_UP = 64
@@ -31,7 +31,7 @@ def update(model: Transformer, length: int) -> None:
 @torch.inference_mode()
 def roll_out(model: Transformer, num_envs: int) -> None:
     """Three steps with a full cache, which is filled without a forward pass."""
-    cache = CachedContext(model, num_envs, device=DEVICE).cache
+    cache = CachedMemory(model, num_envs, device=DEVICE).cache
     for ring in cache:
         # Expanded, not repeated: what fills the rings takes no memory of its own.
         shape = (num_envs, model.config.context, *ring.keys.shape[2:])
@@ -69,7 +69,7 @@ def main(task: str, size: int, context: int, impl: str) -> int:
 
     def make(context: int) -> Transformer:
         model = make_model(context).train(task == "train")
-        model.attention = impl  # type: ignore[assignment]
+        model.kernels = impl  # type: ignore[assignment]
         return model
 
     run(make(WARM_UP), WARM_UP if task == "train" else 1)

@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from gymnasium import spaces
 
+from fastad.acting.steps import Steps
 from fastad.envs.base import BatchedEnv
 from fastad.envs.registry import env_class, make_env
 from fastad.model.config import ModelConfig
 from fastad.model.transformer import Transformer
-from fastad.steps import Steps
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NUM_LAYERS, EPISODE_LENGTH = 4, 20

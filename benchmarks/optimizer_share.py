@@ -13,8 +13,8 @@ import time
 import torch
 
 from benchmarks.update import make_training
-from fastad.device import set_threads
-from fastad.train.muon import Muon
+from fastad.base.device import set_threads
+from fastad.training.muon import Muon
 
 STEPS = {"fastad": Muon.step, "PyTorch": torch.optim.Muon.step}
 UPDATES_PER_ROUND = 5

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.report import Row
-from fastad.errors import UserError
+from fastad.base.errors import UserError
 from fastad.evaluate.plots import AD_COLOUR, GRID, INK, LEVEL_COLOUR, SOURCE_COLOUR
 
 ROOT = Path(__file__).parents[1]

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fastad.base.files import write_json
-from fastad.tracking import describe_machine
+from fastad.base.provenance import describe_machine
 
 PEERS = ("transformers", "stable-baselines3", "h5py", "jax", "triton", "flash-attn")
 LESS_IS_BETTER = ("MB",)

@@ -1,7 +1,7 @@
 """How many environment steps per second become learning histories?
 
 Dark Room, 9 x 9, 20 steps per episode. fastad: thousands of tabular learners at once, through
-`fastad.collect`, every history written, flushed and committed to the disk. Stable-Baselines3: one
+`fastad collect`, every history written, flushed and committed to the disk. Stable-Baselines3: one
 A2C learner with its defaults on 8 copies of its task, nothing written; public code for Algorithm
 Distillation makes its histories so, one learner after the other. It steps fastad's registered
 Gymnasium environment, or the same room in plain Python, which is the quickest for it.
@@ -20,9 +20,9 @@ import torch
 
 from benchmarks.harness import Measure
 from benchmarks.peers import sb3
-from fastad.collect import collect
 from fastad.envs.registration import register_envs
 from fastad.envs.registry import make_env
+from fastad.histories.jobs import collect
 from fastad.histories.reader import HistoryDataset
 
 GOAL = (3, 7)

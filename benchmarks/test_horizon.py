@@ -12,9 +12,9 @@ import torch
 
 from benchmarks.harness import Measure, relative_difference
 from benchmarks.models import DEVICE, dark_room, make_model
-from fastad.context import CachedContext, RecordedContext
-from fastad.interact import interact
-from fastad.rollout import InContextAgent
+from fastad.acting.interact import interact
+from fastad.model.memory import CachedMemory, RecordedMemory
+from fastad.rollouts.agent import InContextAgent
 
 BLOCK = 20  # steps that are timed together
 
@@ -40,9 +40,9 @@ SIDES = ("fastad, ring just full", "fastad, at the end")
 def roll_out(case: Case) -> tuple[float, dict[str, list[float]]]:
     """Relative difference of the last logits, and steps per second of every block by side."""
     model, (env, generator) = make_model(case.context), dark_room(16)
-    cached = CachedContext(model, 16, device=DEVICE)
-    context = RecordedContext(cached, model.config.receptive_field)
-    agent = InContextAgent(context, model.num_actions, 16, generator=generator)
+    cached = CachedMemory(model, 16, device=DEVICE)
+    memory = RecordedMemory(cached, model.config.receptive_field)
+    agent = InContextAgent(memory, model.num_actions, 16, generator=generator)
     rates: dict[str, list[float]] = {side: [] for side in SIDES}
     began = time.perf_counter()
     blocks = interact(env, agent, num_steps=case.num_steps, block_steps=1, generator=generator)
@@ -55,8 +55,8 @@ def roll_out(case: Case) -> tuple[float, dict[str, list[float]]]:
                 rates[SIDES[1]].append(16 * BLOCK / seconds)
             began = time.perf_counter()
     with torch.inference_mode():
-        recomputed = model(context.whole())
-    return relative_difference(context.logits[-1], recomputed[:, -1]), rates
+        recomputed = model(memory.whole())
+    return relative_difference(memory.logits[-1], recomputed[:, -1]), rates
 
 
 def test_horizon(measure: Measure, case: Case, side: str) -> None:

@@ -24,11 +24,11 @@ import torch
 
 from benchmarks.harness import Measure
 from benchmarks.peers.hdf5 import Hdf5Histories
-from fastad.collect import collect_shards, prepare
+from fastad.histories.jobs import collect_shards, prepare
 from fastad.histories.reader import HistoryDataset
 from fastad.histories.schema import TASKS_FILE
 from fastad.histories.writer import create_dataset
-from fastad.windows import Batch, WindowSampler
+from fastad.methods.windows import Batch, WindowSampler
 
 BATCH_SIZE = 32
 EPISODE_LENGTH = 20

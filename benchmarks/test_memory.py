@@ -64,9 +64,9 @@ def test_memory(measure: Measure, case: Case, side: str) -> None:
 def _difference(impl: str) -> float:
     """From the specification in float64, at a short length."""
     model, steps = make_model(50), random_steps(2, 200)
-    model.attention = impl  # type: ignore[assignment]
+    model.kernels = impl  # type: ignore[assignment]
     actual = model(steps).double()
-    model.attention = "reference"
+    model.kernels = "reference"
     return relative_difference(actual, model.double()(steps))
 
 

@@ -28,11 +28,12 @@ from benchmarks.models import DEVICE, dark_room, make_model, random_steps
 from benchmarks.peers.gpt2 import GPT2
 from benchmarks.peers.jax_scan import JaxScan
 from benchmarks.peers.rolled import RolledCache
-from fastad.context import CachedContext, Context, RecomputedContext
-from fastad.interact import interact
+from fastad.acting.interact import interact
+from fastad.acting.steps import Steps
+from fastad.model.memory import CachedMemory, Memory, RecomputedMemory
 from fastad.model.transformer import Transformer
-from fastad.rollout import InContextAgent
-from fastad.steps import Steps
+from fastad.rollouts.agent import InContextAgent
+from fastad.rollouts.graph import GraphedStep
 
 MAX_RECOMPUTED = 150_000  # tokens of one step; more would take minutes per measurement
 GATE_CONTEXT = 32
@@ -54,11 +55,11 @@ CASES = [Case(n, context) for context in (400, 2048, 8192) for n in (1, 64, 1024
 QUICK = [Case(2, 40)]
 
 
-class _Cached(CachedContext):
+class _Cached(CachedMemory):
     def __init__(
-        self, model: Transformer, num_envs: int, *, full: bool, attention: Implementation = "auto"
+        self, model: Transformer, num_envs: int, *, full: bool, kernels: Implementation = "auto"
     ) -> None:
-        model.attention = attention
+        model.kernels = kernels
         super().__init__(model, num_envs, device=DEVICE)
         if full:
             for ring in self.cache:
@@ -96,7 +97,7 @@ class _GPT2:
         return logits
 
 
-class _Recomputed(RecomputedContext):
+class _Recomputed(RecomputedMemory):
     def __init__(
         self,
         model: Transformer,
@@ -104,9 +105,9 @@ class _Recomputed(RecomputedContext):
         *,
         full: bool,
         field: bool,
-        attention: Implementation = "auto",
+        kernels: Implementation = "auto",
     ) -> None:
-        model.attention = attention
+        model.kernels = kernels
         super().__init__(model, num_envs)
         if full:
             self.capacity = model.config.receptive_field if field else model.config.context
@@ -117,13 +118,13 @@ class _Recomputed(RecomputedContext):
             self.lengths += self.capacity
 
 
-SIDES: dict[str, Callable[..., Context]] = {
+SIDES: dict[str, Callable[..., Memory]] = {
     "fastad": _Cached,
-    "fastad, PyTorch alone": partial(_Cached, attention="sdpa"),
+    "fastad, PyTorch alone": partial(_Cached, kernels="sdpa"),
     "GPT-2, Hugging Face": _GPT2,
     "JAX, lax.scan": JaxScan,
     "rolled copy": _Rolled,
-    "recomputing the context": partial(_Recomputed, field=False, attention="sdpa"),
+    "recomputing the context": partial(_Recomputed, field=False, kernels="sdpa"),
     "recomputing all that counts": partial(_Recomputed, field=True),
 }
 
@@ -141,9 +142,9 @@ def difference(side: str, num_envs: int) -> float:
     # GPT-2 sees everything: it computes the same function until the context is full.
     num_steps = GATE_CONTEXT if "GPT-2" in side else 4 * GATE_CONTEXT
     steps = random_steps(num_envs, num_steps)
-    context = SIDES[side](model, num_envs, full=False)
+    memory = SIDES[side](model, num_envs, full=False)
     for t in range(num_steps):
-        logits = context.predict(Steps(*(field[:, t : t + 1] for field in steps)))
+        logits = memory.predict(Steps(*(field[:, t : t + 1] for field in steps)))
     return relative_difference(logits, model(steps)[:, -1])
 
 
@@ -157,17 +158,17 @@ def test_rollout(measure: Measure, case: Case, side: str) -> None:
     needs_memory(case.num_envs * case.context * 2 * config.width * 4 * (config.num_layers + 1))
     env, generator = dark_room(case.num_envs)
     with torch.inference_mode():
-        context = SIDES[side](model, case.num_envs, full=True)
+        memory = SIDES[side](model, case.num_envs, full=True)
     block_steps = 1 if "recomputing" in side or case.num_envs * case.context > 10**6 else 20
     work = block_steps * case.num_envs
-    if isinstance(context, JaxScan):
-        blocks = context.interact(env.tasks, block_steps=block_steps)
+    if isinstance(memory, JaxScan):
+        blocks = memory.interact(env.tasks, block_steps=block_steps)
         measure.rate(lambda: next(blocks), work=work, unit="steps/s")
         return
-    agent = InContextAgent(context, model.num_actions, case.num_envs, generator=generator)
+    agent = InContextAgent(memory, model.num_actions, case.num_envs, generator=generator)
     steps = interact(
         env, agent, num_steps=10**9, block_steps=block_steps, generator=generator,
-        cuda_graph=DEVICE == "cuda" and side == "fastad",
+        record=GraphedStep if DEVICE == "cuda" and side == "fastad" else None,
     )  # fmt: skip
     with torch.inference_mode():
         measure.rate(lambda: next(steps), work=work, unit="steps/s")

@@ -47,7 +47,7 @@ def banded(model: Transformer, length: int) -> nn.Module:
 
 def without_kernels(model: Transformer, length: int) -> nn.Module:
     """Fastad by PyTorch's operations."""
-    model.attention = "sdpa"
+    model.kernels = "sdpa"
     return model
 
 
@@ -83,7 +83,7 @@ def difference(side: str) -> float:
     num_steps = (4 if side.startswith("fastad") else 1) * GATE_WINDOW
     actual = gradients(SIDES[side](model, num_steps).train(), model, num_steps)
     reference = make_model(GATE_WINDOW).train()
-    reference.attention = "reference"
+    reference.kernels = "reference"
     return relative_difference(actual, gradients(reference, model, num_steps))
 
 

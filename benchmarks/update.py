@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from gymnasium import spaces
 
 from benchmarks.models import DEVICE, EPISODE_LENGTH, random_steps
+from fastad.acting.steps import Steps
 from fastad.model.transformer import Transformer
 from fastad.presets import preset
-from fastad.steps import Steps
-from fastad.train.schedule import make_optimizers
+from fastad.training.schedule import make_optimizers
 
 NUM_STEPS = 200
 

@@ -1,13 +1,67 @@
 """Algorithm Distillation: learning histories in, in-context reinforcement learning out.
 
+    dataset = fastad.collect(fastad.CollectConfig(out=Path("data/room")))
+    run = fastad.train(fastad.TrainConfig(data=dataset.path, out=Path("runs/room")))
+    trial = fastad.rollout(fastad.RolloutConfig(run=run.path))
+
 Importing fastad registers its environments with Gymnasium; it does not import torch, whose threads
-it makes wait without spinning.
+it makes wait without spinning. The verbs are imported when they are first named.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from fastad.base.processors import wait_passively
 
 wait_passively()
 
 import fastad.envs  # noqa: E402, F401  registers
+from fastad.base.provenance import __version__ as __version__  # noqa: E402
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from fastad.api import Run, collect, rollout, train
+    from fastad.configs import CollectConfig, RolloutConfig, TrainConfig
+    from fastad.evaluate.task_set import Trial
+    from fastad.histories.reader import HistoryDataset
+    from fastad.model.config import ModelConfig
+    from fastad.training.settings import TrainSettings
+
+__all__ = [
+    "CollectConfig",
+    "HistoryDataset",
+    "ModelConfig",
+    "RolloutConfig",
+    "Run",
+    "TrainConfig",
+    "TrainSettings",
+    "Trial",
+    "collect",
+    "rollout",
+    "train",
+]
+
+_MODULES = {
+    "CollectConfig": "fastad.configs",
+    "HistoryDataset": "fastad.histories.reader",
+    "ModelConfig": "fastad.model.config",
+    "RolloutConfig": "fastad.configs",
+    "Run": "fastad.api",
+    "TrainConfig": "fastad.configs",
+    "TrainSettings": "fastad.training.settings",
+    "Trial": "fastad.evaluate.task_set",
+    "collect": "fastad.api",
+    "rollout": "fastad.api",
+    "train": "fastad.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'fastad' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not."""
+    return sorted({*globals(), *__all__})

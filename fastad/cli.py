@@ -15,7 +15,8 @@ from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from fastad import __version__
-from fastad.errors import (
+from fastad.base.config import RENAMED
+from fastad.base.errors import (
     CheckFailedError,
     UserError,
     memory_error,
@@ -23,7 +24,7 @@ from fastad.errors import (
     printable,
     unknown,
 )
-from fastad.interrupt import Stopped, stop_signals
+from fastad.base.interrupt import Stopped, stop_signals
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def _main(arguments: list[str]) -> None:
     module = import_module(f"fastad.commands.{name}")
     function = getattr(module, COMMANDS[name].function)
     config = parse(name, rest)
-    with _kernels_speak(), _settings_named(config):
+    with _libraries_speak(), _settings_named(config):
         function(config)
 
 
@@ -185,17 +186,20 @@ def _field_of(config: Any, file: object) -> str:
 
 
 @contextlib.contextmanager
-def _kernels_speak() -> Iterator[None]:
-    """Show what the kernels have to say: which are used, and why; that they are being compiled."""
-    logger, handler = logging.getLogger("fastad_kernels"), logging.StreamHandler(sys.stdout)
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+def _libraries_speak() -> Iterator[None]:
+    """Show what the verbs have to say, and the kernels: which are used, and why."""
+    handler = logging.StreamHandler(sys.stdout)
+    loggers = [logging.getLogger(name) for name in ("fastad", "fastad_kernels")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
     try:
         yield
     finally:
-        logger.setLevel(level)
-        logger.removeHandler(handler)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+            logger.removeHandler(handler)
 
 
 def parse(name: str, arguments: list[str]) -> Any:
@@ -213,7 +217,9 @@ def parse(name: str, arguments: list[str]) -> Any:
     default = {} if source is None else {"default": _load(name, kind, source)}
     if arguments and command.positional and not arguments[0].startswith("-"):
         arguments = [f"--{command.positional}", *arguments]
-    _check_flags(name, kind, arguments)
+    flags = _flags(kind)
+    arguments = _by_todays_names(arguments, flags)
+    _check_flags(name, flags, arguments)
     _unwrap_help(kind)
     bare = f" [{command.positional.upper()}]" if command.positional else ""
     complaint = io.StringIO()
@@ -254,14 +260,28 @@ def _settings(kind: Any) -> Iterator[Field[Any]]:
             yield field
 
 
-def _check_flags(name: str, kind: Any, arguments: list[str]) -> None:
-    """Refuse flags that do not exist, with the nearest that does."""
+def _flags(kind: Any) -> set[str]:
+    """Every flag of a command."""
     flags = {"--help", "--config"}
     for setting in _settings(kind):
         flag = setting.name.replace("_", "-")
         flags |= {f"--{flag}"}
         if setting.type in ("bool", bool):
             flags |= {f"--no-{flag}"}
+    return flags
+
+
+def _by_todays_names(arguments: list[str], flags: set[str]) -> list[str]:
+    """Take flags by their earlier names, too, and say so once."""
+    renamed = {f"--{old}": f"--{new}" for old, new in RENAMED.items() if f"--{new}" in flags}
+    parts = [argument.partition("=") for argument in arguments]
+    for old in dict.fromkeys(flag for flag, _, _ in parts if flag in renamed):
+        print(f"fastad: {old} is now {renamed[old]}", file=sys.stderr)
+    return [renamed.get(flag, flag) + equals + value for flag, equals, value in parts]
+
+
+def _check_flags(name: str, flags: set[str], arguments: list[str]) -> None:
+    """Refuse flags that do not exist, with the nearest that does."""
     for argument in arguments:
         flag = argument.partition("=")[0].replace("_", "-")
         if flag.startswith("--") and flag not in flags:
@@ -306,7 +326,7 @@ def _take_config(arguments: list[str]) -> tuple[list[str], str | None]:
 
 
 def _load(name: str, kind: type[Any], source: str) -> Any:
-    from fastad.config import load_config
+    from fastad.base.config import load_config
     from fastad.presets import preset_for
 
     if Path(source).suffix in (".yaml", ".yml") or len(Path(source).parts) > 1:

@@ -4,12 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fastad.commands.collect import CollectConfig
-from fastad.commands.rollout import RolloutConfig
-from fastad.commands.train import TrainConfig
-from fastad.errors import UserError, unknown
+from fastad.base.errors import UserError, unknown
+from fastad.configs import CollectConfig, RolloutConfig, TrainConfig
 from fastad.model.config import ModelConfig
-from fastad.train.settings import TrainSettings
+from fastad.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)

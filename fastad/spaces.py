@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from fastad.errors import UserError
+from fastad.base.errors import UserError
 
 SUPPORTED = "Discrete, MultiDiscrete and Box"
 # A description may be damaged: beyond these, nothing is allocated for it.

@@ -10,9 +10,9 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from fastad.acting.interact import Transition
 from fastad.histories.schema import DatasetInfo, shard_range
 from fastad.histories.writer import ShardWriter, create_dataset
-from fastad.interact import Transition
 
 NUM_ACTIONS = 5
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -103,7 +103,7 @@ def build_dataset(
         histories = shard_range(info, index)
         ids = [h % info.num_tasks if task_ids is None else task_ids[h] for h in histories]
         stop = info.num_steps if committed is None else committed[index]
-        with ShardWriter(path, info, index, task_ids=ids, seeds=list(histories)) as writer:
+        with ShardWriter(path, info, index, task_ids=ids, learner_ids=list(histories)) as writer:
             for first in range(0, stop, 5):
                 steps = range(first, min(first + 5, stop))
                 writer.append(build_block(info, histories, steps, episode_lengths))

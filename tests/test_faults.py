@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
+from fastad.base.errors import memory_error, os_error
 from fastad.cli import main
-from fastad.errors import memory_error, os_error
-from fastad.train.checkpoint import load_model
+from fastad.training.checkpoint import load_model
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="faults are caused as Linux does")
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from fastad.train.checkpoint_folder import CHECKPOINT_FILES
+from fastad.training.checkpoint_folder import CHECKPOINT_FILES
 
 # A preset that takes a second or two. The same number of threads in every process: sums are
 # rounded in another order otherwise.
@@ -19,7 +19,7 @@ from dataclasses import replace
 from fastad import presets
 from fastad.cli import main
 from fastad.model.config import ModelConfig
-from fastad.train.settings import TrainSettings
+from fastad.training.settings import TrainSettings
 room = presets.PRESETS["dark-room"]
 collect = replace(
     room.collect, env_options=("size=3", "episode_length=6"), num_histories=48,

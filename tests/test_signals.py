@@ -13,9 +13,9 @@ from contextlib import suppress
 
 import pytest
 
+from fastad.base.interrupt import Stopped, deferred_interrupt, stop_signals
 from fastad.cli import main
 from fastad.histories.reader import HistoryDataset
-from fastad.interrupt import Stopped, deferred_interrupt, stop_signals
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
@@ -131,7 +131,7 @@ def test_nohup_means_it(data, tmp_path):
 
 SLEEPER = """
 import sys, time
-from fastad.interrupt import Stopped, stop_signals
+from fastad.base.interrupt import Stopped, stop_signals
 with stop_signals():
     try:
         print("ready", flush=True)

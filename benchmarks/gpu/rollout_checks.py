@@ -25,12 +25,12 @@ def _check_graph() -> list[Check]:
     return [check_equal("rollout", 16, "CUDA graph", graphed, eager)]
 
 
-def play(attention: str, *, cuda_graph: bool = False) -> Tensor:
+def play(kernels: str, *, cuda_graph: bool = False) -> Tensor:
     """Sampled actions of a small untrained model in Dark Room, (4, steps)."""
     from fastad.envs.registry import make_env
     from fastad.model.config import ModelConfig
     from fastad.model.transformer import Transformer
-    from fastad.rollout import rollout
+    from fastad.rollouts.engine import rollout
 
     generator = torch.Generator(DEVICE).manual_seed(0)
     goals = torch.tensor([[0, 0], [2, 7], [5, 1], [8, 8]], device=DEVICE)
@@ -38,7 +38,7 @@ def play(attention: str, *, cuda_graph: bool = False) -> Tensor:
     torch.manual_seed(0)
     config = ModelConfig(context=CONTEXT, width=32, num_heads=2, positions="rope")
     model = Transformer(config, env.observation_space, env.action_space, env.episode_length)
-    model.attention = attention
+    model.kernels = kernels
     blocks = []
     rollout(
         model.to(DEVICE), env, num_episodes=NUM_EPISODES, generator=generator,

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.harness import peer
+from fastad.acting.steps import Steps
 from fastad.model.transformer import Transformer
-from fastad.steps import Steps
 
 
 class GPT2(nn.Module):

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.harness import peer
+from fastad.acting.steps import Steps
 from fastad.envs.grid import STEPS
 from fastad.model.transformer import Transformer
-from fastad.steps import Steps
 
 SIZE = 9  # of the room
 
@@ -54,14 +54,14 @@ class JaxScan:
         self._decode = self.jax.jit(self._logits, donate_argnums=1)
 
     def predict(self, steps: Steps) -> Tensor:
-        """See `Context.predict`."""
+        """See `Memory.predict`."""
         arrays = [self.jax.numpy.asarray(field[:, 0].cpu().numpy()) for field in steps]
         self.cache, logits = self._decode(self.weights, self.cache, self.position, arrays)
         self.position += 1
         return torch.from_numpy(self.jax.device_get(logits).copy()).to(steps.observation.device)
 
     def interact(self, goals: Tensor, *, block_steps: int) -> Iterator[Any]:
-        """Act in Dark Room; yields, as arrays (steps, N, ...), the same as `fastad.interact`.
+        """Act in Dark Room; yields, as arrays (steps, N, ...), the same as `interact`.
 
         Args:
             goals: (N, 2).

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastad.acting.steps import Steps
 from fastad.model.transformer import Transformer
-from fastad.steps import Steps
 
 
 class RolledCache:

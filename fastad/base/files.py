@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from fastad.errors import UserError, naming, printable
+from fastad.base.errors import UserError, naming, printable
 
-MAX_JSON_BYTES = 2**26  # the seeds of a shard of millions of histories
+MAX_JSON_BYTES = 2**26  # the learners of a shard of millions of histories
 # What a file system answers that lacks a call; ENOTSUP and EOPNOTSUPP differ on some systems.
 UNSUPPORTED = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 DIGEST = "digest"  # the field of a sealed JSON file

@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fastad.base.errors import UserError, naming
 from fastad.base.files import UNSUPPORTED, kind_of, read_bytes, say_once
-from fastad.errors import UserError, naming
 
 LOCK_FILE = ".fastad-lock"
 HELD_FILE = ".fastad-lock-held"  # exists while held, where the system has no locks

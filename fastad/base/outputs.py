@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fastad.base.errors import UserError, naming, os_error
 from fastad.base.files import as_json, replace_durably, sync, sync_folder, temporary, write_json
-from fastad.errors import UserError, naming, os_error
 
 
 def check_output(field: str, file: Path, *, suffixes: tuple[str, ...] = ()) -> None:

@@ -6,9 +6,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
+from fastad.base.errors import UserError
 from fastad.base.files import read_bytes, replace_durably
 from fastad.base.locks import LOCK_FILES, WORKER_PATIENCE, folder_lock
-from fastad.errors import UserError
 
 Kind = Literal["dataset", "run"]
 MAX_MARKER_BYTES = 2**10

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastad.errors import CheckFailedError, UserError, unknown
+from fastad.base.errors import CheckFailedError, UserError, unknown
 
 DEFAULT_OUT = Path("bench-results")
 # What pytest's exit status says.

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastad.config import check_seed
+from fastad.base.config import check_seed
 
 if TYPE_CHECKING:
-    from fastad.commands.rollout import RolloutConfig
+    from fastad.configs import RolloutConfig
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class DemoConfig:
 
 def run_demo(config: DemoConfig) -> dict[str, Any]:
     """Run the demo; returns every figure by name."""
+    from fastad.base.device import choose_device
     from fastad.base.outputs import check_output, write_output
     from fastad.commands.collect import run_collect
     from fastad.commands.rollout import run_rollout
     from fastad.commands.train import run_train
-    from fastad.device import choose_device
     from fastad.presets import preset
 
     chosen = preset(config.preset)
@@ -97,15 +97,17 @@ def compare_cache(config: RolloutConfig) -> dict[str, Any]:
     """
     import torch
 
-    from fastad.commands.rollout import load_task_set
-    from fastad.device import choose_device
-    from fastad.evaluate.held_out import TaskSet, try_model
-    from fastad.rollout import cache_error
-    from fastad.train.checkpoint import load_model
+    from fastad.base.device import choose_device
+    from fastad.evaluate.task_set import TaskSet, load_task_set, try_model
+    from fastad.rollouts.engine import cache_error
+    from fastad.training.checkpoint import load_model
 
     model = load_model(config.run).to(choose_device(config.device, config.threads))
-    info, all_tasks = load_task_set(config)
-    chosen = all_tasks.tasks[:64]
+    all_tasks = load_task_set(
+        config.run, split=config.split, num_tasks=config.tasks,
+        repeats=config.rollouts_per_task, seed=config.seed,
+    )  # fmt: skip
+    info, chosen = all_tasks.info, all_tasks.tasks[:64]
     tasks = TaskSet(info, chosen, max(1, 64 // len(chosen)), config.seed)
     steps = min(info.num_steps, 200)
     if model.config.positions == "learned":

@@ -24,9 +24,9 @@ def run_doctor(config: DoctorConfig) -> None:
     import torch
     from fastad_kernels import IMPLEMENTATIONS
 
+    from fastad.base.device import set_threads
     from fastad.base.processors import describe_waiting, find_processors
-    from fastad.device import set_threads
-    from fastad.tracking import describe_machine
+    from fastad.base.provenance import describe_machine
 
     for name, value in describe_machine().items():
         print(f"{name:<28} {value}")
@@ -55,7 +55,7 @@ def run_doctor(config: DoctorConfig) -> None:
 
 def graphs(device: torch.device) -> str:
     """Whether rollouts replay a CUDA graph by themselves."""
-    from fastad.gpu_proof import is_proven
+    from fastad.rollouts.gpu_proof import is_proven
 
     if is_proven(device):
         return "on: benchmarks/gpu_check.py has passed here"
@@ -123,7 +123,7 @@ def _cache(device: torch.device) -> str:
     from fastad.envs.registry import make_env
     from fastad.model.config import ModelConfig
     from fastad.model.transformer import Transformer
-    from fastad.rollout import cache_error
+    from fastad.rollouts.engine import cache_error
 
     torch.manual_seed(0)
     generator = torch.Generator(device).manual_seed(0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastad.errors import CheckFailedError, UserError, printable
+from fastad.base.errors import CheckFailedError, UserError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,9 +113,9 @@ def verify_whole_dataset(path: Path) -> None:
     Raises:
         CheckFailedError: If one is not what was written; each is named.
     """
+    from fastad.base.progress import progress
     from fastad.histories.reader import load_info
     from fastad.histories.verify import column_bytes, verify_dataset
-    from fastad.progress import progress
 
     with progress(column_bytes(path, load_info(path)), "bytes", "verify") as bar:
         verdict = verify_dataset(path, progress=bar.advance)
@@ -130,8 +130,8 @@ def verify_whole_run(run: Path) -> None:
     Raises:
         CheckFailedError: If one is not what was written; each is named.
     """
-    from fastad.tracking import verify_run
-    from fastad.train.checkpoint_folder import verify_checkpoints
+    from fastad.training.checkpoint_folder import verify_checkpoints
+    from fastad.training.run_files import verify_run
 
     _report(run, verify_run(run) + verify_checkpoints(run), "every file is what was written")
 
@@ -167,7 +167,8 @@ def inspect_run(config: InspectConfig) -> None:
 def summarize_run(path: Path) -> dict[str, Any]:
     """Everything that `inspect` shows of a run, as plain JSON values."""
     from fastad.histories.reader import load_description
-    from fastad.tracking import (
+    from fastad.training.checkpoint_folder import list_checkpoints
+    from fastad.training.run_files import (
         DATASET,
         METRICS,
         check_run,
@@ -175,7 +176,6 @@ def summarize_run(path: Path) -> dict[str, Any]:
         read_made_by,
         read_metrics,
     )
-    from fastad.train.checkpoint_folder import list_checkpoints
 
     check_run(path)
     info, tasks = load_description(path / DATASET)

@@ -6,8 +6,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from fastad.base.errors import UserError, unknown
 from fastad.envs.base import BatchedEnv, Split
-from fastad.errors import UserError, unknown
 
 Variant = Literal["a", "b", "c"]
 VARIANTS: tuple[Variant, ...] = ("a", "b", "c")

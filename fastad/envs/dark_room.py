@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastad.base.errors import UserError
 from fastad.envs.grid import STEPS, GridEnv, check_size
-from fastad.errors import UserError
 
 # Row p: which move each action makes under permutation p; row 0 leaves the actions as they are.
 PERMUTATIONS = tuple(permutations(range(len(STEPS))))

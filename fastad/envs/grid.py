@@ -6,8 +6,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from fastad.base.errors import UserError
 from fastad.envs.base import BatchedEnv
-from fastad.errors import UserError
 
 # No-op, up, right, down, left as changes of (x, y). y grows downwards, as rows of text do.
 STEPS = ((0, 0), (0, -1), (1, 0), (0, 1), (-1, 0))

@@ -17,10 +17,10 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
+from fastad.base.errors import UserError, unknown
 from fastad.envs.base import BatchedEnv, Split
 from fastad.envs.grid import GridEnv
 from fastad.envs.registry import env_class, env_options, make_env
-from fastad.errors import UserError, unknown
 
 # The arguments that say which task, in the order of its columns, and the width of each.
 TASK_ARGUMENTS: dict[str, dict[str, int | None]] = {

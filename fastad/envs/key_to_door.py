@@ -6,8 +6,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from fastad.base.errors import unknown
 from fastad.envs.grid import GridEnv, check_size
-from fastad.errors import unknown
 
 Start = Literal["random", "centre"]
 

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastad.base.errors import UserError, unknown
 from fastad.envs.bandits import AdversarialBandit, BernoulliBandit, GaussianBandit
 from fastad.envs.base import BatchedEnv
 from fastad.envs.dark_room import DarkRoom, DarkRoomHard, DarkRoomPermuted
 from fastad.envs.key_to_door import DarkKeyToDoor
-from fastad.errors import UserError, unknown
 
 ENVS: dict[str, type[BatchedEnv]] = {
     env.name: env

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastad.base.errors import UserError, unknown
 from fastad.envs.base import Split
 from fastad.envs.registry import check_options, env_class
-from fastad.errors import UserError, unknown
 
 Holdout = Literal["task", "cell"]
 

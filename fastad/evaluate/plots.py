@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fastad.base.errors import UserError
 from fastad.base.outputs import write_picture
-from fastad.errors import UserError
 
 PICTURE_SUFFIXES = (".png", ".pdf", ".svg")
 INK, GRID = "#22313f", "#e6e9ec"

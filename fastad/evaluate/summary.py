@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastad.evaluate.held_out import TaskSet, Trial
+from fastad.base.provenance import describe_machine
 from fastad.evaluate.metrics import Estimate, estimate
 from fastad.evaluate.plots import plot_returns
-from fastad.tracking import describe_machine
+from fastad.evaluate.task_set import TaskSet, Trial
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastad.errors import UserError
+from fastad.base.errors import UserError
 from fastad.histories.schema import Column, DatasetInfo, columns
 from fastad.histories.validate import PROBS_TOLERANCE, Limits, limits_of
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastad.base.errors import UserError, naming
 from fastad.base.files import UNSUPPORTED, open_regular
-from fastad.errors import UserError, naming
 
 NUMBERS = "biuf"  # kinds of dtypes; never objects, which would be pickles
 CHUNK = 2**20  # bytes

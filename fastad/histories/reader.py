@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastad.base.errors import UserError
 from fastad.base.files import file_digest, read_json
-from fastad.errors import UserError
 from fastad.histories.npy import load_array
 from fastad.histories.schema import (
     INFO_FILE,
@@ -44,7 +44,7 @@ class HistoryDataset:
         info: What the dataset is.
         tasks: (num_tasks, K), train tasks, then validation, then test tasks.
         task_ids: (num_histories,) int64, rows of `tasks`.
-        seeds: Of the learners, one per history.
+        learner_ids: Which learner of its task each history is of.
         history_ids: (num_histories,) int64, the numbers in the complete dataset.
         lengths: (num_histories,) int64, committed steps.
         num_shards_complete: Shards of which every step is committed.
@@ -71,7 +71,7 @@ class HistoryDataset:
         self.history_ids = first[self._shard_of] + self._row_of
         self.lengths = committed[self._shard_of]
         self.task_ids = np.concatenate([np.array(s.meta.task_ids) for s in self.shards])
-        self.seeds = [seed for shard in self.shards for seed in shard.meta.seeds]
+        self.learner_ids = [number for shard in self.shards for number in shard.meta.learner_ids]
         self.num_shards_complete = int((committed == self.info.num_steps).sum())
         self._bounds: dict[int, np.ndarray] = {}
         self._views: dict[tuple[int, str, int], np.ndarray] = {}

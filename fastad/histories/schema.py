@@ -11,10 +11,10 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 from gymnasium import spaces
 
+from fastad.acting.interact import NoiseLabels
+from fastad.base.errors import UserError, unknown
 from fastad.base.files import read_json
 from fastad.envs.base import SPLITS, Split
-from fastad.errors import UserError, unknown
-from fastad.interact import NoiseLabels
 from fastad.spaces import space_from_json, space_to_json
 
 SCHEMA_VERSION = 1
@@ -35,6 +35,7 @@ SHARD_FILES = (
     "truncations.npy",
     "action_probs.npy",
 )
+LEARNER_IDS = "seeds"  # what meta.json has called them from the first
 REBUILD = "restore the file from a backup, or delete the dataset and run `fastad collect` again"
 
 
@@ -189,7 +190,7 @@ class ShardMeta:
     """Which histories a shard holds and how much of them is safely on disk; meta.json."""
 
     task_ids: list[int]  # rows of tasks.npy, one per history of the shard
-    seeds: list[int]  # of the learners, one per history
+    learner_ids: list[int]  # which learner of its task each history is of
     committed_steps: int  # of every history of the shard
     attempt: int  # how often the shard was begun; a reader detects a restart by it
     # SHA-256 of each column's file, once the shard is complete; {} before there were digests.
@@ -197,7 +198,8 @@ class ShardMeta:
 
     def to_json(self) -> dict[str, Any]:
         """The content of meta.json."""
-        return {"schema_version": SCHEMA_VERSION, **vars(self)}
+        stored = {LEARNER_IDS if k == "learner_ids" else k: v for k, v in vars(self).items()}
+        return {"schema_version": SCHEMA_VERSION, **stored}
 
     @classmethod
     def load(cls, shard: Path) -> "ShardMeta | None":
@@ -212,6 +214,8 @@ class ShardMeta:
         except FileNotFoundError:
             return None
         check_version(values.pop("schema_version", None), file)
+        if LEARNER_IDS in values:
+            values["learner_ids"] = values.pop(LEARNER_IDS)
         return cls(**_complete(cls, values, file, rerun(shard)))
 
 

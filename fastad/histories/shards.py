@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastad.base.errors import UserError
 from fastad.base.files import kind_of
-from fastad.errors import UserError
 from fastad.histories.npy import map_array
 from fastad.histories.schema import (
+    LEARNER_IDS,
     META_FILE,
     DatasetInfo,
     ShardMeta,
@@ -78,10 +79,10 @@ def load_meta(path: Path, info: DatasetInfo, index: int) -> ShardMeta | None:
 
 def _check_meta(shard: Path, meta: ShardMeta, info: DatasetInfo, num_histories: int) -> None:
     file = shard / META_FILE
-    for name in ("task_ids", "seeds"):
-        if len(getattr(meta, name)) != num_histories:
+    for name, values in (("task_ids", meta.task_ids), (LEARNER_IDS, meta.learner_ids)):
+        if len(values) != num_histories:
             raise UserError(
-                f"{file}: field {name!r} has {len(getattr(meta, name))} entries, but the shard "
+                f"{file}: field {name!r} has {len(values)} entries, but the shard "
                 f"holds {num_histories} histories; {rerun(shard)}"
             )
     wrong = [task for task in meta.task_ids if not 0 <= task < info.num_tasks]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from fastad.errors import UserError
+from fastad.base.errors import UserError
 from fastad.histories.schema import DatasetInfo, columns
 
 if TYPE_CHECKING:

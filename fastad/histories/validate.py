@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from fastad.errors import UserError
+from fastad.base.errors import UserError
 from fastad.histories.schema import DatasetInfo, columns, rerun
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from fastad.base.errors import UserError, os_error
 from fastad.base.files import file_digest, is_sealed
 from fastad.base.possession import is_marked, marker_name
-from fastad.errors import UserError, os_error
 from fastad.histories.reader import load_description
 from fastad.histories.schema import (
     INFO_FILE,

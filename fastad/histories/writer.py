@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from fastad.base.errors import UserError
 from fastad.base.files import (
     as_json,
     digest,
@@ -24,7 +25,6 @@ from fastad.base.files import (
 )
 from fastad.base.locks import WORKER_PATIENCE, folder_lock
 from fastad.base.possession import mark
-from fastad.errors import UserError
 from fastad.histories.block import BlockChecker
 from fastad.histories.npy import create_array, load_array
 from fastad.histories.schema import (
@@ -45,7 +45,7 @@ from fastad.histories.schema import (
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 if TYPE_CHECKING:
-    from fastad.interact import Transition
+    from fastad.acting.interact import Transition
 
 
 def create_dataset(path: str | Path, info: DatasetInfo, tasks: np.ndarray) -> None:
@@ -109,11 +109,11 @@ class ShardWriter:
         info: Of the dataset.
         index: Of the shard.
         task_ids: Rows of tasks.npy, one per history of the shard.
-        seeds: Of the learners, one per history of the shard.
+        learner_ids: Which learner of its task each history is of, one per history.
 
     Raises:
-        UserError: If `task_ids` or `seeds` do not fit, another process writes the shard, or the
-            disk cannot hold it.
+        UserError: If `task_ids` or `learner_ids` do not fit, another process writes the shard, or
+            the disk cannot hold it.
     """
 
     def __init__(
@@ -123,14 +123,14 @@ class ShardWriter:
         index: int,
         *,
         task_ids: Sequence[int] | np.ndarray,
-        seeds: Sequence[int] | np.ndarray,
+        learner_ids: Sequence[int] | np.ndarray,
     ) -> None:
         self.info = info
         self.shard = shard_path(path, index)
         self.num_histories = len(shard_range(info, index))
         self.committed_steps = 0
         self._task_ids = [int(task) for task in task_ids]
-        self._seeds = [int(seed) for seed in seeds]
+        self._learner_ids = [int(number) for number in learner_ids]
         self._columns = columns(info)
         self._checker = BlockChecker(info)
         self._maps: dict[str, np.memmap[Any, Any]] = {}
@@ -199,7 +199,8 @@ class ShardWriter:
         self._lock.close()
 
     def _check_histories(self, index: int) -> None:
-        for name, values in (("task_ids", self._task_ids), ("seeds", self._seeds)):
+        given = (("task_ids", self._task_ids), ("learner_ids", self._learner_ids))
+        for name, values in given:
             if len(values) != self.num_histories:
                 raise UserError(
                     f"{name} has {len(values)} entries; shard {index} holds "
@@ -210,7 +211,9 @@ class ShardWriter:
             raise UserError(f"task_ids holds {wrong[0]}; tasks are 0 to {self.info.num_tasks - 1}")
 
     def _commit(self, digests: dict[str, str]) -> None:
-        meta = ShardMeta(self._task_ids, self._seeds, self.committed_steps, self._attempt, digests)
+        meta = ShardMeta(
+            self._task_ids, self._learner_ids, self.committed_steps, self._attempt, digests
+        )
         write_json(self.shard / META_FILE, meta.to_json(), seal=True)
 
     def _digests(self) -> dict[str, str]:

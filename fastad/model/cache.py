@@ -1,11 +1,10 @@
 """The KV cache of a whole model: one ring per layer."""
 
 import torch
-from fastad_kernels import FrozenModel, Implementation, RingCache
 from torch import Tensor
 
-from fastad.attention import make_ring
 from fastad.model.config import ModelConfig
+from fastad.model.kernels import FrozenModel, Implementation, RingCache, make_ring
 
 
 class ModelCache(list[RingCache]):
@@ -18,7 +17,7 @@ class ModelCache(list[RingCache]):
             of so many steps, less one.
         dtype: Of the storage.
         device: Of the storage.
-        attention: The implementation that will read it, which decides the order in memory.
+        kernels: The implementation that will read it, which decides the order in memory.
         frozen: If given, this decodes whole steps in one call, from rings of its own kind.
     """
 
@@ -30,7 +29,7 @@ class ModelCache(list[RingCache]):
         prompt_steps: int = 1,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
-        attention: Implementation = "auto",
+        kernels: Implementation = "auto",
         frozen: FrozenModel | None = None,
     ) -> None:
         self.frozen = frozen
@@ -42,7 +41,7 @@ class ModelCache(list[RingCache]):
             return
         super().__init__(
             make_ring(
-                attention,
+                kernels,
                 batch_size,
                 capacity,
                 config.kv_heads,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fastad.errors import UserError
+from fastad.base.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from fastad_kernels import Implementation, StepTables, projection
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from fastad.errors import UserError
+from fastad.acting.steps import Steps
+from fastad.base.errors import UserError
 from fastad.model.config import ModelConfig
-from fastad.steps import Steps
+from fastad.model.kernels import Implementation, StepTables, projection
 
 
 def observation_encoder(space: spaces.Space[Any], width: int) -> nn.Module:

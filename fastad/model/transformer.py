@@ -3,28 +3,31 @@
 import math
 from typing import Any
 
-import fastad_kernels
 import torch
 import torch.nn.functional as F
-from fastad_kernels import (
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from fastad.acting.steps import Steps
+from fastad.base.errors import UserError
+from fastad.model.cache import ModelCache
+from fastad.model.config import ModelConfig
+from fastad.model.embedding import CoordinateEncoder, StepEmbedding
+from fastad.model.kernels import (
     Affine,
+    Band,
     BlockShape,
+    BlockWeights,
     FrozenModel,
     Implementation,
     RingCache,
+    attend,
+    freeze_model,
+    make_band,
     projection,
     residual_mlp,
     rope_angles,
 )
-from gymnasium import spaces
-from torch import Tensor, nn
-
-from fastad.attention import Band, attend, freeze_model, make_band
-from fastad.errors import UserError
-from fastad.model.cache import ModelCache
-from fastad.model.config import ModelConfig
-from fastad.model.embedding import CoordinateEncoder, StepEmbedding
-from fastad.steps import Steps
 
 
 class Block(nn.Module):
@@ -78,9 +81,9 @@ class Block(nn.Module):
         attended = attend(q, k, v, band, ring).flatten(2)
         return projection(attended, out.weight, out.bias, residual=residual, impl=band.impl)
 
-    def weights(self) -> fastad_kernels.Block:
+    def weights(self) -> BlockWeights:
         """As `fastad_kernels.FrozenBlocks` take them; copied."""
-        return fastad_kernels.Block(
+        return BlockWeights(
             attention_norm=_affine(self.attention_norm),
             query=_affine(self.query),
             key_value=_affine(self.key, self.value),
@@ -123,7 +126,7 @@ class Transformer(nn.Module):
         self.episode_length = episode_length
         self.reward_shift, self.reward_scale = reward_shift, reward_scale
         self.num_actions = int(action_space.n)
-        self.attention: Implementation = "auto"  # a choice of the machine, not of the model
+        self.kernels: Implementation = "auto"  # a choice of the machine, not of the model
         self.embedding = StepEmbedding(
             config, observation_space, self.num_actions, episode_length, reward_shift, reward_scale
         )
@@ -169,7 +172,7 @@ class Transformer(nn.Module):
             rope_base=self.config.rope_base,
             device=x.device,
             dropout=self.config.attention_dropout if self.training else 0.0,
-            impl=self.attention,
+            impl=self.kernels,
         )
         for index, block in enumerate(self.blocks):
             x = block(x, band, None if cache is None else cache[index])
@@ -225,7 +228,7 @@ class Transformer(nn.Module):
             norm=_affine(norm) if isinstance(norm, nn.LayerNorm) else None, head=_affine(self.head),
             offsets=encoder.offsets if isinstance(encoder, CoordinateEncoder) else None,
             reward_shift=self.reward_shift, reward_scale=self.reward_scale,
-            scheme=config.positions, impl=self.attention,
+            scheme=config.positions, impl=self.kernels,
         )  # fmt: skip
 
     def check_length(self, num_tokens: int) -> None:

@@ -5,9 +5,9 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from fastad.acting.interact import Transition
 from fastad.envs.bandits import Bandit, GaussianBandit
 from fastad.envs.base import BatchedEnv
-from fastad.interact import Transition
 from fastad.sources.base import Source, number, soft_exp, uniform_over, whole_number
 
 PART = 64  # learners whose posteriors are compared at once

@@ -6,15 +6,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fastad.acting.interact import Transition, draw_actions
+from fastad.base.errors import UserError
 from fastad.envs.base import BatchedEnv
-from fastad.errors import UserError
-from fastad.interact import Transition, draw_actions
 
 
 class Source(ABC):
     """`N` learners, one per environment, that share nothing but the code.
 
-    A source is an `Agent` (fastad.interact): `act` returns the exact distribution that the
+    A source is an `Agent` (fastad.acting.interact): `act` returns the exact distribution that the
     action was drawn from. Subclasses take their own options as keyword-only arguments.
 
     Args:

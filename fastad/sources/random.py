@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from fastad.acting.interact import Transition
 from fastad.envs.base import BatchedEnv
-from fastad.interact import Transition
 from fastad.sources.base import Source
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from fastad.base.errors import UserError, unknown
 from fastad.envs.base import BatchedEnv
-from fastad.errors import UserError, unknown
 from fastad.sources.actor_critic import ActorCritic
 from fastad.sources.bandits import UCB1, EpsilonGreedy, Thompson
 from fastad.sources.base import Source

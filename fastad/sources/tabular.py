@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastad.acting.interact import Transition
 from fastad.envs.base import BatchedEnv
 from fastad.envs.grid import GridEnv
-from fastad.interact import Transition
 from fastad.sources.base import Source
 
 

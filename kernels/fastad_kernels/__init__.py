@@ -14,7 +14,7 @@ from fastad_kernels.api import (
     projection,
     residual_mlp,
 )
-from fastad_kernels.blocks import Affine, Block, BlockShape, FrozenBlocks
+from fastad_kernels.blocks import Affine, BlockShape, BlockWeights, FrozenBlocks
 from fastad_kernels.cache import RingCache
 from fastad_kernels.dispatch import IMPLEMENTATIONS, Implementation
 from fastad_kernels.drawing import draw
@@ -24,8 +24,8 @@ from fastad_kernels.positions import alibi_slopes, apply_rope, rope_angles
 __all__ = [
     "IMPLEMENTATIONS",
     "Affine",
-    "Block",
     "BlockShape",
+    "BlockWeights",
     "FrozenBlocks",
     "FrozenModel",
     "Implementation",

@@ -29,7 +29,7 @@ class Affine(NamedTuple):
     bias: Tensor  # (out,)
 
 
-class Block(NamedTuple):
+class BlockWeights(NamedTuple):
     """The weights of a block: attention and a GELU MLP, each with a residual connection."""
 
     attention_norm: Affine
@@ -89,7 +89,7 @@ class FrozenBlocks(ABC):
         """
 
 
-def absorb(block: Block, shape: BlockShape) -> tuple[Block, BlockShape]:
+def absorb(block: BlockWeights, shape: BlockShape) -> tuple[BlockWeights, BlockShape]:
     """The same block over a cache of tokens; see the module. Products are formed in float64.
 
     Raises:
@@ -124,7 +124,7 @@ def absorb(block: Block, shape: BlockShape) -> tuple[Block, BlockShape]:
 
 def decode_blocks(
     x: Tensor,
-    blocks: list[Block],
+    blocks: list[BlockWeights],
     rings: list[RingCache],
     shape: BlockShape,
     *,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fastad.base import files
+from fastad.base.errors import UserError, printable
 from fastad.base.files import (
     file_digest,
     is_sealed,
@@ -17,7 +18,6 @@ from fastad.base.files import (
     sync_folder,
     write_json,
 )
-from fastad.errors import UserError, printable
 
 FIX = "delete it"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from fastad.base import files, locks
+from fastad.base.errors import UserError
 from fastad.base.locks import HELD_FILE, LOCK_FILE, folder_lock
-from fastad.errors import UserError
 
 # Takes the lock, says so, and holds it until it is told to end. NO_LOCKS takes flock away.
 HOLDER = """

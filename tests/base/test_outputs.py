@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from fastad.base.errors import UserError
 from fastad.base.outputs import check_output, write_output, write_result
-from fastad.errors import UserError
 
 
 def test_results_of_one_moment_get_names_of_their_own(tmp_path):

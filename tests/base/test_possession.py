@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from fastad.base.errors import UserError
 from fastad.base.locks import folder_lock
 from fastad.base.possession import delete_own, is_marked, mark, marker_name, strangers
-from fastad.errors import UserError
 
 OURS = {"a.npy", "last.json", ".fastad-dataset", "shard-0/", "shard-0/b.npy"}
 

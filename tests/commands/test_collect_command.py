@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from fastad.commands.collect import CollectConfig, parse_options, run_collect
-from fastad.errors import UserError
+from fastad.base.config import parse_options
+from fastad.base.errors import UserError
+from fastad.commands.collect import run_collect
+from fastad.configs import CollectConfig
 
 SMALL = {"num_histories": 20, "num_episodes": 3}
 

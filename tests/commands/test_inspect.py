@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
+from fastad.base.errors import UserError
 from fastad.commands.inspect import InspectConfig, run_inspect, sparkline
-from fastad.errors import UserError
 
 LEVELS = "▁▂▃▄▅▆▇█"
 

@@ -3,8 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastad.base.errors import UserError
 from fastad.envs.bandits import AdversarialBandit, BernoulliBandit, GaussianBandit
-from fastad.errors import UserError
 
 
 def generator(seed=0):

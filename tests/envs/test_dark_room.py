@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastad.base.errors import UserError
 from fastad.envs.dark_room import DarkRoom, DarkRoomHard, DarkRoomPermuted
-from fastad.errors import UserError
 
 NOOP, UP, RIGHT, DOWN, LEFT = range(5)
 

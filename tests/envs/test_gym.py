@@ -9,8 +9,8 @@ from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import fastad.envs  # noqa: F401
+from fastad.base.errors import UserError
 from fastad.envs.registration import GYMNASIUM_IDS
-from fastad.errors import UserError
 
 UP, RIGHT, DOWN = 1, 2, 3
 

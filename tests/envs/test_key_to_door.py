@@ -3,8 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastad.base.errors import UserError
 from fastad.envs.key_to_door import DarkKeyToDoor
-from fastad.errors import UserError
 
 NOOP, UP, RIGHT, DOWN, LEFT = range(5)
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from fastad.base.errors import UserError
 from fastad.envs.dark_room import DarkRoom
 from fastad.envs.registry import ENVS, env_class, env_options, make_env
-from fastad.errors import UserError
 
 
 def make(name, tasks, **kwargs):

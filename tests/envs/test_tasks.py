@@ -3,9 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastad.base.errors import UserError
 from fastad.envs.registry import env_class
 from fastad.envs.tasks import split_tasks
-from fastad.errors import UserError
 
 
 def split(

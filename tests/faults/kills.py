@@ -56,8 +56,7 @@ class Tally:
 
 # What the commands import when they need it, imported once for all children.
 EARLY = (
-    "fastad.collect", "fastad.train.trainer", "fastad.histories.reader", "fastad.windows",
-    "rich.progress", "torch._dynamo", "tyro", "yaml",
+    "fastad.api", "fastad.histories.reader", "rich.progress", "torch._dynamo", "tyro", "yaml",
 )  # fmt: skip
 
 

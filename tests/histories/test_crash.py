@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastad
-from fastad.errors import UserError
+from fastad.base.errors import UserError
 from fastad.histories.reader import HistoryDataset
 from fastad.histories.writer import create_dataset
 
@@ -27,7 +27,8 @@ print("ready", flush=True)
 while True:
     for index in range(info.num_shards):
         histories = np.array(shard_range(info, index))[:, None]
-        with ShardWriter(path, info, index, task_ids=histories[:, 0], seeds=histories[:, 0]) as w:
+        ids = histories[:, 0]
+        with ShardWriter(path, info, index, task_ids=ids, learner_ids=ids) as w:
             for first in range(0, {NUM_STEPS}, 3):
                 step = np.arange(first, min(first + 3, {NUM_STEPS}))[None, :]
                 action = (histories + step) % 5

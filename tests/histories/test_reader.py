@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from fastad.errors import UserError
+from fastad.base.errors import UserError
 from fastad.histories.reader import HistoryDataset, load_description
 from fastad.histories.schema import columns, shard_range
 from fastad.histories.writer import create_dataset

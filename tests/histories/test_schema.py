@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from fastad.errors import UserError
+from fastad.base.errors import UserError
 from fastad.histories.schema import SCHEMA_VERSION, DatasetInfo, columns, shard_range
 
 

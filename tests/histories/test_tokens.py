@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from fastad.errors import UserError
+from fastad.base.errors import UserError
 from fastad.histories.reader import HistoryDataset
 from fastad.histories.tokens import format_steps, history_text, parse_text
 

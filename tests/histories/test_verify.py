@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from fastad.base.errors import UserError
 from fastad.cli import main
-from fastad.errors import UserError
 from fastad.histories.reader import HistoryDataset
 from fastad.histories.verify import verify_dataset
 from fastad.histories.writer import ShardWriter, create_dataset
@@ -148,7 +148,7 @@ def test_thousands_of_shards_open_with_256_descriptors(tmp_path, make_info, make
     create_dataset(tmp_path, info, np.arange(12).reshape(6, 2))
     block = make_block(info, range(1), range(4), None)
     for index in range(600):
-        with ShardWriter(tmp_path, info, index, task_ids=[0], seeds=[index]) as writer:
+        with ShardWriter(tmp_path, info, index, task_ids=[0], learner_ids=[index]) as writer:
             writer.append(block)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
@@ -165,7 +165,7 @@ def test_box_observations_outside_their_space_are_refused(tmp_path, make_info, m
     block = make_block(info, range(3), range(12), None)
     for wrong in (1e300, 1.5, np.nan):
         observation = np.full((3, 12, 2), wrong)
-        with ShardWriter(tmp_path, info, 0, task_ids=[0, 1, 2], seeds=[7, 8, 9]) as writer:
+        with ShardWriter(tmp_path, info, 0, task_ids=[0, 1, 2], learner_ids=[7, 8, 9]) as writer:
             with pytest.raises(UserError, match="observations of a block"):
                 writer.append(block._replace(observation=observation))
             assert writer.committed_steps == 0

@@ -6,7 +6,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from fastad.errors import UserError
+from fastad.base.errors import UserError
 from fastad.histories import shards
 from fastad.histories.npy import create_array
 from fastad.histories.reader import HistoryDataset
@@ -14,7 +14,7 @@ from fastad.histories.writer import ShardWriter, create_dataset, shard_is_comple
 
 
 def open_writer(path, info, **changes):
-    arguments = {"task_ids": [0, 1, 2], "seeds": [7, 8, 9]} | changes
+    arguments = {"task_ids": [0, 1, 2], "learner_ids": [7, 8, 9]} | changes
     return ShardWriter(path, info, 0, **arguments)
 
 
@@ -31,7 +31,7 @@ def test_blocks_come_back_as_they_were_written(begun, make_block):
         for steps in (range(0, 5), range(5, 10), range(10, 12)):
             writer.append(make_block(info, range(3), steps, None))
     dataset = HistoryDataset(path)
-    assert dataset.seeds == [7, 8, 9]
+    assert dataset.learner_ids == [7, 8, 9]
     expected = make_block(info, range(3), range(12), None)
     for history in range(3):
         stored = list(dataset.read(history, 0, 12).values())
@@ -181,7 +181,7 @@ def test_a_block_beyond_the_last_step_is_refused(begun, make_block):
     ("changes", "message"),
     [
         ({"task_ids": [0, 1]}, "task_ids has 2 entries; shard 0 holds 3 histories"),
-        ({"seeds": [1]}, "seeds has 1 entries"),
+        ({"learner_ids": [1]}, "learner_ids has 1 entries"),
         ({"task_ids": [0, 1, 6]}, "task_ids holds 6; tasks are 0 to 5"),
     ],
 )

@@ -10,8 +10,8 @@ import torch
 from fastad_kernels import attention, native, projection, residual_mlp
 from fastad_kernels.native import build, choices, measure, store, trial
 
-from fastad.attention import impose_kernels, resolve_kernels
-from fastad.errors import UserError
+from fastad.base.errors import UserError
+from fastad.model.kernels import impose_kernels, resolve_kernels
 
 RATIOS = {
     "attention 16": 1.5, "attention 64": 0.9, "projection 64": 0.98, "mlp 64": 0.97,

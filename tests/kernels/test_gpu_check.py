@@ -195,7 +195,7 @@ def test_only_a_full_check_without_failure_is_kept(parts, monkeypatch, capsys):
         kept.append(passed)
         return "proof.json"
 
-    monkeypatch.setattr("fastad.gpu_proof.keep_proof", keep_proof)
+    monkeypatch.setattr("fastad.rollouts.gpu_proof.keep_proof", keep_proof)
     for failed, without_time in ((0, 0), (1, 0), (0, 2)):
         script.keep({"failed": failed, "cases_without_time": without_time})
     assert kept == [True, False, False]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from fastad_kernels import IMPLEMENTATIONS
 
+from fastad.base.config import Kernels
 from fastad.cli import main
-from fastad.config import Attention
 
 ROOM = ["--env-options", "size=3", "episode_length=4"]
 COLLECT = [*ROOM, "--num-histories", "8", "--num-episodes", "5", "--num-test-tasks", "2"]
@@ -31,7 +31,7 @@ def runs(data):
     pytest.importorskip("triton")
     folders = {name: data.parent / name for name in ("triton", "reference")}
     for name, folder in folders.items():
-        assert main(["train", str(data), "--out", str(folder), *TRAIN, "--attention", name]) == 0
+        assert main(["train", str(data), "--out", str(folder), *TRAIN, "--kernels", name]) == 0
     return folders
 
 
@@ -53,20 +53,20 @@ def test_a_rollout_past_two_wraps_acts_as_recomputing_does(runs, tmp_path, imple
     for cached, name in (("--kv-cache", implementation), ("--no-kv-cache", "sdpa")):
         out = tmp_path / name
         options = ["--episodes", "5", "--rollouts-per-task", "2", "--save-histories", str(out)]
-        assert main(["rollout", str(run), cached, "--attention", name, *options]) == 0
+        assert main(["rollout", str(run), cached, "--kernels", name, *options]) == 0
         (shard,) = out.glob("shard-*")
         histories[name] = (shard / "actions.npy").read_bytes()
     assert len(set(histories.values())) == 1
 
 
 def test_the_command_line_offers_what_the_kernels_implement():
-    assert get_args(Attention) == IMPLEMENTATIONS
+    assert get_args(Kernels) == IMPLEMENTATIONS
 
 
 def test_an_implementation_that_cannot_work_here_is_one_clear_line(data, tmp_path, capsys):
     if torch.cuda.is_available():
         pytest.skip("flash-attn may work here")
-    command = ["train", str(data), "--out", str(tmp_path / "run"), *TRAIN, "--attention", "flash"]
+    command = ["train", str(data), "--out", str(tmp_path / "run"), *TRAIN, "--kernels", "flash"]
     assert main(command) == 2
-    assert "attention=flash cannot be used here: q has dtype" in capsys.readouterr().err
+    assert "kernels=flash cannot be used here: q has dtype" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -6,8 +6,8 @@ import pytest
 import torch
 from fastad_kernels import (
     Affine,
-    Block,
     BlockShape,
+    BlockWeights,
     RingCache,
     alibi_slopes,
     native,
@@ -36,7 +36,7 @@ def make_blocks(count, *, width, heads, kv_heads, dim, hidden, dtype=torch.float
         return Affine(1 + shift[0], shift[1])
 
     return [
-        Block(
+        BlockWeights(
             norm(), affine(heads * dim, width), affine(2 * kv_heads * dim, width),
             affine(width, heads * dim), norm(), affine(hidden, width), affine(width, hidden),
         )
@@ -46,7 +46,9 @@ def make_blocks(count, *, width, heads, kv_heads, dim, hidden, dtype=torch.float
 
 def to(dtype, blocks):
     return [
-        Block(*(None if a is None else Affine(a.weight.to(dtype), a.bias.to(dtype)) for a in block))
+        BlockWeights(
+            *(None if a is None else Affine(a.weight.to(dtype), a.bias.to(dtype)) for a in block)
+        )
         for block in blocks
     ]
 
@@ -66,7 +68,7 @@ def reordered(blocks, shape, order):
             out = Affine(out.weight.unflatten(1, heads).roll(order, 2).flatten(1), out.bias)
         else:
             key_value = move(key_value, 1)
-        return Block(
+        return BlockWeights(
             move(norm, 0), query, key_value, out, move(mlp_norm, 0), move(mlp_in, 1),
             move(mlp_out, 0),
         )  # fmt: skip

@@ -16,7 +16,7 @@ from fastad_kernels.native import compiler, trial
 trial.prove = lambda library: ""  # the kernels are exercised here
 compiler.FLAGS += ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 from fastad_kernels import (
-    Affine, Block, BlockShape, RingCache, alibi_slopes, attention, attention_varlen,
+    Affine, BlockWeights, BlockShape, RingCache, alibi_slopes, attention, attention_varlen,
     decode_attention, projection, residual_mlp, rope_angles,
 )
 from fastad_kernels.blocks import absorb
@@ -55,7 +55,7 @@ with torch.no_grad():
         def affine(out, size):
             return Affine(torch.randn(out, size), torch.randn(out))
         norm = Affine(torch.ones(width), torch.zeros(width))
-        block = Block(
+        block = BlockWeights(
             norm, affine(heads * dim, width), affine(2 * kv_heads * dim, width),
             affine(width, heads * dim), norm, affine(hidden, width), affine(width, hidden),
         )

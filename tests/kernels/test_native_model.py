@@ -8,10 +8,10 @@ import torch
 from fastad_kernels import native
 from gymnasium import spaces
 
+from fastad.acting.steps import Steps
 from fastad.model.cache import ModelCache
 from fastad.model.config import ModelConfig
 from fastad.model.transformer import Transformer
-from fastad.steps import Steps
 
 NUM_ACTIONS, EPISODE, CONTEXT = 5, 6, 12
 SPACES = {
@@ -34,7 +34,7 @@ def make_model(layout="fused", positions="none", space="coordinates", **settings
         config, SPACES[space], spaces.Discrete(NUM_ACTIONS), EPISODE, reward_shift=0.3,
         reward_scale=1.7,
     ).eval()  # fmt: skip
-    model.attention = "native"
+    model.kernels = "native"
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:  # biases and norms that do something

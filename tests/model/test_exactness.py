@@ -7,10 +7,10 @@ import torch
 from fastad_kernels import native
 from gymnasium import spaces
 
+from fastad.acting.steps import Steps
 from fastad.model.cache import ModelCache
 from fastad.model.config import ModelConfig
 from fastad.model.transformer import Transformer
-from fastad.steps import Steps
 
 LAYOUTS, SCHEMES = ("fused", "interleaved"), ("none", "rope", "alibi")
 LAYOUT_AND_SCHEME = list(itertools.product(LAYOUTS, SCHEMES))
@@ -78,9 +78,9 @@ def test_cached_logits_equal_recomputed_after_three_windows(
     model = make_model(layout=layout, positions=positions, num_kv_heads=kv_heads, norm=norm)
     length = 4 * 12  # steps: four windows fused, twelve interleaved
     steps = make_steps(3, length)
-    model.attention = "reference"
+    model.kernels = "reference"
     expected = model(steps)
-    model.attention = impl
+    model.kernels = impl
     cache = make_cache(model, 3)
     assert (cache.frozen is not None) == (impl == "native")
     cached = torch.cat([model(part(steps, t, t + 1), cache) for t in range(length)], dim=1)
@@ -93,7 +93,7 @@ def test_cached_logits_equal_recomputed_after_three_windows(
 @torch.no_grad()
 def test_environments_re_tasked_at_different_times_keep_exact_contexts(layout, positions, impl):
     model = make_model(layout=layout, positions=positions)
-    model.attention = impl
+    model.kernels = impl
     length, starts = 50, [0, 17, 31]
     steps = make_steps(3, length)
     cache = make_cache(model, 3)
@@ -120,7 +120,7 @@ def test_environments_re_tasked_at_different_times_keep_exact_contexts(layout, p
 @torch.no_grad()
 def test_a_prompt_may_be_appended_at_once(layout, positions, prompt, impl):
     model = make_model(layout=layout, positions=positions)
-    model.attention = impl
+    model.kernels = impl
     steps = make_steps(2, prompt + 30)
     cache = make_cache(model, 2, prompt_steps=max(prompt, 1))
     pieces = [(0, prompt)] * (prompt > 0) + [(t, t + 1) for t in range(prompt, prompt + 30)]
@@ -170,7 +170,7 @@ def test_the_interleaved_layout_predicts_from_the_observation_token():
 @torch.no_grad()
 def test_learned_positions_refuse_to_slide(impl):
     model = make_model(positions="learned")
-    model.attention = impl
+    model.kernels = impl
     steps = make_steps(1, 13)
     cache = make_cache(model, 1)
     cached = torch.cat([model(part(steps, t, t + 1), cache) for t in range(12)], dim=1)
@@ -186,7 +186,7 @@ def test_a_frozen_cache_holds_tokens_where_those_are_fewer_numbers_than_keys_and
         ("none", 4, True), ("alibi", 4, True), ("rope", 4, False), ("none", 2, False),
     ):  # fmt: skip
         model = make_model(positions=positions, num_kv_heads=kv_heads)
-        model.attention = "native"
+        model.kernels = "native"
         ring = make_cache(model, 1)[0]
         assert ring.shared == shared
         # 32 features of a token, or keys and values of as many heads of 8.
@@ -209,7 +209,7 @@ def test_an_environment_s_logits_do_not_depend_on_who_rolls_beside_it(layout, sc
     )
     torch.manual_seed(0)
     model = Transformer(config, SPACES[space], spaces.Discrete(5), EPISODE).eval()
-    model.attention = "native"
+    model.kernels = "native"
     largest, length = 70, 14
     steps = make_steps(largest, length)
     if space == "vector":

@@ -5,11 +5,11 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from fastad.errors import UserError
+from fastad.acting.steps import Steps
+from fastad.base.errors import UserError
 from fastad.model.config import ModelConfig
 from fastad.model.embedding import CoordinateEncoder, observation_encoder
 from fastad.model.transformer import Transformer
-from fastad.steps import Steps
 
 SPACES = {
     "discrete": (spaces.Discrete(4), torch.tensor([[0, 3, 1]])),

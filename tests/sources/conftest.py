@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from fastad.acting.interact import Transition, episode_returns, interact
 from fastad.envs.base import BatchedEnv
 from fastad.envs.registry import env_class, make_env
-from fastad.interact import Transition, episode_returns, interact
 from fastad.sources.base import Source
 from fastad.sources.registry import make_source
 

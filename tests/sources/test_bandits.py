@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from fastad.acting.interact import Transition
 from fastad.envs.bandits import BernoulliBandit, GaussianBandit
-from fastad.interact import Transition
 from fastad.sources.bandits import UCB1, EpsilonGreedy, Thompson, best_arm_probs
 
 ARMS = {"num_arms": 5}

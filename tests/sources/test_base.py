@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from fastad.base.errors import UserError
 from fastad.envs.dark_room import DarkRoom
-from fastad.errors import UserError
 from fastad.sources.base import number, uniform_over, whole_number
 from fastad.sources.frontier import Frontier
 

@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 import torch
 
+from fastad.base.errors import UserError
 from fastad.envs.grid import GridEnv
 from fastad.envs.registry import make_env
-from fastad.errors import UserError
 from fastad.sources.base import Source
 from fastad.sources.registry import SOURCES, make_source, source_options
 

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 import torch
 
+from fastad.acting.interact import Transition
 from fastad.envs.dark_room import DarkRoom
-from fastad.interact import Transition
 from fastad.sources.actor_critic import ActorCritic
 from fastad.sources.q_learning import QLearning
 from fastad.sources.tabular import EpisodeMemory

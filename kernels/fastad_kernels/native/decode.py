@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastad_kernels import checks
-from fastad_kernels.blocks import Affine, Block, BlockShape, FrozenBlocks
+from fastad_kernels.blocks import Affine, BlockShape, BlockWeights, FrozenBlocks
 from fastad_kernels.cache import COLUMN_MULTIPLE, RingCache
 from fastad_kernels.native.build import library
 from fastad_kernels.positions import apply_rope
@@ -42,7 +42,7 @@ class _Affine(ctypes.Structure):
 
 
 class _Block(ctypes.Structure):
-    _fields_ = [*((name, _Affine) for name in Block._fields), ("rings", _Rings)]
+    _fields_ = [*((name, _Affine) for name in BlockWeights._fields), ("rings", _Rings)]
 
 
 class _Inputs(ctypes.Structure):
@@ -136,7 +136,7 @@ class NativeBlocks(FrozenBlocks):
     """
 
     def __init__(
-        self, blocks: list[Block], shape: BlockShape, *, alibi_slopes: Tensor | None = None
+        self, blocks: list[BlockWeights], shape: BlockShape, *, alibi_slopes: Tensor | None = None
     ) -> None:
         self.shape = shape
         self.slopes = _base_two(alibi_slopes)
@@ -150,7 +150,7 @@ class NativeBlocks(FrozenBlocks):
         self.packed = [_pack_block(block, shape.scale * LOG2_E) for block in blocks]
         self.structs = (_Block * len(blocks))()
         for struct, block in zip(self.structs, self.packed, strict=True):
-            for name, affine in zip(Block._fields, block, strict=True):
+            for name, affine in zip(BlockWeights._fields, block, strict=True):
                 if affine is not None:
                     setattr(struct, name, _Affine(*map(_pointer, affine)))
         self.holds_tokens = blocks[0].key_value is None
@@ -248,7 +248,7 @@ def reads(cache: RingCache) -> bool:
     return columns and cache.keys.dtype == torch.float32 and cache.capacity % BORDER == 0
 
 
-def _pack_block(block: Block, scale: float) -> list[Affine | None]:
+def _pack_block(block: BlockWeights, scale: float) -> list[Affine | None]:
     """Norms as they are, matrices as the kernels read them, the scale within the queries."""
     query = Affine(block.query.weight * scale, block.query.bias * scale)
     return [None if affine is None else pack(affine) for affine in block._replace(query=query)]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastad_kernels import reference, sdpa
-from fastad_kernels.blocks import Affine, Block, BlockShape
+from fastad_kernels.blocks import Affine, BlockShape, BlockWeights
 from fastad_kernels.cache import RingCache
 from fastad_kernels.native.attention import attention
 from fastad_kernels.native.decode import NativeBlocks
@@ -133,7 +133,7 @@ def _decode(dim: int) -> tuple[Call, Call]:
     query, key_value = affine(width, width), affine(2 * width, width)
     into = Affine(*(torch.cat(pair) for pair in zip(query, key_value, strict=True)))
     out, mlp_in, mlp_out = affine(width, width), affine(4 * width, width), affine(width, 4 * width)
-    block = Block(norm, query, key_value, out, norm, mlp_in, mlp_out)
+    block = BlockWeights(norm, query, key_value, out, norm, mlp_in, mlp_out)
     frozen = NativeBlocks([block], BlockShape(4, 4, dim, dim**-0.5, WINDOW))
     rings, ring = frozen.make_rings(envs, WINDOW), RingCache(envs, WINDOW, 4, dim)
     x = _random(envs, 1, width)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fastad_kernels import alibi_slopes, reference, rope_angles
-from fastad_kernels.blocks import Affine, Block, BlockShape, decode_blocks
+from fastad_kernels.blocks import Affine, BlockShape, BlockWeights, decode_blocks
 from fastad_kernels.cache import RingCache
 from fastad_kernels.native.attention import attention
 from fastad_kernels.native.decode import NativeBlocks, decode_attention
@@ -156,7 +156,7 @@ def _blocks() -> Iterator[tuple[str, Results, Results, Results]]:
     tokens = [torch.randn(3, 1, width, generator=generator) for _ in range(steps)]
 
     def run(dtype: torch.dtype) -> Results:
-        block = Block(*(Affine(*(y.to(dtype) for y in affine)) for affine in weights))
+        block = BlockWeights(*(Affine(*(y.to(dtype) for y in affine)) for affine in weights))
         rings = [RingCache(3, 32, 3, 16, dtype=dtype)]
         outs = [
             decode_blocks(
@@ -166,7 +166,7 @@ def _blocks() -> Iterator[tuple[str, Results, Results, Results]]:
         ]
         return [torch.cat(outs, 1)]
 
-    frozen = NativeBlocks([Block(*weights)], shape)
+    frozen = NativeBlocks([BlockWeights(*weights)], shape)
     rings = frozen.make_rings(3, 32)
     ours = [
         frozen.decode(x, rings, rope=rope_angles(rings[0].new_positions(1), 16)) for x in tokens

@@ -1,0 +1,165 @@
+"""The one loop in which anything acts: source learners and the frozen model alike."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, NamedTuple, Protocol
+
+import fastad_kernels
+import torch
+from torch import Tensor
+
+from fastad.envs.base import BatchedEnv
+
+
+class Transition(NamedTuple):
+    """One step of `N` environments; as a block from `interact`, every field gains a step axis.
+
+    In a block the shapes are (N, steps, ...): the order in which histories are stored.
+    """
+
+    observation: Tensor  # (N, ...) seen before acting
+    action: Tensor  # (N,) int64, the action that was executed
+    reward: Tensor  # (N,) float32
+    terminated: Tensor  # (N,) bool
+    truncated: Tensor  # (N,) bool
+    action_probs: Tensor  # (N, A) float32, what to learn from, see `NoiseLabels`
+
+
+# What is learned from a step whose action was noised: the agent's own distribution ("clean"), or
+# the one that the executed action was drawn from, noise included ("executed").
+NoiseLabels = Literal["clean", "executed"]
+
+
+class _Step(NamedTuple):
+    """The observation after a transition, then the transition's own fields."""
+
+    next_observation: Tensor
+    observation: Tensor
+    action: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    action_probs: Tensor
+
+
+# From a step, and all generators that it draws from, to what does the same.
+Recorder = Callable[
+    [Callable[[Tensor], _Step], Iterable[torch.Generator]], Callable[[Tensor], _Step]
+]
+
+
+class Agent(Protocol):
+    """Whatever chooses actions for `N` environments at once."""
+
+    def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose actions for observations (N, ...).
+
+        Returns:
+            Actions (N,) int64 and the distribution they were drawn from, (N, A) float32.
+        """
+        ...
+
+    def observe(self, transition: Transition, final_observation: Tensor) -> None:
+        """Take note of what the executed action led to.
+
+        Args:
+            transition: What just happened.
+            final_observation: (N, ...) where the step really ended, before any auto-reset.
+        """
+        ...
+
+
+def interact(
+    env: BatchedEnv,
+    agent: Agent,
+    *,
+    num_steps: int,
+    block_steps: int,
+    generator: torch.Generator,
+    action_noise: float = 0.0,
+    noise_labels: NoiseLabels = "clean",
+    record: Recorder | None = None,
+) -> Iterator[Transition]:
+    """Let `agent` act in `env` from a fresh reset and yield what happened, block by block.
+
+    Args:
+        env: Reset here; auto-resets inside its own step.
+        agent: Acts, then observes, once per step.
+        num_steps: Steps per environment in all.
+        block_steps: Steps per yielded block (the last may be shorter).
+        generator: Draws the action noise.
+        action_noise: Probability that a uniformly random action is executed instead of the
+            agent's.
+        noise_labels: Which distribution the blocks hold as `action_probs`, see `NoiseLabels`. The
+            agent is always told the executed action and its own distribution. The code of arXiv
+            2312.12275, which proposed such noise, learns from the executed actions: draws from
+            what "executed" holds.
+        record: Makes of a step of agent and environment together what is called in its place,
+            such as `GraphedStep`, which replays it on a GPU.
+
+    Yields:
+        Blocks with fields of shape (N, steps, ...).
+    """
+    num_actions = env.num_actions
+
+    def act_and_observe(observation: Tensor) -> _Step:
+        action, action_probs = agent.act(observation)
+        if action_noise > 0.0:
+            shape, device = action.shape, action.device
+            noisy = torch.rand(shape, generator=generator, device=device) < action_noise
+            random = torch.randint(num_actions, shape, generator=generator, device=device)
+            action = torch.where(noisy, random, action)
+        next_observation, reward, terminated, truncated = env.step(action)
+        transition = Transition(observation, action, reward, terminated, truncated, action_probs)
+        agent.observe(transition, env.final_observation)
+        if noise_labels == "executed":
+            # A new tensor: the agent may keep its own.
+            executed = action_probs * (1.0 - action_noise) + action_noise / num_actions
+            transition = transition._replace(action_probs=executed)
+        return _Step(next_observation, *transition)
+
+    take_step: Callable[[Tensor], _Step] = act_and_observe
+    if record is not None:
+        take_step = record(act_and_observe, (generator, env.generator))
+    observation = env.reset()
+    for begun in range(0, num_steps, block_steps):
+        steps = []
+        # An agent that learns by gradients asks for them. They are back when others have a block.
+        with torch.no_grad():
+            for _ in range(min(block_steps, num_steps - begun)):
+                observation, *transition = take_step(observation)
+                steps.append(transition)
+        yield Transition(*(torch.stack(field, dim=1) for field in zip(*steps, strict=True)))
+
+
+def draw_actions(probs: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw one action per row by inverting the cumulative distribution.
+
+    Actions of probability 0 are never drawn.
+
+    Args:
+        probs: (N, A), rows sum to 1.
+        generator: On the device of `probs`.
+
+    Returns:
+        (N,) int64.
+    """
+    uniform = torch.rand((len(probs), 1), generator=generator, device=probs.device)
+    return fastad_kernels.draw(probs, uniform)
+
+
+def episode_returns(reward: Tensor, ended: Tensor, num_episodes: int) -> Tensor:
+    """Sum rewards over each environment's first episodes.
+
+    Args:
+        reward: (N, T) float32.
+        ended: (N, T) bool, terminated or truncated.
+        num_episodes: Episodes to sum; every environment must have ended that many.
+
+    Returns:
+        (N, num_episodes) float32.
+    """
+    episode = ended.long().cumsum(dim=1) - ended.long()  # of each step
+    returns = reward.new_zeros((len(reward), num_episodes + 1))
+    # Whatever comes after the last wanted episode goes to a column that is dropped.
+    returns.scatter_add_(1, episode.clamp(max=num_episodes), reward)
+    return returns[:, :num_episodes]

@@ -1,0 +1,255 @@
+"""The verbs: what a program asks of fastad. The commands call them, too, and print.
+
+They are quiet: what there is to say goes to the logger "fastad", how far they are to `progress`.
+"""
+
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastad.acting.interact import Transition
+from fastad.base.config import parse_options
+from fastad.base.device import choose_device
+from fastad.base.errors import UserError
+from fastad.base.progress import Report
+from fastad.configs import CollectConfig, RolloutConfig, TrainConfig
+from fastad.evaluate.kept_rollouts import check_place, keep_rollouts
+from fastad.evaluate.learning_curve import LearningCurve
+from fastad.evaluate.task_set import Trial, load_task_set, try_model
+from fastad.histories import jobs
+from fastad.histories.reader import HistoryDataset
+from fastad.histories.writer import ShardWriter
+from fastad.methods.windows import WindowSampler
+from fastad.model.kernels import check_kernels
+from fastad.model.transformer import Transformer
+from fastad.rollouts.gpu_proof import takes_graph
+from fastad.training import trainer
+from fastad.training.checkpoint import load_model
+from fastad.training.checkpoint_folder import list_checkpoints, step_of
+from fastad.training.numerics import Numerics, settle
+from fastad.training.run_files import begun_numerics, episodes_per_window
+from fastad.training.run_folder import open_run
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `train` leaves behind.
+
+    Attributes:
+        path: The run folder.
+        train_seconds: Spent on updates over all sessions, evaluation excluded.
+    """
+
+    path: Path
+    train_seconds: float
+
+
+def collect(config: CollectConfig, *, progress: Report | None = None) -> HistoryDataset:
+    """Let a source learn every task from scratch, and store its learning histories.
+
+    Args:
+        config: What to collect, and where to.
+        progress: Told the committed steps and their total, of all histories together.
+
+    Returns:
+        The complete dataset.
+
+    Raises:
+        UserError: For settings that are not possible, or a folder that holds something else.
+            Nothing has been written or deleted then.
+    """
+    jobs.collect(
+        config.out,
+        workers=config.workers,
+        progress=progress,
+        env=config.env,
+        source=config.source,
+        num_histories=config.num_histories,
+        num_episodes=config.num_episodes,
+        num_train=config.num_train_tasks,
+        num_validation=config.num_validation_tasks,
+        num_test=config.num_test_tasks,
+        env_kwargs=parse_options("env_options", config.env_options),
+        source_kwargs=parse_options("source_options", config.source_options),
+        holdout=config.holdout,
+        seed=config.seed,
+        action_noise=config.action_noise,
+        noise_labels=config.noise_labels,
+        shards=config.shards,
+        resume=config.resume,
+        overwrite=config.overwrite,
+    )
+    return HistoryDataset(config.out)
+
+
+def train(config: TrainConfig, *, progress: Report | None = None) -> Run:
+    """Train a transformer on learning histories, from its newest checkpoint if there is one.
+
+    Args:
+        config: What to train, and where to.
+        progress: Told the updates done, their total, and the metrics as they are logged.
+
+    Raises:
+        UserError: For settings that are not possible, data that do not fit them, or a folder that
+            holds something else. Nothing has been written or deleted then.
+    """
+    settings = config.settings
+    numerics = settle(
+        config.model, kernels=config.kernels, device=config.device, threads=config.threads,
+        precision=settings.precision,
+        begun=begun_numerics(config.out) if config.resume else None,
+    )  # fmt: skip
+    dataset = _open_data(config)
+    sampler = WindowSampler(
+        dataset,
+        num_steps=settings.window or dataset.num_steps // settings.every_kth_episode,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        start=settings.start,
+        every_kth_episode=settings.every_kth_episode,
+    )
+    torch.manual_seed(settings.seed)
+    model = trainer.build_model(config.model, sampler).to(numerics.device)
+    model.kernels = config.kernels
+    model.check_length(sampler.num_steps * config.model.tokens_per_step)
+    evaluate = _learning_curve(config, sampler, model) if settings.eval_every else None
+    with open_run(
+        config.out, config, data=config.data, numerics=numerics.facts,
+        resume=config.resume, overwrite=config.overwrite,
+    ) as run:  # fmt: skip
+        checkpoints = list_checkpoints(config.out)
+        done = (step_of(checkpoints[-1]) or 0) if checkpoints else 0
+        records = run.forget_metrics_after(done)
+        _announce(config, model, sampler, numerics, done)
+        report = progress or _nobody_looks
+        report(done, settings.updates)
+
+        def log(step: int, metrics: dict[str, Any]) -> None:
+            run.log(step, metrics)
+            report(step, settings.updates, **metrics)
+
+        seconds = trainer.train(
+            model, sampler, settings, run=config.out, log=log, evaluate=evaluate,
+            evaluated=max((r["step"] for r in records if "eval_last" in r), default=0),
+        )  # fmt: skip
+    return Run(config.out, seconds)
+
+
+def rollout(config: RolloutConfig, *, progress: Report | None = None) -> Trial:
+    """Let a frozen model act on tasks of its dataset, in episode after episode.
+
+    Args:
+        config: Which run and which tasks; where figures go is the command's affair.
+        progress: Told the steps taken and their total, of all environments together.
+
+    Raises:
+        UserError: For a run that is damaged, or settings that are not possible.
+    """
+    device = choose_device(config.device, config.threads)
+    if config.save_histories is not None:
+        check_place(config.save_histories)
+    model = load_model(config.run).to(device)
+    model.kernels = config.kernels
+    check_kernels(config.kernels, model.config.head_dim, device, kv_cache=config.kv_cache)
+    tasks = load_task_set(
+        config.run, split=config.split, num_tasks=config.tasks, repeats=config.rollouts_per_task,
+        seed=config.seed,
+    )  # fmt: skip
+    episodes = config.episodes
+    if episodes is None:
+        episodes = episodes_per_window(config.run, tasks.info)
+    done, total = 0, episodes * tasks.info.episode_length * len(tasks.rows)
+    report = progress or _nobody_looks
+    report(done, total)
+    writer: ShardWriter | None = None
+    with ExitStack() as stack:
+
+        def on_block(block: Transition) -> None:
+            nonlocal done, writer
+            done += block.reward.numel()
+            report(done, total)
+            if config.save_histories is not None:
+                # Begun with the first block: a rollout that cannot start leaves no dataset.
+                if writer is None:
+                    kept = keep_rollouts(
+                        config.save_histories, config.run, tasks, num_episodes=episodes,
+                        greedy=config.greedy, control=config.control,
+                    )  # fmt: skip
+                    writer = stack.enter_context(kept)
+                writer.append(block)
+
+        return try_model(
+            model, tasks, num_episodes=episodes, kv_cache=config.kv_cache, greedy=config.greedy,
+            control=config.control, compile=config.compile,
+            cuda_graph=takes_graph(config.cuda_graph, device, kv_cache=config.kv_cache),
+            on_block=on_block,
+        )  # fmt: skip
+
+
+def _nobody_looks(done: int, total: int, **figures: Any) -> None:
+    pass
+
+
+def _open_data(config: TrainConfig) -> HistoryDataset:
+    """The dataset, complete and with what the target needs."""
+    settings, dataset = config.settings, HistoryDataset(config.data)
+    if settings.target == "policy" and not dataset.info.has_action_probs:
+        raise UserError(
+            f"target=policy needs action_probs, which {config.data} lacks; use --target sampled"
+        )
+    if settings.target == "sampled" and dataset.info.action_noise > 0:
+        _logger.info(
+            f"target=sampled learns from the executed actions, {dataset.info.action_noise:.0%} of "
+            "which are random; --target policy learns from the stored distribution "
+            f"({dataset.info.noise_labels})"
+        )
+    if not dataset.complete:
+        raise UserError(
+            f"data={config.data} is not complete ({'; '.join(dataset.unfinished[:3])}); finish it "
+            "with `fastad collect ... --resume`"
+        )
+    return dataset
+
+
+def _learning_curve(
+    config: TrainConfig, sampler: WindowSampler, model: Transformer
+) -> LearningCurve:
+    """What is looked at while training, refused now if the model cannot be rolled out so far."""
+    dataset = sampler.dataset
+    if dataset.info.num_validation == 0:
+        _logger.info(
+            f"{config.data} has no validation tasks: what is looked at during training comes from "
+            "its test tasks; collect with --num-validation-tasks 1 or more to keep those unseen"
+        )
+    episode_length = dataset.info.episode_length
+    episodes = config.eval_episodes or max(1, sampler.num_steps // episode_length)
+    model.check_length(episodes * episode_length * model.config.tokens_per_step)
+    return LearningCurve(
+        dataset, num_tasks=config.eval_tasks, num_episodes=episodes, seed=config.settings.seed + 1
+    )
+
+
+def _announce(
+    config: TrainConfig, model: Transformer, sampler: WindowSampler, numerics: Numerics, done: int
+) -> None:
+    """Say what is trained by what, and what is no longer as the run was begun."""
+    settings, info = config.settings, sampler.dataset.info
+    parameters = sum(p.numel() for p in model.parameters())
+    _logger.info(
+        f"train {config.out}: {parameters:,} parameters, {settings.updates} updates of "
+        f"{settings.batch_size} x {sampler.num_steps} steps on {numerics.device}"
+        + (f", continuing after update {done}" if done else "")
+    )
+    if info.source_knows:
+        _logger.info(f"the source {info.source} knows {info.source_knows}")
+    if numerics.changed:
+        _logger.info(
+            f"resumed with {'; '.join(numerics.changed)}: results may differ by rounding from "
+            "those of an unbroken run"
+        )

@@ -1,0 +1,199 @@
+"""Configs as YAML: written beside every run, read back, compared, and refused when unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
+
+from fastad.base.errors import UserError, os_reason, unknown
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+T = TypeVar("T")
+
+MAX_YAML_BYTES, MAX_YAML_DEPTH = 2**18, 16
+MAX_SHOWN = 80  # characters of a wrong value
+# Fields by the names that earlier versions had for them, and by today's.
+RENAMED = {"attention": "kernels"}
+
+# As `fastad_kernels.Implementation`, spelled out because --help must not wait for PyTorch.
+Kernels = Literal["auto", "triton", "native", "sdpa", "flash", "reference"]
+
+
+def dump_config(command: str, plain: dict[str, Any]) -> str:
+    """A command's settings, as `to_plain` gives them, as YAML that `--config` reads back."""
+    import yaml
+
+    text: str = yaml.safe_dump({"command": command, **plain}, sort_keys=False)
+    return text
+
+
+def load_config(path: Path, command: str, kind: type[T]) -> T:
+    """Read a config file for one command.
+
+    Args:
+        path: A YAML file; fields it leaves out keep their defaults.
+        command: Which command it must be for, if it says so.
+        kind: The command's dataclass.
+
+    Raises:
+        UserError: Naming the file, the field, its value and the fix.
+    """
+    try:
+        # Through links and pipes too: the user named them.
+        with path.open("rb") as stream:
+            text = stream.read(MAX_YAML_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"config={path} cannot be read: {os_reason(error)}") from error
+    content = parse_yaml(text, f"config={path}")
+    if not isinstance(content, dict):
+        raise UserError(f"config={path} must hold fields, as `num_layers: 2`")
+    written_for = content.pop("command", command)
+    if written_for != command:
+        raise UserError(f"config={path} is for `fastad {written_for}`, not `fastad {command}`")
+    return from_plain(content, kind, str(path))
+
+
+def parse_yaml(content: bytes, where: str) -> Any:
+    """Plain values from YAML that may come from anywhere: bounded in size, depth and repetition.
+
+    Args:
+        content: The file's bytes.
+        where: Names it in errors.
+
+    Raises:
+        UserError: If it is too long or too deep, holds aliases, with which a few lines can stand
+            for gigabytes, or is not YAML.
+    """
+    import yaml
+
+    if len(content) > MAX_YAML_BYTES:
+        raise UserError(f"{where} is longer than {MAX_YAML_BYTES:,} bytes; that is no config")
+    try:
+        _refuse_bombs(content, where)
+        return yaml.safe_load(content)
+    except UserError:
+        raise
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise UserError(f"{where} is not YAML: {error}") from error
+
+
+def _refuse_bombs(content: bytes, where: str) -> None:
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(content, Loader=yaml.SafeLoader):
+        assert event.start_mark is not None
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            raise UserError(
+                f"{where}: line {line}: alias *{event.anchor} is not read; write the value out"
+            )
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_YAML_DEPTH:
+            raise UserError(
+                f"{where}: line {line}: nested deeper than {MAX_YAML_DEPTH}; no field is"
+            )
+
+
+def from_plain(content: dict[str, Any], kind: type[T], where: str) -> T:
+    """Build a dataclass from plain values, refusing unknown fields and wrong types."""
+    from pydantic import TypeAdapter, ValidationError
+
+    content = _by_todays_names(content, kind)
+    _check_keys(content, kind, where)
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        raise UserError(_explain(error, where)) from error
+
+
+def parse_options(field: str, pairs: Sequence[str]) -> dict[str, Any]:
+    """Turn KEY=VALUE strings into keyword arguments; values are YAML: 11, 0.5, true, text.
+
+    Raises:
+        UserError: For a string of another form, or a key given twice.
+    """
+    import yaml
+
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not key or not equals or not text:
+            raise UserError(f"{field}: {pair!r} is not of the form KEY=VALUE, such as size=11")
+        if key in options:
+            raise UserError(f"{field}: {key!r} is given twice; keep one")
+        try:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError) as error:
+            raise UserError(f"{field}: the value of {pair!r} cannot be read; try quotes") from error
+        options[key] = _as_number(value)
+    return options
+
+
+def _as_number(value: Any) -> Any:
+    """YAML 1.1 takes 1e-1 for text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def to_plain(config: Any) -> dict[str, Any]:
+    """A dataclass as nested plain values: paths as strings, tuples as lists."""
+    plain: dict[str, Any] = _plain(asdict(config))
+    return plain
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed from which not every generator that we use can be seeded."""
+    if not 0 <= seed < 2**40:
+        raise UserError(f"seed={seed} must be between 0 and 2^40; choose another")
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Lines "field: old -> new" for every setting that differs."""
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            lines.append(f"{prefix}{key}: {before} -> {after}")
+    return lines
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _by_todays_names(content: dict[str, Any], kind: Any) -> dict[str, Any]:
+    """The same fields, read by their earlier names as well; not by both at once."""
+    names = {field.name for field in fields(kind)} - content.keys()
+    return {RENAMED[k] if RENAMED.get(k) in names else k: v for k, v in content.items()}
+
+
+def _check_keys(content: dict[str, Any], kind: Any, where: str) -> None:
+    hints = get_type_hints(kind)
+    names = [field.name for field in fields(kind)]
+    for key, value in content.items():
+        if key not in names:
+            raise unknown(f"field in {where}:", key, names)
+        if is_dataclass(hints[key]) and isinstance(value, dict):
+            _check_keys(value, hints[key], f"{where}: {key}")
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    shown = repr(first["input"])
+    shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
+    return f"{where}: {field}={shown}: {first['msg']}"

@@ -1,0 +1,180 @@
+"""What `collect`, `train` and `rollout` can be told; the docstrings are the commands' help.
+
+Light to import: nothing here waits for PyTorch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from fastad.base.config import Kernels, check_seed
+from fastad.base.errors import UserError
+from fastad.model.config import ModelConfig
+from fastad.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """Collect learning histories: a source algorithm learns every task from scratch.
+
+    Continue a stopped or killed collection with the same command and --resume: it ends with the
+    same data, byte for byte.
+    """
+
+    out: Path = Path("data/dark-room")
+    """Folder to write the dataset to."""
+    env: str = "dark-room"
+    """Environment: bernoulli-bandit, gaussian-bandit, adversarial-bandit, dark-room,
+    dark-room-hard, dark-room-permuted or dark-key-to-door."""
+    env_options: tuple[str, ...] = ()
+    """Its options as KEY=VALUE, for example: size=11 episode_length=30."""
+    source: str = "frontier"
+    """What learns. Bandits: ucb1, epsilon-greedy, thompson. Grids: q-learning, actor-critic,
+    ucbvi (optimistic value iteration; knows that all is deterministic), frontier (explores
+    systematically; knows the movement rules, not the reward). Anywhere: random, which never
+    learns. What it is told beyond what it experiences stands beside all its results."""
+    source_options: tuple[str, ...] = ()
+    """Its options as KEY=VALUE, for example: learning_rate=0.5."""
+    num_histories: int = 3840
+    """Histories in all, dealt out to the train tasks in turn. Each learner starts from nothing."""
+    num_episodes: int = 10
+    """Episodes per history, or the steps of as many full-length episodes where they may end
+    early. Enough for the source to settle: the frontier source needs 6 to 10 in Dark Room."""
+    num_train_tasks: int | None = None
+    """Tasks that get histories (default: all but those held out). A model memorises few tasks
+    instead of learning to learn: 24 goals of Dark Room are too few, 56 suffice."""
+    num_validation_tasks: int | None = None
+    """Tasks held out to look at while training; they get no history (default: half as many as
+    test tasks; with --resume, those that the dataset has)."""
+    num_test_tasks: int = 16
+    """Tasks held out for rollouts; they get no history."""
+    holdout: Literal["task", "cell"] = "task"
+    """Hold out single tasks, or grid cells: then no train task uses a cell of a held-out task."""
+    action_noise: float = 0.0
+    """Probability of executing a random action instead of the source's: the model sees more
+    states. 0.05 helps on grids."""
+    noise_labels: Literal["clean", "executed"] = "clean"
+    """Which distribution is stored to learn from, with action_noise. clean: the source's own.
+    executed: that of the executed action, noise included. (train --target sampled learns from
+    the executed action itself, as the code of arXiv 2312.12275 does.)"""
+    seed: int = 0
+    """Of tasks, split and histories."""
+    shards: int | None = None
+    """Files that the histories are spread over, the unit of parallel work and of --resume
+    (default: one per 1,024 histories). Changes the random streams, and so the data."""
+    workers: int = 1
+    """Processes. Does not change the data; worth its start-up from some 10 million steps on."""
+    resume: bool = False
+    """Continue the dataset in `out`, if there is one."""
+    overwrite: bool = False
+    """Delete the dataset in `out` and start anew."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges that nobody else checks before anything is written."""
+        if self.workers < 1:
+            raise UserError(f"workers={self.workers} is not possible; use 1 or more")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a transformer on learning histories.
+
+    Writes a run folder: config.yaml, metrics.jsonl, checkpoints, and what made it. Continue a
+    stopped or killed run with the same command and --resume: on a CPU it ends with the same
+    weights, bit for bit.
+    """
+
+    data: Path = Path("data/dark-room")
+    """Dataset that `fastad collect` wrote."""
+    out: Path = Path("runs/dark-room")
+    """Run folder to write."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The transformer."""
+    settings: TrainSettings = field(default_factory=TrainSettings)
+    """The training."""
+    eval_episodes: int | None = None
+    """Episodes of each rollout on validation tasks, with eval_every (default: as many as a window
+    shows)."""
+    eval_tasks: int = 32
+    """Validation tasks that are rolled out during training, at most, with eval_every."""
+    kernels: Kernels = "auto"
+    """What computes attention, linear maps and MLPs; what is named never falls back. auto: triton
+    on GPUs, native on CPUs with a C++ compiler wherever it was measured to be no slower, else sdpa.
+    triton: our kernels for GPUs (on a CPU only with TRITON_INTERPRET=1, which is slow). native: our
+    C++ kernels for CPUs, compiled at first use. sdpa: PyTorch's. flash: the flash-attn package,
+    16-bit GPUs only, without a KV cache. reference: the plain specification."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
+    threads: int | None = None
+    """CPU threads (default: all cores)."""
+    resume: bool = False
+    """Continue from the newest checkpoint in `out`, if there is one."""
+    overwrite: bool = False
+    """Delete the run in `out` and start anew."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.eval_tasks < 1:
+            raise UserError(f"eval_tasks={self.eval_tasks} must be at least 1")
+        if self.eval_episodes is not None and self.eval_episodes < 1:
+            raise UserError(f"eval_episodes={self.eval_episodes} must be at least 1")
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """Roll a frozen model out on tasks it never saw, and show its return per episode.
+
+    No weight changes: whatever improves from episode to episode is learned in context. The
+    table and the picture show the source, chance and the optimum on the same tasks.
+    """
+
+    run: Path = Path("runs/dark-room")
+    """Run folder that `fastad train` wrote, or one checkpoint of it."""
+    kv_cache: bool = True
+    """Keep keys and values in a ring (--kv-cache), or recompute everything that can influence a
+    prediction at every step (--no-kv-cache). Same actions, very different speed."""
+    episodes: int | None = None
+    """Episodes per task (default: as many as a training window showed)."""
+    split: Literal["test", "validation", "train"] = "test"
+    """Tasks held out for reports, those held out to look at while training, or those trained
+    on."""
+    tasks: int | None = None
+    """Tasks to take from the split (default: all, at most 512)."""
+    rollouts_per_task: int | None = None
+    """Rollouts on each task (default: enough for 128 in all)."""
+    greedy: bool = False
+    """Take the most probable action instead of sampling; freezes undertrained models."""
+    control: Literal["none", "no-reward", "wiped-context"] = "none"
+    """no-reward: the model is shown rewards of 0. wiped-context: it forgets at every episode.
+    Learning in context must vanish in both, unless the episode's end gives the reward away."""
+    kernels: Kernels = "auto"
+    """What computes attention, linear maps and MLPs; what is named never falls back. auto: triton
+    on GPUs, native on CPUs with a C++ compiler wherever it was measured to be no slower, else sdpa.
+    triton: our kernels for GPUs (on a CPU only with TRITON_INTERPRET=1, which is slow). native: our
+    C++ kernels for CPUs, compiled at first use. sdpa: PyTorch's. flash: the flash-attn package,
+    16-bit GPUs only, without a KV cache. reference: the plain specification."""
+    compile: bool = False
+    """On GPUs, compile the cached step with torch.compile, in up to half a minute. On CPUs it is
+    C++ already."""
+    cuda_graph: Literal["auto", "always", "never"] = "auto"
+    """On GPUs, record one step of model, sampling and environment as a CUDA graph and replay it.
+    auto: where benchmarks/gpu_check.py has passed on this very GPU, torch and fastad."""
+    seed: int = 0
+    """Of the environments and the actions."""
+    plot: Path | None = None
+    """Where to write the picture: .png, .pdf or .svg (default: beside the figures, which every
+    rollout leaves in the run, as rollouts/WHEN-SPLIT.json)."""
+    json: Path | None = None
+    """Also write every figure here."""
+    save_histories: Path | None = None
+    """Also store the rollouts as a dataset of learning histories, to be distilled in turn."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
+    threads: int | None = None
+    """CPU threads (default: all cores)."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_seed(self.seed)

@@ -1,0 +1,39 @@
+"""A run's learning curve: rollouts on tasks that it is not trained on, while it trains."""
+
+from typing import Any
+
+import torch
+
+from fastad.envs.base import Split
+from fastad.evaluate.task_set import TaskSet, try_model
+from fastad.histories.reader import HistoryDataset
+from fastad.model.transformer import Transformer
+
+
+class LearningCurve:
+    """Called with the model, gives one point of the curve.
+
+    Args:
+        dataset: Of whose validation tasks the model is tried; of test tasks where it has none.
+        num_tasks: Tasks to take, at most; fewer are rolled out several times each.
+        num_episodes: Of each rollout.
+        seed: Of environments and actions, the same at every call.
+    """
+
+    def __init__(
+        self, dataset: HistoryDataset, *, num_tasks: int, num_episodes: int, seed: int
+    ) -> None:
+        split: Split = "test" if dataset.info.num_validation == 0 else "validation"
+        chosen = torch.from_numpy(dataset.tasks[dataset.info.task_rows(split)])[:num_tasks]
+        repeats = max(1, num_tasks // max(len(chosen), 1))
+        self.tasks = TaskSet(dataset.info, chosen, repeats, seed=seed, split=split)
+        self.num_episodes = num_episodes
+
+    def __call__(self, model: Transformer) -> dict[str, Any]:
+        """Mean returns of the first, the last and every episode; regret of bandits."""
+        trial = try_model(model, self.tasks, num_episodes=self.num_episodes)
+        mean = trial.mean.tolist()
+        figures = {"eval_first": mean[0], "eval_last": mean[-1], "eval_returns": mean}
+        if trial.regret is not None:
+            figures["eval_regret"] = trial.regret.mean().item()
+        return figures

@@ -1,0 +1,205 @@
+"""Rollouts on the tasks of a dataset, beside what its source, chance and an optimum return."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastad.acting.interact import Transition, episode_returns
+from fastad.base.errors import UserError
+from fastad.envs.bandits import Bandit
+from fastad.envs.base import BatchedEnv, Split
+from fastad.envs.registry import env_class, make_env
+from fastad.evaluate.metrics import bandit_regret, task_means
+from fastad.histories.jobs import run_source
+from fastad.histories.reader import load_description
+from fastad.histories.schema import DatasetInfo
+from fastad.model.transformer import Transformer
+from fastad.rollouts.engine import RolloutResult, rollout
+from fastad.sources.registry import SOURCES, make_source
+from fastad.training.run_files import DATASET, check_run, run_of
+
+
+@dataclass(frozen=True)
+class TaskSet:
+    """Tasks on which a model is tried, each several times.
+
+    Attributes:
+        info: Of the dataset: environment and source.
+        tasks: (P, K), distinct.
+        repeats: Rollouts per task.
+        seed: Of everything random in the environments and the actions.
+        split: Where the tasks are from.
+    """
+
+    info: DatasetInfo
+    tasks: Tensor
+    repeats: int
+    seed: int
+    split: Split = "test"
+
+    def __post_init__(self) -> None:
+        if len(self.tasks) == 0:
+            raise UserError(
+                f"the {self.split} split is empty; collect with --num-{self.split}-tasks 1 or more"
+            )
+        if self.repeats < 1:
+            raise UserError(f"rollouts_per_task={self.repeats} must be at least 1")
+
+    @property
+    def rows(self) -> Tensor:
+        """Every rollout's task, (P * repeats, K)."""
+        return self.tasks.repeat_interleave(self.repeats, dim=0)
+
+    @property
+    def groups(self) -> Tensor:
+        """Every rollout's index into `tasks`, (P * repeats,)."""
+        return torch.arange(len(self.tasks)).repeat_interleave(self.repeats)
+
+    def generator(self, device: torch.device | str) -> torch.Generator:
+        """A fresh generator of this seed."""
+        return torch.Generator(device).manual_seed(self.seed)
+
+    def make_env(self, generator: torch.Generator) -> BatchedEnv:
+        """One environment per rollout."""
+        rows = self.rows.to(generator.device)
+        return make_env(self.info.env, rows, generator=generator, **self.info.env_kwargs)
+
+    @property
+    def source_knows(self) -> str:
+        """What the dataset's source is told beyond what it experiences.
+
+        The source itself is asked where it is at hand: older datasets tell less.
+        """
+        info = self.info
+        if info.source not in SOURCES:
+            return info.source_knows
+        generator = self.generator("cpu")
+        env = make_env(info.env, self.tasks[:1], generator=generator, **info.env_kwargs)
+        return make_source(
+            info.source, env, num_episodes=1, generator=generator, **info.source_kwargs
+        ).knows
+
+    def optimal_return(self) -> float:
+        """Mean over tasks."""
+        return self.make_env(self.generator("cpu")).optimal_return().mean().item()
+
+    def baseline(self, source: str | None = None, *, noise: bool = True) -> "Trial | None":
+        """The dataset's source, or another, learning these tasks from scratch.
+
+        None where the histories came from something that cannot be run again here, such as the
+        rollouts of a model.
+
+        Args:
+            source: Another source than the dataset's, without options and action noise.
+            noise: Whether the dataset's source acts with its action noise, as it did there.
+        """
+        own = source is None
+        name = self.info.source if source is None else source
+        if name not in SOURCES:
+            return None
+        num_episodes = self.info.num_steps // self.info.episode_length
+        began = time.perf_counter()
+        run = run_source(
+            self.info.env,
+            self.rows,
+            env_kwargs=self.info.env_kwargs,
+            source=name,
+            source_kwargs=self.info.source_kwargs if own else {},
+            num_episodes=num_episodes,
+            action_noise=self.info.action_noise if own and noise else 0.0,
+            seed=self.seed,
+        )
+        seconds = time.perf_counter() - began
+        returns = episode_returns(run.reward, run.terminated | run.truncated, num_episodes)
+        result = RolloutResult(returns, seconds, run.reward.numel())
+        return Trial(result, self, self.regret(run.action))
+
+    def regret(self, actions: Tensor) -> Tensor | None:
+        """Pseudo-regret (N,) of the arms chosen, (N, T), where the tasks are bandits."""
+        if not issubclass(env_class(self.info.env), Bandit):
+            return None
+        return bandit_regret(self.rows, actions.cpu()).sum(dim=1)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A rollout on a task set."""
+
+    result: RolloutResult
+    tasks: TaskSet
+    regret: Tensor | None  # (N,) pseudo-regret over all pulls, bandits only
+
+    @property
+    def task_returns(self) -> np.ndarray:
+        """Every task's mean return per episode, (P, episodes)."""
+        return task_means(self.result.returns, self.tasks.groups)
+
+    @property
+    def task_regret(self) -> np.ndarray | None:
+        """Every task's mean regret, (P,)."""
+        return None if self.regret is None else task_means(self.regret, self.tasks.groups)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean return per episode over tasks, (episodes,)."""
+        mean: np.ndarray = self.task_returns.mean(axis=0)
+        return mean
+
+
+def load_task_set(
+    run: Path, *, split: Split, num_tasks: int | None, repeats: int | None, seed: int
+) -> TaskSet:
+    """Tasks of the dataset that a run was trained on, from the description kept in the run.
+
+    Args:
+        run: Run folder, or a checkpoint in one.
+        split: Where the tasks are from.
+        num_tasks: None takes all, at most 512.
+        repeats: Rollouts on each; None takes enough for 128 in all.
+        seed: See `TaskSet`.
+
+    Raises:
+        UserError: If the run is damaged, or the split has no such number of tasks.
+    """
+    folder = run_of(run)
+    check_run(folder)
+    info, tasks = load_description(folder / DATASET)
+    chosen = tasks[info.task_rows(split)]
+    if len(chosen) and num_tasks is not None and not 1 <= num_tasks <= len(chosen):
+        raise UserError(
+            f"tasks={num_tasks} must lie between 1 and {len(chosen)}, the {split} tasks"
+        )
+    chosen = chosen[: num_tasks or 512]
+    if repeats is None:
+        repeats = max(1, 128 // max(len(chosen), 1))
+    return TaskSet(info, torch.from_numpy(chosen), repeats, seed, split)
+
+
+def try_model(
+    model: Transformer,
+    tasks: TaskSet,
+    *,
+    num_episodes: int,
+    on_block: Callable[[Transition], None] | None = None,
+    **options: Any,
+) -> Trial:
+    """Roll the frozen model out on `tasks`; see `rollout` for the options."""
+    generator = tasks.generator(next(model.parameters()).device)
+    env = tasks.make_env(generator)
+    actions: list[Tensor] = []
+
+    def watch(block: Transition) -> None:
+        actions.append(block.action)
+        if on_block is not None:
+            on_block(block)
+
+    result = rollout(
+        model, env, num_episodes=num_episodes, generator=generator, on_block=watch, **options
+    )
+    return Trial(result, tasks, tasks.regret(torch.cat(actions, dim=1)))

@@ -1,0 +1,1 @@
+"""Where idempotent jobs run."""

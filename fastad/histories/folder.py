@@ -1,0 +1,144 @@
+"""Taking possession of the folder that a dataset goes to, and of nothing else."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import Tensor
+
+from fastad.base.config import differences
+from fastad.base.errors import UserError
+from fastad.base.files import as_json, temporary
+from fastad.base.locks import LOCK_FILES, folder_lock
+from fastad.base.possession import (
+    delete_own,
+    is_marked,
+    marker_name,
+    refuse_strangers,
+    strangers,
+)
+from fastad.histories.reader import load_info
+from fastad.histories.schema import (
+    INFO_FILE,
+    NOT_SETTINGS,
+    REBUILD,
+    SHARD_FILES,
+    TASKS_FILE,
+    DatasetInfo,
+    shard_path,
+)
+from fastad.histories.writer import create_dataset
+
+MARKER = marker_name("dataset")
+
+
+@contextmanager
+def begin_dataset(
+    out: Path, info: DatasetInfo, tasks: Tensor, *, resume: bool, overwrite: bool
+) -> Iterator[None]:
+    """Create a dataset, or make sure that the one that is there may be continued.
+
+    Within the block nobody else collects into it or deletes it: its lock is held.
+
+    Args:
+        out: Created if missing.
+        info: What the dataset shall be.
+        tasks: (num_tasks, K).
+        resume: Continue the dataset in `out`, if there is one.
+        overwrite: Delete the dataset in `out`, if there is one.
+
+    Raises:
+        UserError: If `out` holds a dataset and neither was asked for, a dataset with other
+            settings, or anything else, or if another process collects into it, which is named.
+            Nothing has been written or deleted then.
+    """
+    if resume and overwrite:
+        raise UserError("--resume and --overwrite contradict each other; choose one")
+    _check(out, info, resume=resume, overwrite=overwrite)
+    out.mkdir(parents=True, exist_ok=True)
+    with folder_lock(out):
+        # Whoever held the lock before may have changed everything.
+        _check(out, info, resume=resume, overwrite=overwrite)
+        if overwrite and _is_dataset(out):
+            delete_own(out, "dataset", _is_of(load_info(out)), last=(INFO_FILE, MARKER))
+        create_dataset(out, info, tasks.numpy())
+        yield
+
+
+def discard_dataset(out: Path) -> None:
+    """Delete a dataset that was begun within this block and will never be finished."""
+    delete_own(out, "dataset", _is_of(load_info(out)), last=(INFO_FILE, MARKER))
+
+
+def _check(out: Path, info: DatasetInfo, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that may not become, or be continued as, this dataset."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"out={out} is a file; choose a folder")
+    if not out.exists():
+        return
+    if not _is_dataset(out):
+        _check_empty(out)
+    elif overwrite:
+        _check_deletable(out)
+    elif resume:
+        _check_unchanged(out, info)
+    else:
+        raise UserError(
+            f"out={out} holds a dataset; continue it with --resume, or replace it with --overwrite"
+        )
+
+
+def _check_empty(out: Path) -> None:
+    if strangers(out, _is_of_beginning):
+        if is_marked(out, "dataset"):
+            raise UserError(f"{out / INFO_FILE}: missing; {REBUILD}")
+        raise UserError(f"out={out} is not empty and holds no dataset; choose another folder")
+
+
+def _check_deletable(out: Path) -> None:
+    info = load_info(out)
+    # Before there were markers, the description was all that said whose the folder is.
+    if info.tasks_digest and not is_marked(out, "dataset"):
+        raise UserError(
+            f"out={out} lacks the file {MARKER} that `fastad collect` writes, so it may be a copy "
+            "that something else needs; delete it yourself, or choose another folder"
+        )
+    refuse_strangers(out, "dataset", _is_of(info))
+
+
+def _is_dataset(out: Path) -> bool:
+    return (out / INFO_FILE).exists()
+
+
+def _is_of_beginning(name: str) -> bool:
+    """Whether a file is one that a kill leaves while a dataset is begun, or deleted."""
+    finals = (Path(final) for final in (TASKS_FILE, INFO_FILE, MARKER))
+    return name in (*LOCK_FILES, TASKS_FILE, MARKER, *(temporary(file).name for file in finals))
+
+
+def _is_of(info: DatasetInfo) -> Callable[[str], bool]:
+    """Exactly the names that this dataset's files have, and those of their next contents."""
+    shards = {shard_path("", index).name for index in range(info.num_shards)}
+    inside = {"", *SHARD_FILES, *(temporary(Path(name)).name for name in SHARD_FILES)}
+
+    def is_ours(path: str) -> bool:
+        folder, slash, name = path.partition("/")
+        if slash:
+            return folder in shards and name in inside
+        return path == INFO_FILE or _is_of_beginning(path)
+
+    return is_ours
+
+
+def _check_unchanged(out: Path, info: DatasetInfo) -> None:
+    """Versions may differ: finishing a dataset after an upgrade is no new dataset."""
+    old, new = (as_json(side.to_json()) for side in (load_info(out), info))
+    for side in (old, new):
+        for name in NOT_SETTINGS:
+            del side[name]
+    changed = differences(old, new)
+    if changed:
+        raise UserError(
+            f"--resume of {out} with changed settings ({'; '.join(changed)}); put them back, or "
+            "start anew with --overwrite"
+        )

@@ -1,0 +1,324 @@
+"""Collecting learning histories: (task, learner) jobs, grouped into shards, on local processes.
+
+A shard is one idempotent job: what it holds follows from dataset.json, tasks.npy and its index
+alone, whoever runs it and however often. Complete shards are never run again; an unfinished one
+starts over.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastad.acting.interact import NoiseLabels, Transition, interact
+from fastad.base.config import check_seed
+from fastad.base.device import one_thread
+from fastad.base.errors import UserError
+from fastad.base.provenance import describe_machine
+from fastad.envs.base import BatchedEnv
+from fastad.envs.registry import make_env
+from fastad.envs.tasks import Holdout, split_tasks
+from fastad.executors.local import run_jobs
+from fastad.histories.folder import begin_dataset
+from fastad.histories.reader import load_description, load_info
+from fastad.histories.schema import (
+    INFO_FILE,
+    DatasetInfo,
+    ShardMeta,
+    columns,
+    shard_path,
+    shard_range,
+)
+from fastad.histories.writer import ShardWriter, shard_is_complete
+from fastad.sources.registry import make_source
+
+HISTORIES_PER_SHARD = 1024  # by default: enough to be quick, little enough to lose in a crash
+STEPS_PER_COMMIT = 500_000  # of all learners of a shard together; some 10 MB on the disk
+SHARD_STREAMS, RUN_STREAMS = 0, 1  # what random streams are for, so that none is used twice
+
+Progress = Callable[[int, int], None]
+
+
+def collect(
+    out: Path, *, workers: int = 1, progress: Progress | None = None, **settings: Any
+) -> None:
+    """Collect a dataset of learning histories.
+
+    Args:
+        out: The dataset's folder.
+        workers: Processes; 1 runs in this one. Does not change what is collected.
+        progress: Called with the committed steps and their total, of all histories together.
+        **settings: Of `prepare`.
+
+    Raises:
+        UserError: See `prepare`.
+    """
+    with prepare(out, **settings) as info:
+        collect_shards(out, info, workers=workers, progress=progress)
+
+
+@contextmanager
+def prepare(
+    out: Path,
+    *,
+    env: str,
+    source: str,
+    num_histories: int,
+    num_episodes: int,
+    num_test: int,
+    num_train: int | None = None,
+    num_validation: int | None = None,
+    env_kwargs: dict[str, Any] | None = None,
+    source_kwargs: dict[str, Any] | None = None,
+    holdout: Holdout = "task",
+    seed: int = 0,
+    action_noise: float = 0.0,
+    noise_labels: NoiseLabels = "clean",
+    shards: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Iterator[DatasetInfo]:
+    """Check all settings, then begin the dataset or take up the one that is there.
+
+    Within the block this process is the only one that collects into `out`.
+
+    Args:
+        out: The dataset's folder.
+        env: Name of the environment.
+        source: Name of the source.
+        num_histories: Histories in all; history `i` is of train task `i % num_train`.
+        num_episodes: Length of every history: `num_episodes * episode_length` steps. Where
+            episodes may end early, the history has as many steps and therefore more episodes.
+        num_test: Tasks held out for reports; they get no history.
+        num_train: Tasks that get histories; None takes all the others.
+        num_validation: Tasks held out to look at while training; they get no history either.
+            None is half as many as for the test, or what the dataset has that is resumed.
+        env_kwargs: Options of the environment.
+        source_kwargs: Options of the source.
+        holdout: What is held out, see `split_tasks`.
+        seed: Everything random follows from it.
+        action_noise: Probability of executing a random action instead of the source's.
+        noise_labels: Whether the stored distribution leaves that noise out, see `NoiseLabels`.
+        shards: Files that the histories are spread over, and the unit of parallel work; by
+            default one per 1,024 histories. What is collected depends on it.
+        resume: Continue the dataset in `out`, if there is one.
+        overwrite: Delete the dataset in `out`, if there is one.
+
+    Yields:
+        What is stored as dataset.json.
+
+    Raises:
+        UserError: For settings that are not possible, a folder that holds something else, a
+            resumed dataset with other settings, or one that another process collects just now.
+            Nothing has been written or deleted then.
+    """
+    env_kwargs, source_kwargs = env_kwargs or {}, source_kwargs or {}
+    check_seed(seed)
+    for field, value in (("num_histories", num_histories), ("num_episodes", num_episodes)):
+        if value < 1:
+            raise UserError(f"{field}={value} is not possible; use 1 or more")
+    if shards is not None and not 1 <= shards <= num_histories:
+        raise UserError(f"shards={shards} must lie between 1 and num_histories={num_histories}")
+    _check_noise(action_noise)
+    if num_validation is None:
+        num_validation = _default_validation(out, num_test, resume)
+    split = split_tasks(
+        env,
+        env_kwargs=env_kwargs,
+        num_train=num_train,
+        num_validation=num_validation,
+        num_test=num_test,
+        holdout=holdout,
+        seed=seed,
+    )
+    generator = torch.Generator()
+    probe = make_env(env, split.train[:1], generator=generator, **env_kwargs)
+    learner = make_source(
+        source, probe, num_episodes=num_episodes, generator=generator, **source_kwargs
+    )
+    info = DatasetInfo(
+        env=env,
+        env_kwargs=env_kwargs,
+        observation_space=probe.observation_space,
+        action_space=probe.action_space,
+        source=source,
+        source_kwargs=source_kwargs,
+        source_knows=learner.knows,
+        action_noise=action_noise,
+        noise_labels=noise_labels,
+        num_train=len(split.train),
+        num_validation=len(split.validation),
+        num_test=len(split.test),
+        holdout=holdout,
+        seed=seed,
+        num_histories=num_histories,
+        num_steps=num_episodes * probe.episode_length,
+        num_shards=shards or -(-num_histories // HISTORIES_PER_SHARD),
+        episode_length=probe.episode_length,
+        fixed_length=probe.fixed_length,
+        versions=describe_machine(),
+    )
+    columns(info)
+    with begin_dataset(out, info, split.all, resume=resume, overwrite=overwrite):
+        yield info
+
+
+def _default_validation(out: Path, num_test: int, resume: bool) -> int:
+    """Validation tasks where none were asked for; a dataset without any keeps none."""
+    if resume and (out / INFO_FILE).is_file():
+        return load_info(out).num_validation
+    return -(-num_test // 2)
+
+
+def collect_shards(
+    out: Path, info: DatasetInfo, *, workers: int = 1, progress: Progress | None = None
+) -> None:
+    """Run every shard that is not complete; within `prepare`, which gives `info`.
+
+    Args:
+        out: The dataset's folder.
+        info: Its description.
+        workers: Processes; 1 runs in this one. More need an importable main module, as all
+            spawned processes do.
+        progress: Called with the committed steps and their total, of all histories together.
+    """
+    if workers < 1:
+        raise UserError(f"workers={workers} is not possible; use 1 or more")
+    indices = range(info.num_shards)
+    sizes = [len(shard_range(info, index)) for index in indices]
+    pending = [index for index in indices if not shard_is_complete(out, info, index)]
+    done = steps_in_complete_shards(out, info)
+    total = info.num_histories * info.num_steps
+    report = progress or (lambda done, total: None)
+    report(done, total)
+
+    def committed(index: int) -> int:
+        meta = ShardMeta.load(shard_path(out, index))
+        return 0 if meta is None else meta.committed_steps * sizes[index]
+
+    if workers == 1 or len(pending) < 2:
+        with one_thread():  # as every worker has
+            for index in pending:
+                for steps in shard_steps(out, info, index):
+                    report(done + steps, total)
+                done += sizes[index] * info.num_steps
+        return
+    jobs = [(out, info, index) for index in pending]
+    with closing(run_jobs(shard_steps, jobs, num_processes=min(workers, len(jobs)))) as running:
+        for _ in running:
+            report(done + sum(committed(index) for index in pending), total)
+
+
+def steps_in_complete_shards(out: Path, info: DatasetInfo) -> int:
+    """Steps of all histories together that `collect_shards` will not collect again."""
+    complete = (i for i in range(info.num_shards) if shard_is_complete(out, info, i))
+    return sum(len(shard_range(info, index)) for index in complete) * info.num_steps
+
+
+def shard_steps(out: Path, info: DatasetInfo, index: int) -> Iterator[int]:
+    """Collect one shard from its beginning, going on as the result is iterated over.
+
+    Yields:
+        The committed steps, of all its histories together, after each commit.
+    """
+    histories = np.array(shard_range(info, index))
+    task_ids = histories % info.num_train
+    tasks = torch.from_numpy(load_description(out)[1][task_ids])
+    # The learners of one task are told apart by their number among them.
+    learner_ids = histories // info.num_train
+    blocks = _run(
+        info.env,
+        tasks,
+        env_kwargs=info.env_kwargs,
+        source=info.source,
+        source_kwargs=info.source_kwargs,
+        num_episodes=info.num_steps // info.episode_length,
+        action_noise=info.action_noise,
+        noise_labels=cast(NoiseLabels, info.noise_labels),
+        streams=np.random.SeedSequence(info.seed, spawn_key=(SHARD_STREAMS, index)),
+    )
+    with ShardWriter(out, info, index, task_ids=task_ids, learner_ids=learner_ids) as writer:
+        for block in blocks:
+            writer.append(block)
+            yield writer.committed_steps * len(histories)
+
+
+def run_source(
+    env: str,
+    tasks: Tensor,
+    *,
+    env_kwargs: dict[str, Any],
+    source: str,
+    source_kwargs: dict[str, Any],
+    num_episodes: int,
+    action_noise: float = 0.0,
+    seed: int,
+) -> Transition:
+    """Let fresh learners of a source learn `tasks`, in memory.
+
+    Args:
+        env: Name of the environment.
+        tasks: (N, K) on the device to run on.
+        env_kwargs: Options of the environment.
+        source: Name of the source.
+        source_kwargs: Options of the source.
+        num_episodes: Episodes per task.
+        action_noise: Probability of executing a random action instead of the source's.
+        seed: Its random streams are not those of a dataset of the same seed.
+
+    Returns:
+        Everything that happened, as one block (N, num_episodes * episode_length, ...).
+    """
+    _check_noise(action_noise)
+    blocks = _run(
+        env,
+        tasks,
+        env_kwargs=env_kwargs,
+        source=source,
+        source_kwargs=source_kwargs,
+        num_episodes=num_episodes,
+        action_noise=action_noise,
+        streams=np.random.SeedSequence(seed, spawn_key=(RUN_STREAMS,)),
+    )
+    return Transition(*(torch.cat(field, dim=1) for field in zip(*blocks, strict=True)))
+
+
+def _run(
+    env: str,
+    tasks: Tensor,
+    *,
+    env_kwargs: dict[str, Any],
+    source: str,
+    source_kwargs: dict[str, Any],
+    num_episodes: int,
+    action_noise: float,
+    noise_labels: NoiseLabels = "clean",
+    streams: np.random.SeedSequence,
+) -> Iterator[Transition]:
+    """Blocks of fresh learners' steps; environment, learners and noise have a stream each."""
+    world, learning, noise = (
+        torch.Generator(tasks.device).manual_seed(int(state))
+        for state in streams.generate_state(3, np.uint64)
+    )
+    batch: BatchedEnv = make_env(env, tasks, generator=world, **env_kwargs)
+    learners = make_source(
+        source, batch, num_episodes=num_episodes, generator=learning, **source_kwargs
+    )
+    return interact(
+        batch,
+        learners,
+        num_steps=num_episodes * batch.episode_length,
+        block_steps=max(1, STEPS_PER_COMMIT // len(tasks)),
+        generator=noise,
+        action_noise=action_noise,
+        noise_labels=noise_labels,
+    )
+
+
+def _check_noise(action_noise: float) -> None:
+    if not 0.0 <= action_noise <= 1.0:
+        raise UserError(f"action_noise={action_noise} is no probability; use 0 to 1")

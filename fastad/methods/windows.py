@@ -1,0 +1,314 @@
+"""Training windows: slices of train tasks' histories, a pure function of (seed, step, rank)."""
+
+import threading
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from fastad.acting.steps import Steps
+from fastad.base.errors import UserError, unknown
+from fastad.histories.reader import HistoryDataset
+from fastad.histories.schema import DatasetInfo, columns
+
+Start = Literal["history", "anywhere"]
+MAX_STAT_REWARDS = 2**22
+
+
+class Batch(NamedTuple):
+    """Windows and what the model should predict in them."""
+
+    steps: Steps  # (B, T)
+    action: Tensor  # (B, T) int64, the action taken at each step
+    action_probs: Tensor | None  # (B, T, A) float32, the distribution it was drawn from
+
+    def to(self, device: torch.device) -> "Batch":
+        """Move every tensor to `device`, from pinned memory without waiting; see `pin`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin(self) -> "Batch":
+        """Move every tensor to memory that a GPU reads by itself."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        probs = None if self.action_probs is None else change(self.action_probs)
+        return Batch(Steps(*map(change, self.steps)), change(self.action), probs)
+
+
+class WindowSampler:
+    """Draws windows of consecutive steps, uniformly over the histories of train tasks.
+
+    A window begins at an episode's first step and never leaves its history. It shows episodes
+    e, e + k, e + 2k, ... for k = `every_kth_episode`, one after another as if nothing lay
+    between; the last one is cut at `num_steps`. With start="history", e is 0: the model sees
+    every learner begin from scratch, and the episodes between the k-th ones are never shown.
+    With start="anywhere", e is uniform over the episodes from which a whole window fits.
+
+    Step `s` of a run draws one batch of `batch_size * world_size` windows, of which each rank
+    assembles its own rows: two ranks with batch 32 see exactly what one with batch 64 sees.
+    Nothing is kept between calls, so a resumed run continues with the same windows.
+
+    Args:
+        dataset: Windows must fit into each of its train histories.
+        num_steps: `T`, per window.
+        batch_size: `B`, windows per rank.
+        seed: Of the whole run; the same on every rank.
+        start: Where windows begin.
+        every_kth_episode: Subsampling of long, slow histories.
+        rank: Of this process.
+        world_size: Processes in all.
+
+    Raises:
+        UserError: If there is no train history, a window does not fit, a validation or test
+            task equals a train task, or an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        dataset: HistoryDataset,
+        *,
+        num_steps: int,
+        batch_size: int,
+        seed: int,
+        start: Start = "history",
+        every_kth_episode: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        _check_counts(
+            num_steps=num_steps,
+            batch_size=batch_size,
+            every_kth_episode=every_kth_episode,
+            world_size=world_size,
+        )
+        if seed < 0:
+            raise UserError(f"seed={seed} must not be negative")
+        if not 0 <= rank < world_size:
+            raise UserError(f"rank={rank} must lie in [0, world_size={world_size})")
+        if start not in get_args(Start):
+            raise unknown("start", start, get_args(Start))
+        self.dataset, self.num_steps, self.batch_size = dataset, num_steps, batch_size
+        self.seed, self.start, self.stride = seed, start, every_kth_episode
+        self.rank, self.world_size = rank, world_size
+        _check_disjoint(dataset)
+        self.histories = dataset.train_histories
+        if len(self.histories) == 0:
+            raise UserError(
+                f"{dataset.path} holds no history of a train task (num_train="
+                f"{dataset.info.num_train}); collect histories with num_train of 1 or more"
+            )
+        assert (dataset.task_ids[self.histories] < dataset.info.num_train).all()
+        self._dtypes = _model_dtypes(dataset.info)
+        self._shapes = {name: column.shape for name, column in columns(dataset.info).items()}
+        self._valid_starts: dict[int, np.ndarray] = {}
+        # A generator per stream; batches may be asked for by several threads.
+        self._random = [np.random.Generator(np.random.Philox(key=key)) for key in (seed, 0)]
+        self._lock = threading.Lock()
+        self._check_fit()
+
+    def batch(self, step: int) -> Batch:
+        """The windows of update `step`, always the same ones for the same arguments."""
+        histories, where = self._draw(step, self.batch_size * self.world_size, stream=0)
+        mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
+        windows = self._gather(histories[mine], where[mine])
+        starts, episode_step = self._episodes(windows)
+        action, reward = windows["actions"], windows["rewards"]
+        previous_action = np.empty_like(action)
+        previous_action[:, 0] = self.dataset.info.num_actions
+        previous_action[:, 1:] = action[:, :-1]
+        previous_reward = np.zeros_like(reward)
+        previous_reward[:, 1:] = reward[:, :-1]
+        shown = (windows["observations"], previous_action, previous_reward, starts, episode_step)
+        probs = None
+        if "action_probs" in windows:
+            # Stored as float16, rows sum to 1 only nearly.
+            probs = torch.from_numpy(windows["action_probs"]).float()
+            probs /= probs.sum(dim=-1, keepdim=True)
+        return Batch(
+            Steps(*(torch.from_numpy(values) for values in shown)), torch.from_numpy(action), probs
+        )
+
+    @property
+    def reward_mean(self) -> float:
+        """Mean reward per step over a fixed sample of windows."""
+        return self._reward_stats[0]
+
+    @property
+    def reward_std(self) -> float:
+        """Standard deviation of the reward over the same sample; 1 if it never varies."""
+        return self._reward_stats[1]
+
+    @cached_property
+    def _reward_stats(self) -> tuple[float, float]:
+        """Independent of seed and rank, so that every run on a dataset normalises alike."""
+        num_windows = min(256, max(16, MAX_STAT_REWARDS // self.num_steps))
+        histories, where = self._draw(0, num_windows, stream=1)
+        rewards = self._gather(histories, where, names=("rewards",))["rewards"].astype(np.float64)
+        return float(rewards.mean()), float(rewards.std()) or 1.0
+
+    def _draw(self, step: int, count: int, *, stream: int) -> tuple[np.ndarray, np.ndarray]:
+        """Choose histories (count,) and where in [0, 1) among their valid starts to begin.
+
+        Philox is keyed by the seed and counts from the step: no two steps share a number, and
+        none depends on an earlier one. Stream 1 is for statistics.
+        """
+        random = self._random[stream]
+        with self._lock:
+            # To set the counter is several times as quick as to make a generator.
+            state: dict[str, Any] = dict(random.bit_generator.state)
+            state["state"]["counter"][:] = 0, step, stream, 0
+            state |= {"buffer_pos": 4, "has_uint32": 0}  # nothing is left of an earlier draw
+            random.bit_generator.state = state
+            draws = random.random((count, 2))
+        chosen = (draws[:, 0] * len(self.histories)).astype(np.int64)
+        return self.histories[chosen], draws[:, 1]
+
+    def _gather(
+        self, histories: np.ndarray, where: np.ndarray, names: tuple[str, ...] = ()
+    ) -> dict[str, np.ndarray]:
+        """Copy windows of the columns that are needed into arrays (B, T, ...)."""
+        arrays = {
+            name: np.empty((len(histories), self.num_steps, *self._shapes[name]), dtype)
+            for name, dtype in self._dtypes.items()
+            if not names or name in names
+        }
+        self.dataset.gather(histories, self._positions(histories, where), arrays)
+        return arrays
+
+    @cached_property
+    def _fixed_episodes(self) -> tuple[np.ndarray, np.ndarray]:
+        """What `_episodes` gives where all episodes are equally long: the same for every batch."""
+        step = np.arange(self.num_steps) % self.dataset.info.episode_length
+        episode_step = np.tile(step, (self.batch_size, 1))
+        return episode_step == 0, episode_step
+
+    def _episodes(self, windows: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Where episodes start, (B, T) bool, and the step within each, (B, T) int64."""
+        if self.dataset.info.fixed_length:
+            return self._fixed_episodes
+        shape = windows["actions"].shape
+        time = np.arange(self.num_steps)
+        starts = np.ones(shape, dtype=bool)
+        starts[:, 1:] = (windows["terminations"] | windows["truncations"])[:, :-1]
+        began = np.maximum.accumulate(np.where(starts, time, 0), axis=1)
+        return starts, time - began
+
+    def _positions(self, histories: np.ndarray, where: np.ndarray) -> np.ndarray:
+        """The steps of their histories that windows show, (B, T) int64."""
+        if not self.dataset.info.fixed_length:
+            pairs = zip(histories, where, strict=True)
+            return np.stack([self._variable_positions(int(h), w) for h, w in pairs])
+        num_starts, shown = self._fixed_windows
+        first = (where * num_starts[histories]).astype(np.int64)
+        return first[:, None] * self.dataset.info.episode_length + shown
+
+    @cached_property
+    def _fixed_windows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where episodes are equally long: starts of each history, and steps from the first on."""
+        length, time = self.dataset.info.episode_length, np.arange(self.num_steps)
+        shown = self.stride * (time // length) * length + time % length
+        return self._num_fixed_starts(self.dataset.lengths), shown
+
+    def _num_fixed_starts(self, lengths: np.ndarray) -> np.ndarray:
+        """From how many first episodes, 0 onwards, a window fits: arithmetic, never a scan."""
+        length = self.dataset.info.episode_length
+        num_before = (self.num_steps - 1) // length  # whole episodes before the window's last
+        rest = self.num_steps - num_before * length
+        num_starts = (lengths - rest) // length + 1 - self.stride * num_before
+        return np.minimum(num_starts, 1) if self.start == "history" else num_starts
+
+    def _variable_positions(self, history: int, where: float) -> np.ndarray:
+        time = np.arange(self.num_steps)
+        if self.stride == 1 and self.start == "history":
+            return time
+        bounds, starts = self.dataset.episode_bounds(history), self._variable_starts(history)
+        episode = int(starts[int(where * len(starts))])
+        if self.stride == 1:
+            return bounds[episode] + time
+        parts, total = [], 0
+        while total < self.num_steps:
+            parts.append(np.arange(bounds[episode], bounds[episode + 1]))
+            total += len(parts[-1])
+            episode += self.stride
+        return np.concatenate(parts)[: self.num_steps]
+
+    def _variable_starts(self, history: int) -> np.ndarray:
+        """First episodes from which a window fits; found once per history."""
+        if history not in self._valid_starts:
+            available = _steps_from(self.dataset.episode_bounds(history), self.stride)
+            if self.start == "history":
+                available = available[:1]
+            self._valid_starts[history] = np.flatnonzero(available >= self.num_steps)
+        return self._valid_starts[history]
+
+    def _check_fit(self) -> None:
+        lengths = self.dataset.lengths[self.histories]
+        if self.dataset.info.fixed_length:
+            fits = self._num_fixed_starts(lengths) >= 1
+        elif self.stride == 1:
+            fits = lengths >= self.num_steps
+        else:
+            fits = np.array([len(self._variable_starts(h)) > 0 for h in self.histories])
+        if fits.all():
+            return
+        history = int(self.histories[np.argmin(np.where(fits, np.inf, lengths))])
+        available = _steps_from(self.dataset.episode_bounds(history), self.stride)
+        longest = int(available[0] if self.start == "history" else available.max())
+        remedy = f"use a window of {longest} steps or less"
+        if self.stride > 1:
+            remedy += ", or a lower every_kth_episode"
+        if not self.dataset.complete:
+            remedy += ", or finish the dataset with `fastad collect`"
+        raise UserError(
+            f"window of num_steps={self.num_steps} is longer than history {history} of "
+            f"{self.dataset.path}: "
+            f"{self.dataset.lengths[history]} steps, of which every_kth_episode={self.stride} "
+            f"leaves {longest}; {remedy}"
+        )
+
+
+def _model_dtypes(info: DatasetInfo) -> dict[str, Any]:
+    """The columns that windows need, and their dtypes there."""
+    is_box = isinstance(info.observation_space, spaces.Box)
+    dtypes: dict[str, Any] = {
+        "observations": info.observation_space.dtype if is_box else np.int64,
+        "actions": np.int64,
+        "rewards": np.float32,
+    }
+    if not info.fixed_length:
+        dtypes |= {"terminations": np.bool_, "truncations": np.bool_}
+    if info.has_action_probs:
+        dtypes["action_probs"] = np.float16  # as stored: PyTorch casts quicker
+    return dtypes
+
+
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise UserError(f"{name}={value} must be at least 1")
+
+
+def _steps_from(bounds: np.ndarray, stride: int) -> np.ndarray:
+    """Steps in episodes e, e + stride, e + 2 stride, ... to the end, for every e, (E,)."""
+    lengths = np.diff(bounds)
+    padded = np.zeros(-(-len(lengths) // stride) * stride, dtype=np.int64)
+    padded[: len(lengths)] = lengths
+    table = padded.reshape(-1, stride)
+    return table[::-1].cumsum(axis=0)[::-1].ravel()[: len(lengths)]
+
+
+def _check_disjoint(dataset: HistoryDataset) -> None:
+    """No validation or test task may be trained on, under whatever number."""
+    train = {task.tobytes() for task in dataset.train_tasks}
+    for split in ("validation", "test"):
+        rows = dataset.info.task_rows(split)
+        for index, task in zip(range(rows.start, rows.stop), dataset.tasks[rows], strict=True):
+            if task.tobytes() in train:
+                raise UserError(
+                    f"{dataset.path / 'tasks.npy'}: {split} task {index}, {task.tolist()}, is a "
+                    "train task as well; collect with another split"
+                )

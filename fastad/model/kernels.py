@@ -1,0 +1,294 @@
+"""The one seam between the model and `fastad_kernels`: all that it takes comes from here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from fastad_kernels import (
+    Affine,
+    BlockShape,
+    BlockWeights,
+    FrozenModel,
+    Implementation,
+    RingCache,
+    StepTables,
+    alibi_slopes,
+    apply_rope,
+    attention,
+    decode_attention,
+    draw,
+    projection,
+    residual_mlp,
+    rope_angles,
+)
+from fastad_kernels.blocks import absorb
+from fastad_kernels.cache import Order
+from fastad_kernels.dispatch import OPERATIONS, find_implementation, resolve
+from torch import Tensor
+
+from fastad.base.errors import UserError
+
+__all__ = [
+    "Affine",
+    "Band",
+    "BlockShape",
+    "BlockWeights",
+    "FrozenModel",
+    "Implementation",
+    "Positions",
+    "RingCache",
+    "StepTables",
+    "attend",
+    "check_kernels",
+    "draw",
+    "freeze_model",
+    "impose_kernels",
+    "make_band",
+    "make_ring",
+    "projection",
+    "residual_mlp",
+    "resolve_kernels",
+    "rope_angles",
+]
+
+Positions = Literal["none", "rope", "alibi", "learned"]
+# With 64 environments, context 400, tokens are 1.5 times as quick as keys and values for 4 heads,
+# 0.9 to 1.3 times for 8, 0.8 times for 16.
+MAX_ABSORBED_HEADS = 8
+
+
+@dataclass(frozen=True)
+class Band:
+    """What the attention of every layer has in common in one forward pass.
+
+    Attributes:
+        window: `W`, tokens that a query may see, itself included.
+        rope: cos and sin of the tokens' positions, (T, D / 2) or (B, T, D / 2), or None.
+        slopes: ALiBi's slopes, (H,), or None.
+        dropout: Of the attention weights; 0 outside training.
+        impl: A named implementation never falls back; "auto" logs its choice once.
+    """
+
+    window: int
+    rope: tuple[Tensor, Tensor] | None = None
+    slopes: Tensor | None = None
+    dropout: float = 0.0
+    impl: Implementation = "auto"
+
+
+def make_band(
+    scheme: Positions,
+    positions: Tensor | None,
+    *,
+    window: int,
+    num_heads: int,
+    head_dim: int,
+    rope_base: float,
+    device: torch.device,
+    dropout: float = 0.0,
+    impl: Implementation = "auto",
+) -> Band:
+    """Prepare what the layers share for tokens at `positions`, (T,) or (B, T) int64.
+
+    Only "rope" and "alibi" reach attention, and only "rope" by positions: "learned" ones are part
+    of the embedding, and "none" leaves order to causality.
+    """
+    rope = None
+    if scheme == "rope":
+        assert positions is not None
+        rope = rope_angles(positions, head_dim, base=rope_base)
+    slopes = alibi_slopes(num_heads, device=device) if scheme == "alibi" else None
+    return Band(window=window, rope=rope, slopes=slopes, dropout=dropout, impl=impl)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, band: Band, cache: RingCache | None = None) -> Tensor:
+    """Banded causal attention: over the whole sequence, or of new tokens over their ring.
+
+    Args:
+        q: (B, T, H, D).
+        k: (B, T, Hkv, D).
+        v: (B, T, Hkv, D).
+        band: What the layers share.
+        cache: If given, k and v are appended to it, and queries see the band behind them.
+
+    Returns:
+        (B, T, H, D).
+    """
+    if cache is not None:
+        return decode_attention(
+            q, k, v, cache, window=band.window, alibi_slopes=band.slopes, rope=band.rope,
+            impl=_decoder(band.impl),
+        )  # fmt: skip
+    if band.rope is not None:
+        q, k = apply_rope(q, *band.rope), apply_rope(k, *band.rope)
+    return attention(
+        q, k, v, window=band.window, alibi_slopes=band.slopes, dropout=band.dropout,
+        impl=band.impl,
+    )  # fmt: skip
+
+
+def make_ring(
+    impl: str,
+    batch_size: int,
+    capacity: int,
+    num_kv_heads: int,
+    head_dim: int,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> RingCache:
+    """A ring in the memory order that `impl` reads; see `RingCache` for the sizes."""
+    orders: dict[str, Order] = {"triton": "token", "native": "column"}
+    return RingCache(
+        batch_size, capacity, num_kv_heads, head_dim, dtype=dtype, device=device,
+        order=orders.get(impl),
+    )  # fmt: skip
+
+
+def freeze_model(
+    blocks: Sequence[BlockWeights],
+    shape: BlockShape,
+    tables: StepTables,
+    *,
+    norm: Affine | None,
+    head: Affine,
+    offsets: Tensor | None,
+    reward_shift: float,
+    reward_scale: float,
+    scheme: Positions,
+    impl: Implementation,
+) -> FrozenModel | None:
+    """One kernel for whole steps of a frozen model, where `impl` has one; else None.
+
+    Without rotary positions keys and values are linear in the tokens that they come from: where
+    those are fewer numbers, the cache holds tokens instead (`fastad_kernels.blocks`). That takes
+    as many times more products as there are heads, so it pays for few of them.
+
+    Args:
+        blocks: Their weights.
+        shape: Of the blocks.
+        tables: See `FrozenModel`, as all that follows.
+        norm: Of what the head reads, or None.
+        head: (A, width).
+        offsets: Of coordinates, (coordinates,) int64; None where observations are features.
+        reward_shift: Subtracted from rewards.
+        reward_scale: Divides them then.
+        scheme: Of positions.
+        impl: The model's choice.
+    """
+    weight = blocks[0].query.weight
+    like = weight.new_empty(0, shape.dim)
+    if resolve(impl, like, operation="decode") != "native":
+        return None
+    find_implementation("native", like)  # raises where a named one cannot work
+    from fastad_kernels.native import NativeBlocks, NativeModel
+
+    width = weight.shape[1]
+    is_smaller = width < 2 * shape.num_kv_heads * shape.dim
+    if scheme != "rope" and is_smaller and shape.num_heads <= MAX_ABSORBED_HEADS:
+        absorbed = [absorb(block, shape) for block in blocks]
+        blocks, shape = [block for block, _ in absorbed], absorbed[0][1]
+    slopes = alibi_slopes(shape.num_heads) if scheme == "alibi" else None
+    return NativeModel(
+        tables, NativeBlocks(list(blocks), shape, alibi_slopes=slopes), norm=norm, head=head,
+        offsets=offsets, reward_shift=reward_shift, reward_scale=reward_scale,
+    )  # fmt: skip
+
+
+def check_kernels(
+    impl: Implementation,
+    head_dim: int,
+    device: torch.device,
+    precision: str = "fp32",
+    *,
+    kv_cache: bool = False,
+    dropout: float = 0.0,
+) -> None:
+    """Try an implementation on one token, so that a run that cannot work never begins.
+
+    Raises:
+        UserError: With the implementation's own reason.
+    """
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    x = torch.zeros(1, 1, 1, head_dim, dtype=dtype, device=device)
+    try:
+        if kv_cache:
+            # As a rollout's: "auto" tried on another ring would name another choice.
+            name = resolve(_decoder(impl), x, operation="decode")
+            ring = make_ring(name, 1, 1, 1, head_dim, dtype=dtype, device=device)
+            with torch.no_grad():
+                decode_attention(x, x, x, ring, window=1, impl=_decoder(impl))
+        else:
+            attention(x, x, x, dropout=dropout, impl=impl)
+    except ValueError as error:
+        raise UserError(f"kernels={impl} cannot be used here: {error}") from error
+
+
+def resolve_kernels(
+    impl: Implementation,
+    *,
+    width: int,
+    head_dim: int,
+    device: torch.device,
+    precision: str = "fp32",
+    dropout: float = 0.0,
+) -> dict[str, str]:
+    """What each operation of a model takes on this machine: what a run keeps beside its results.
+
+    Another choice or another library rounds otherwise. So a run that goes on compares this with
+    what it was begun with, or makes it the same by `impose_kernels`.
+
+    Args:
+        impl: As the user asked; "auto" is resolved by what was measured on this machine, which
+            compiles and measures the C++ kernels if that has not been done.
+        width: Features of a token.
+        head_dim: `D`.
+        device: Where the model runs.
+        precision: "fp32" or "bf16".
+        dropout: Of the attention weights.
+
+    Returns:
+        Implementations by operation ("attention", "decode", "projection", "mlp"), and, where one is
+        "native", the digest of the compiled "library".
+    """
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    chosen: dict[str, str] = {}
+    for operation in OPERATIONS:
+        of_heads = operation in ("attention", "decode")
+        x = torch.empty(0, head_dim if of_heads else width, dtype=dtype, device=device)
+        asked = _decoder(impl) if operation == "decode" else impl
+        name = resolve(
+            asked, x, operation=operation, dropout=dropout if operation == "attention" else 0.0
+        )
+        # Linear maps are PyTorch's wherever they are not C++.
+        chosen[operation] = name if of_heads or name == "native" else "sdpa"
+    if "native" in chosen.values():
+        from fastad_kernels import native
+
+        chosen["library"] = native.built().manifest.sha256[:12]
+    return chosen
+
+
+def impose_kernels(chosen: Mapping[str, str]) -> None:
+    """Let "auto" choose on CPUs what `resolve_kernels` gave before, whatever is quicker here.
+
+    For the rest of the process; {} undoes it.
+
+    Raises:
+        UserError: If a choice cannot be taken on this machine, with the reason; nothing has changed
+            then. The library is not imposed: compare it.
+    """
+    from fastad_kernels import native
+
+    try:
+        native.impose(chosen)
+    except ValueError as error:
+        raise UserError(
+            f"kernels=auto: the run was begun with other kernels than can be used here; {error}"
+        ) from error
+
+
+def _decoder(impl: Implementation) -> Implementation:
+    """Who decodes: flash-attn has no ring cache, and evaluation in training needs one."""
+    return "auto" if impl == "flash" else impl

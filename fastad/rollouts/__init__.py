@@ -1,0 +1,1 @@
+"""The frozen model acting on tasks."""

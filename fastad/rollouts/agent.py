@@ -1,0 +1,94 @@
+"""The frozen model as an agent: what it is shown, what it draws, what it forgets."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fastad.acting.interact import Transition
+from fastad.acting.steps import Steps
+from fastad.model.memory import Memory
+
+Control = Literal["none", "no-reward", "wiped-context"]
+
+
+class InContextAgent:
+    """A frozen model in `N` environments, each with a context of its own.
+
+    What it remembers is updated in place, so that a step can be captured in a CUDA graph.
+
+    Args:
+        memory: Of a model in evaluation mode, in as many environments.
+        num_actions: `A`.
+        num_envs: `N`.
+        generator: Draws the actions; on the model's device.
+        greedy: Take the most probable action instead of sampling. Freezes undertrained models.
+        control: "no-reward" shows rewards of 0; "wiped-context" forgets at every episode.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        num_actions: int,
+        num_envs: int,
+        *,
+        generator: torch.Generator,
+        greedy: bool = False,
+        control: Control = "none",
+    ) -> None:
+        self.memory, self.num_actions, self.generator = memory, num_actions, generator
+        self.greedy, self.control = greedy, control
+        device = generator.device
+        self.previous_action = torch.full((num_envs,), num_actions, device=device)
+        self.previous_reward = torch.zeros(num_envs, device=device)
+        self.episode_start = torch.ones(num_envs, dtype=torch.bool, device=device)
+        self.episode_step = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        # As the memory reads them, (N, 1): these very tensors. Observations come with every step.
+        self._shown = [
+            field.unsqueeze(1)
+            for field in (
+                self.previous_action, self.previous_reward, self.episode_start, self.episode_step
+            )
+        ]  # fmt: skip
+        self.logits: Tensor | None = None  # the latest, (N, A)
+
+    def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Agent.act`; every call takes one step of context.
+
+        A greedy agent acts by a distribution with all mass on one action, not by the softmax.
+        Call it without gradients, as `interact` does.
+        """
+        assert not torch.is_grad_enabled()
+        uniform = None
+        if not self.greedy:
+            # Here PyTorch is still in the processor's caches; the model's step drives it out.
+            uniform = torch.rand(
+                (observation.shape[0], 1), generator=self.generator, device=observation.device
+            )
+        logits = self.memory.predict(Steps(observation.unsqueeze(1), *self._shown))
+        self.logits = logits
+        probs = logits.softmax(dim=-1)
+        if uniform is not None:
+            return self.memory.draw(probs, uniform), probs
+        action = probs.argmax(dim=-1)
+        return action, torch.zeros_like(probs).scatter_(1, action[:, None], 1.0)
+
+    def observe(self, transition: Transition, final_observation: Tensor) -> None:
+        """See `Agent.observe`."""
+        ended = torch.logical_or(
+            transition.terminated, transition.truncated, out=self.episode_start
+        )
+        self.previous_action.copy_(transition.action)
+        if self.control != "no-reward":
+            self.previous_reward.copy_(transition.reward)
+        self.episode_step.add_(1).masked_fill_(ended, 0)
+        if self.control == "wiped-context":
+            self.forget(ended)
+
+    def forget(self, mask: Tensor) -> None:
+        """Clear the context of the environments in `mask`, (N,) bool, and of no other."""
+        self.memory.forget(mask)
+        self.previous_action.masked_fill_(mask, self.num_actions)
+        self.previous_reward.masked_fill_(mask, 0.0)
+        self.episode_start.masked_fill_(mask, True)
+        self.episode_step.masked_fill_(mask, 0)

@@ -1,0 +1,142 @@
+"""The frozen model acting on tasks: one engine, with the KV cache as an option of it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastad.acting.interact import Transition, episode_returns, interact
+from fastad.base.errors import UserError
+from fastad.envs.base import BatchedEnv
+from fastad.model.memory import CachedMemory, Memory, RecomputedMemory, RecordedMemory
+from fastad.model.transformer import Transformer
+from fastad.rollouts.agent import Control, InContextAgent
+from fastad.rollouts.graph import GraphedStep
+
+
+@dataclass(frozen=True)
+class RolloutResult:
+    """What a rollout returned.
+
+    Attributes:
+        returns: (N, episodes) float32.
+        seconds: Wall time of all steps.
+        num_steps: Environment steps taken, over all environments.
+    """
+
+    returns: Tensor
+    seconds: float
+    num_steps: int
+
+    @property
+    def steps_per_second(self) -> float:
+        """Environment steps per second, over all environments."""
+        return self.num_steps / self.seconds
+
+
+def rollout(
+    model: Transformer,
+    env: BatchedEnv,
+    *,
+    num_episodes: int,
+    generator: torch.Generator,
+    kv_cache: bool = True,
+    greedy: bool = False,
+    control: Control = "none",
+    compile: bool = False,
+    cuda_graph: bool = False,
+    on_block: Callable[[Transition], None] | None = None,
+) -> RolloutResult:
+    """Let the frozen model act for `num_episodes` episodes in every environment.
+
+    Args:
+        model: Frozen; set to evaluation mode.
+        env: On the model's device; reset here.
+        num_episodes: At least 1.
+        generator: Draws the actions. The same seed gives the same actions with and without cache.
+        kv_cache: Whether to keep keys and values in a ring, or to recompute everything that can
+            influence a prediction at every step. Both give the same logits.
+        greedy: See `InContextAgent`.
+        control: See `InContextAgent`.
+        compile: On GPUs, compile the cached step with `torch.compile`, in up to half a minute.
+        cuda_graph: On GPUs, replay the cached step, environment and sampling included, as one
+            graph.
+        on_block: Called with each episode's worth of transitions, (N, steps, ...), which are
+            inference tensors: progress, or a history writer.
+
+    Raises:
+        UserError: If the environment's spaces are not the model's, there are no episodes, or
+            `compile` is given where it does not help.
+    """
+    check_spaces(model, env)
+    if num_episodes < 1:
+        raise UserError(f"num_episodes={num_episodes} must be at least 1")
+    model.eval()
+    if compile and not kv_cache:
+        raise UserError("compile=True compiles the cached step; use it with --kv-cache")
+    if compile and env.device.type == "cpu":
+        raise UserError(
+            "compile=True is for GPUs; on CPUs the cached step is C++ already, and quicker, where "
+            "a compiler is installed (`fastad doctor` tells); leave --compile out"
+        )
+    # Learned positions are checked against their table on the host, at every step.
+    slides = model.config.positions != "learned"
+    cuda_graph = cuda_graph and kv_cache and slides and env.device.type == "cuda"
+    memory: Memory = RecomputedMemory(model, env.num_envs)
+    if kv_cache:
+        memory = CachedMemory(
+            model, env.num_envs, device=env.device, compile=compile, untracked=cuda_graph
+        )
+    agent = InContextAgent(
+        memory, model.num_actions, env.num_envs, generator=generator, greedy=greedy,
+        control=control,
+    )  # fmt: skip
+    num_steps = num_episodes * env.episode_length
+    if control != "wiped-context":
+        model.check_length(num_steps * model.config.tokens_per_step)
+    rewards, ended = [], []
+    began = time.perf_counter()
+    blocks = interact(
+        env, agent, num_steps=num_steps, block_steps=env.episode_length, generator=generator,
+        record=GraphedStep if cuda_graph else None,
+    )  # fmt: skip
+    with torch.inference_mode():  # 4 to 7 % of a step with one environment
+        for block in blocks:
+            rewards.append(block.reward)
+            ended.append(block.terminated | block.truncated)
+            if on_block is not None:
+                on_block(block)
+    returns = episode_returns(torch.cat(rewards, 1), torch.cat(ended, 1), num_episodes).cpu()
+    seconds = time.perf_counter() - began  # after the device has answered
+    return RolloutResult(returns, seconds, num_steps * env.num_envs)
+
+
+def check_spaces(model: Transformer, env: BatchedEnv) -> None:
+    """Refuse an environment whose spaces are not those that the model was trained for."""
+    for name in ("observation_space", "action_space"):
+        ours, theirs = getattr(model, name), getattr(env, name)
+        if ours != theirs:
+            raise UserError(
+                f"{name}: the model was trained for {ours}, but env={env.name} has {theirs}; "
+                f"choose an environment with the model's spaces, or train on this one"
+            )
+
+
+@torch.no_grad()
+def cache_error(
+    model: Transformer, env: BatchedEnv, *, num_steps: int, generator: torch.Generator
+) -> float:
+    """Largest difference between cached and recomputed logits, relative to the largest logit.
+
+    One cached rollout of `num_steps` steps; its inputs are then run through the model at once.
+    """
+    check_spaces(model, env)
+    model.eval()
+    memory = RecordedMemory(CachedMemory(model, env.num_envs, device=env.device))
+    agent = InContextAgent(memory, model.num_actions, env.num_envs, generator=generator)
+    for _ in interact(env, agent, num_steps=num_steps, block_steps=num_steps, generator=generator):
+        pass
+    recomputed, cached = model(memory.whole()), torch.stack(list(memory.logits), dim=1)
+    return ((recomputed - cached).abs().max() / recomputed.abs().max()).item()

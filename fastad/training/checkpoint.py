@@ -1,0 +1,213 @@
+"""Checkpoints: safetensors and JSON, each held to its digest; loading executes no code."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from gymnasium import spaces
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from fastad.base.config import from_plain
+from fastad.base.errors import UserError
+from fastad.model.config import ModelConfig
+from fastad.model.transformer import Transformer
+from fastad.spaces import space_from_json, space_to_json
+from fastad.training.checkpoint_folder import (
+    DAMAGED,
+    DESCRIPTION,
+    MODEL,
+    OPTIMIZER,
+    STATE,
+    find_checkpoint,
+    read_checkpoint,
+    way_on,
+    write_checkpoint,
+)
+
+FORMAT_VERSION = 2  # 1: without digests, optimiser states by position
+
+
+def save_checkpoint(
+    run: Path,
+    step: int,
+    model: Transformer,
+    optimizers: list[torch.optim.Optimizer],
+    *,
+    train_seconds: float,
+    keep: int = 2,
+) -> Path:
+    """Write checkpoints/step-XXXXXXXX under `run`; it appears whole or not at all.
+
+    Args:
+        run: The run folder, which nobody else writes to.
+        step: Updates done.
+        model: Its weights, config and spaces are stored.
+        optimizers: Their state is stored, for an exact resume.
+        train_seconds: Spent on the updates so far.
+        keep: Newest checkpoints that stay.
+    """
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    files = {
+        MODEL: save(weights),
+        OPTIMIZER: save(_optimizer_tensors(model, optimizers)),
+        DESCRIPTION: json.dumps(_describe(model), indent=2).encode(),
+        STATE: json.dumps({"step": step, "train_seconds": train_seconds}).encode(),
+    }
+    return write_checkpoint(run, step, files, keep=keep)
+
+
+def load_model(path: Path) -> Transformer:
+    """Rebuild the model of a checkpoint or of a run's newest checkpoint, in evaluation mode.
+
+    Raises:
+        UserError: If it is not a fastad checkpoint, or damaged; the message names the way on.
+    """
+    folder = find_checkpoint(path)
+    with _way_on_named(folder):
+        files, _ = read_checkpoint(folder, DESCRIPTION, MODEL)
+        model = _build(_parse_json(files[DESCRIPTION], folder / DESCRIPTION), folder / DESCRIPTION)
+        _load_weights(model, files[MODEL], folder)
+    return model.eval()
+
+
+def load_training_state(
+    folder: Path, model: Transformer, optimizers: list[torch.optim.Optimizer]
+) -> tuple[int, float]:
+    """Restore weights and optimiser states in place; returns (updates done, train seconds).
+
+    Raises:
+        UserError: If a file of the checkpoint is damaged; the message names the way on.
+    """
+    with _way_on_named(folder):
+        files, step = read_checkpoint(folder, DESCRIPTION, MODEL, OPTIMIZER, STATE)
+        if step is None:
+            raise UserError(
+                f"{folder} is of a fastad that stored optimiser states by position, which no "
+                "longer fit; it can be rolled out"
+            )
+        _load_weights(model, files[MODEL], folder)
+        tensors = _parse_tensors(files[OPTIMIZER], folder / OPTIMIZER)
+        _restore(model, optimizers, tensors, folder / OPTIMIZER)
+        progress = _parse_json(files[STATE], folder / STATE)
+    return step, float(progress["train_seconds"])
+
+
+@contextmanager
+def _way_on_named(folder: Path) -> Iterator[None]:
+    """Let an error about a checkpoint end with what can be done instead."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}; {way_on(folder)}") from error
+
+
+def _build(description: dict[str, Any], file: Path) -> Transformer:
+    """A model of the description that `_describe` gave."""
+    version = description.get("format_version")
+    if version not in (1, FORMAT_VERSION):
+        raise UserError(
+            f"{file}: format_version={version}, but this fastad reads {FORMAT_VERSION}; upgrade "
+            "fastad or train again"
+        )
+    try:
+        return Transformer(
+            from_plain(description["config"], ModelConfig, f"{file}: config"),
+            space_from_json(description["observation_space"]),
+            cast(spaces.Discrete, space_from_json(description["action_space"])),
+            int(description["episode_length"]),
+            reward_shift=float(description["reward_shift"]),
+            reward_scale=float(description["reward_scale"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{file} is not a fastad model: {error!r}") from error
+
+
+def _describe(model: Transformer) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "config": asdict(model.config),
+        "observation_space": space_to_json(model.observation_space),
+        "action_space": space_to_json(model.action_space),
+        "episode_length": model.episode_length,
+        "reward_shift": model.reward_shift,
+        "reward_scale": model.reward_scale,
+    }
+
+
+def _names(model: Transformer) -> dict[torch.Tensor, str]:
+    return {parameter: name for name, parameter in model.named_parameters()}
+
+
+def _optimizer_tensors(
+    model: Transformer, optimizers: list[torch.optim.Optimizer]
+) -> dict[str, torch.Tensor]:
+    """Optimiser states by "FIELD.PARAMETER", whichever optimiser holds the parameter."""
+    names = _names(model)
+    return {
+        f"{field}.{names[parameter]}": tensor.contiguous()
+        for optimizer in optimizers
+        for parameter, fields in optimizer.state.items()
+        for field, tensor in fields.items()
+    }
+
+
+def _restore(
+    model: Transformer,
+    optimizers: list[torch.optim.Optimizer],
+    tensors: dict[str, torch.Tensor],
+    file: Path,
+) -> None:
+    """Give every optimiser the states of its parameters, found by name.
+
+    Raises:
+        UserError: If there are states of other parameters, or of other shapes.
+    """
+    names = _names(model)
+    kept: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        field, _, name = key.partition(".")
+        kept.setdefault(name, {})[field] = tensor
+    for optimizer in optimizers:
+        owned = [p for group in optimizer.param_groups for p in group["params"]]
+        state = {}
+        for index, parameter in enumerate(owned):
+            fields = kept.pop(names[parameter], {})
+            if any(tensor.shape not in ((), parameter.shape) for tensor in fields.values()):
+                raise UserError(f"{file}: {names[parameter]} has a state of another shape")
+            if fields:
+                state[index] = fields
+        # Groups hold settings only, which the run's own config has already set.
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+    if kept:
+        raise UserError(f"{file} holds the state of {min(kept)}, which this model does not have")
+
+
+def _load_weights(model: Transformer, content: bytes, folder: Path) -> None:
+    tensors = _parse_tensors(content, folder / MODEL)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(f"{folder / MODEL} does not fit its {DESCRIPTION}: {error}") from error
+
+
+def _parse_tensors(content: bytes, file: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load(content)
+    except SafetensorError as error:
+        raise UserError(f"{file} is missing or damaged ({error}); {DAMAGED}") from error
+
+
+def _parse_json(content: bytes, file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file} is missing or damaged ({error}); {DAMAGED}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{file} is not a JSON object; {DAMAGED}")
+    return values

@@ -1,0 +1,226 @@
+"""A checkpoint as a folder: whole or absent, each file held to its digest, never through a link."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from fastad.base.errors import UserError, naming
+from fastad.base.files import (
+    digest,
+    is_sealed,
+    kind_of,
+    read_bytes,
+    read_json,
+    sync_folder,
+    write_json,
+    write_new,
+)
+from fastad.training.run_files import CHECKPOINT_FILES, CHECKPOINT_NAME, CHECKPOINTS
+
+MODEL, DESCRIPTION, OPTIMIZER, STATE, MANIFEST = CHECKPOINT_FILES
+MAX_JSON_BYTES = 2**20
+DAMAGED = "the checkpoint is damaged"
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """Whole checkpoints of a run, oldest first.
+
+    Raises:
+        UserError: If something is named like a checkpoint that fastad cannot have written.
+    """
+    folder = run / CHECKPOINTS
+    found = {}
+    for path in folder.iterdir() if folder.exists() else ():
+        if not path.name.startswith("step-") or path.name.endswith(".part"):
+            continue
+        step, mode = step_of(path), path.lstat().st_mode
+        if step is None or kind_of(mode) != "folder":
+            raise UserError(
+                f"{path} is a {kind_of(mode)} named like a checkpoint, and none of fastad's; "
+                "move it elsewhere"
+            )
+        found[step] = path
+    return [found[step] for step in sorted(found)]
+
+
+def step_of(checkpoint: Path) -> int | None:
+    """The update that a checkpoint's name tells; None for another name."""
+    match = re.fullmatch(CHECKPOINT_NAME, checkpoint.name)
+    return int(match[1]) if match else None
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint at `path`, or the newest of the run folder there.
+
+    Raises:
+        UserError: If there is none.
+    """
+    if (path / DESCRIPTION).is_file():
+        return path
+    if not path.exists():
+        raise UserError(f"run={path} does not exist; train one with `fastad train --out {path}`")
+    found = list_checkpoints(path) if path.is_dir() else []
+    if not found:
+        raise UserError(
+            f"run={path} holds no checkpoint; give a folder that `fastad train` wrote"
+            + (", or continue it with --resume" if (path / "config.yaml").exists() else "")
+        )
+    return found[-1]
+
+
+def write_checkpoint(run: Path, step: int, files: dict[str, bytes], *, keep: int) -> Path:
+    """Write checkpoints/step-XXXXXXXX under `run`, whose lock is held.
+
+    It appears whole or not at all, and older ones go when it has appeared. One of this step that
+    is there already stays: a training that was resumed there and stopped at once has no other.
+
+    Args:
+        run: The run folder.
+        step: Updates done.
+        files: Contents by name; all of `CHECKPOINT_FILES` but the manifest.
+        keep: Newest checkpoints that stay.
+    """
+    folder = run / CHECKPOINTS
+    final = folder / f"step-{step:08d}"
+    part = final.with_name(final.name + ".part")
+    if final.exists():
+        return final
+    folder.mkdir(parents=True, exist_ok=True)
+    for torn in folder.glob("*.part"):
+        if step_of(torn.with_suffix("")) is not None:
+            _delete(torn)
+    part.mkdir()
+    sizes = {
+        name: {"bytes": len(content), "digest": digest(content)} for name, content in files.items()
+    }
+    try:
+        for name, content in files.items():
+            with naming(part / name):
+                write_new(part / name, content)
+        # Flushes the names of the others too.
+        write_json(part / MANIFEST, {"step": step, "files": sizes}, seal=True)
+    except OSError:
+        _delete(part)  # a full disk shall not stay full of what is of no use
+        raise
+    part.rename(final)
+    sync_folder(folder)
+    for old in list_checkpoints(run)[:-keep]:
+        # Whatever somebody laid into it keeps it.
+        if {file.name for file in old.iterdir()} <= {*CHECKPOINT_FILES}:
+            # A kill while files are deleted shall not leave a checkpoint that looks damaged.
+            _delete(old.rename(old.with_name(old.name + ".part")))
+    return final
+
+
+def read_checkpoint(folder: Path, *names: str) -> tuple[dict[str, bytes], int | None]:
+    """Read files of a checkpoint, each as it was written or not at all.
+
+    Args:
+        folder: The checkpoint.
+        names: Of `CHECKPOINT_FILES`.
+
+    Returns:
+        Contents by name, and the step that the manifest tells; None for a checkpoint from before
+        there were manifests, whose files are not held to anything.
+
+    Raises:
+        UserError: Naming the file that is missing or damaged.
+    """
+    manifest = _read_manifest(folder)
+    if manifest is None:
+        return {name: _read(folder / name, None) for name in names}, None
+    step, own = manifest["step"], step_of(folder)
+    if own not in (None, step):
+        raise UserError(f"{folder} holds the checkpoint of update {step}; {DAMAGED}")
+    return {name: _read(folder / name, manifest["files"][name]) for name in names}, step
+
+
+def verify_checkpoint(folder: Path) -> None:
+    """Hold every file of a checkpoint to its digest.
+
+    Raises:
+        UserError: Naming the first file that is missing or damaged, or what fastad did not write.
+    """
+    _, step = read_checkpoint(folder, *(name for name in CHECKPOINT_FILES if name != MANIFEST))
+    if step is None:
+        raise UserError(f"{folder} is from before checkpoints had digests; it cannot be verified")
+
+
+def verify_checkpoints(run: Path) -> list[str]:
+    """Hold every file of every checkpoint of a run to its digest; what is wrong, a line each."""
+    wrong = []
+    try:
+        for folder in list_checkpoints(run):
+            try:
+                verify_checkpoint(folder)
+            except UserError as error:
+                wrong.append(str(error))
+    except UserError as error:
+        wrong.append(str(error))
+    return wrong
+
+
+def way_on(damaged: Path) -> str:
+    """What can be done instead of loading a damaged checkpoint."""
+    damaged = damaged.resolve()
+    beside = list_checkpoints(damaged.parents[1]) if damaged.parent.name == CHECKPOINTS else []
+    for other in reversed(beside):
+        if other == damaged:
+            continue
+        try:
+            verify_checkpoint(other)
+        except UserError:
+            continue  # no way on
+        return f"{other} is whole: name that one, or delete {damaged} and --resume from there"
+    return "no other checkpoint of this run is whole: train again with --overwrite"
+
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest; None for a checkpoint from before there were any."""
+    file = folder / MANIFEST
+    if not file.exists():
+        if _format_version(folder) == 1:
+            return None
+        raise UserError(f"{file} is missing or damaged (No such file); {DAMAGED}")
+    manifest = read_json(file, fix=DAMAGED, limit=MAX_JSON_BYTES)
+    if not is_sealed(file):
+        raise UserError(f"{file} is missing or damaged (it lacks its digest); {DAMAGED}")
+    return manifest
+
+
+def _format_version(folder: Path) -> object:
+    file = folder / DESCRIPTION
+    if not file.exists():
+        return None
+    return read_json(file, fix=DAMAGED, limit=MAX_JSON_BYTES).get("format_version")
+
+
+def _read(file: Path, expected: dict[str, Any] | None) -> bytes:
+    """The content of a file, held to its size and digest where they are known."""
+    try:
+        size = file.lstat().st_size
+        if expected is not None and size != expected["bytes"]:
+            raise UserError(
+                f"{file} is missing or damaged ({size} bytes instead of {expected['bytes']}); "
+                f"{DAMAGED}"
+            )
+        content = read_bytes(file, fix=DAMAGED, limit=size)
+    except FileNotFoundError as error:
+        raise UserError(f"{file} is missing or damaged ({error.strerror}); {DAMAGED}") from error
+    if expected is not None and digest(content) != expected["digest"]:
+        raise UserError(
+            f"{file} is missing or damaged (not the content that was stored); {DAMAGED}"
+        )
+    return content
+
+
+def _delete(part: Path) -> None:
+    """Delete a torn checkpoint, of which nothing else can be in use.
+
+    Raises:
+        OSError: If anything lies in it that fastad did not write.
+    """
+    for name in CHECKPOINT_FILES:
+        (part / name).unlink(missing_ok=True)
+        (part / f"{name}.tmp").unlink(missing_ok=True)
+    part.rmdir()

@@ -1,0 +1,192 @@
+"""What lies in a run folder, and reading it: what was run, what made it, how it went."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from fastad.base.config import parse_yaml
+from fastad.base.errors import UserError
+from fastad.base.files import (
+    digest,
+    is_sealed,
+    open_regular,
+    read_bytes,
+    read_json,
+    write_json,
+)
+from fastad.base.possession import is_marked, marker_name
+from fastad.histories.schema import INFO_FILE, TASKS_FILE, DatasetInfo
+
+CONFIG, METRICS, MADE_BY = "config.yaml", "metrics.jsonl", "made_by.json"
+CHECKPOINTS = "checkpoints"
+CHECKPOINT_NAME = r"step-(\d{8,})"
+CHECKPOINT_FILES = (
+    "model.safetensors",
+    "model.json",
+    "optimizer.safetensors",
+    "state.json",
+    "manifest.json",
+)
+DATASET = "dataset"  # folder with the description of the dataset, without its histories
+ROLLOUTS = "rollouts"
+MANIFEST = "manifest.json"  # digests of the files that never change once the run has begun
+FIXED = (CONFIG, MADE_BY, f"{DATASET}/{INFO_FILE}", f"{DATASET}/{TASKS_FILE}", marker_name("run"))
+MAX_FILE_BYTES = {CONFIG: 2**18, f"{DATASET}/{TASKS_FILE}": 2**32}
+MAX_JSON_BYTES = 2**24
+DAMAGED = "restore it from a backup, or train again with --overwrite"
+
+
+def run_of(path: Path) -> Path:
+    """The run folder of a run folder, or of one of its checkpoints."""
+    path = path.resolve()
+    return path.parent.parent if path.parent.name == CHECKPOINTS else path
+
+
+def is_ours(path: str) -> bool:
+    """Whether fastad writes such a file or folder into a run, a torn temporary one included.
+
+    Args:
+        path: Within the run, with "/" at the end of a folder's.
+    """
+    files = (CONFIG, METRICS, MADE_BY, MANIFEST, *FIXED)
+    name = re.escape
+    pictures = r"rollout(-no-reward|-wiped-context)?\.png"  # of earlier versions
+    checkpoints = f"{CHECKPOINTS}/{CHECKPOINT_NAME}(\\.part)?/"
+    kinds = (
+        rf"({'|'.join(map(name, files))})(\.tmp)?",
+        pictures,
+        rf"({DATASET}|{CHECKPOINTS}|{ROLLOUTS})/",
+        rf"{checkpoints}(({'|'.join(map(name, CHECKPOINT_FILES))})(\.tmp)?)?",
+        rf"{ROLLOUTS}/\d{{8}}-\d{{6}}[a-z0-9-]*\.(json|png|json\.tmp|png\.tmp)",
+    )
+    return any(re.fullmatch(kind, path) for kind in kinds)
+
+
+def seal_run(run: Path, contents: dict[str, bytes]) -> None:
+    """Store the digests of the files that never change; the marker's is read from the folder."""
+    marker = marker_name("run")
+    stored = {name: digest(content) for name, content in contents.items()}
+    stored[marker] = digest(_read_fixed(run, marker))
+    write_json(run / MANIFEST, {"files": stored}, seal=True)
+
+
+def verify_run(run: Path) -> list[str]:
+    """Hold every file that never changes to its digest; returns what is wrong, a line each.
+
+    Runs of fastad before it marked them have no digests: nothing is wrong with them then.
+    """
+    file = run / MANIFEST
+    if not file.exists():
+        return [f"{file} is missing; {DAMAGED}"] if is_marked(run, "run") else []
+    try:
+        stored = read_json(file, fix=DAMAGED, limit=MAX_JSON_BYTES)["files"]
+    except UserError as error:
+        return [str(error)]
+    if not is_sealed(file):
+        return [f"{file}: damaged, it lacks its digest; {DAMAGED}"]
+    wrong = []
+    for name in FIXED:
+        try:
+            if digest(_read_fixed(run, name)) != stored[name]:
+                wrong.append(f"{run / name}: damaged, not the content that was stored; {DAMAGED}")
+        except FileNotFoundError:
+            wrong.append(f"{run / name} is missing; {DAMAGED}")
+        except UserError as error:
+            wrong.append(str(error))
+    return wrong
+
+
+def check_run(run: Path) -> None:
+    """See `verify_run`.
+
+    Raises:
+        UserError: Naming the first file that is wrong.
+    """
+    wrong = verify_run(run)
+    if wrong:
+        raise UserError(wrong[0])
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The config that a run was begun with, as plain values.
+
+    Raises:
+        UserError: If there is none.
+    """
+    file = run / CONFIG
+    try:
+        content = parse_yaml(_read_fixed(run, CONFIG), str(file))
+    except (FileNotFoundError, UserError) as error:
+        raise UserError(f"{file} is missing or damaged; is {run} a run folder?") from error
+    return content if isinstance(content, dict) else {}
+
+
+def episodes_per_window(run: Path, info: DatasetInfo) -> int:
+    """Episodes that the training windows of a run showed."""
+    settings = read_config(run_of(run))["settings"]
+    num_steps = settings["window"] or info.num_steps // settings["every_kth_episode"]
+    return max(1, int(num_steps) // info.episode_length)
+
+
+def read_made_by(run: Path) -> dict[str, Any]:
+    """What made a run: versions, hardware, and what decides its bits."""
+    return read_json(run / MADE_BY, fix=DAMAGED, limit=MAX_JSON_BYTES)
+
+
+def begun_numerics(run: Path) -> dict[str, Any] | None:
+    """What decided the bits of a run when it was begun; None if there is no run to continue.
+
+    Raises:
+        UserError: If the run is damaged.
+    """
+    if not (run / CONFIG).exists() or not is_marked(run, "run"):
+        return None
+    check_run(run)
+    facts: dict[str, Any] = read_made_by(run)["numerics"]
+    return facts
+
+
+def _read_fixed(run: Path, name: str) -> bytes:
+    limit = MAX_FILE_BYTES.get(name, MAX_JSON_BYTES)
+    return read_bytes(run / name, fix=DAMAGED, limit=limit)
+
+
+def settings_of(config: dict[str, Any]) -> dict[str, Any]:
+    """What must not change between a run and its continuation.
+
+    Where things lie, how they are logged and what computes them may; the dataset is compared by
+    its content.
+    """
+    free = (
+        "command", "data", "out", "resume", "overwrite", "device", "threads", "kernels",
+        "attention",  # as earlier versions called the kernels
+    )  # fmt: skip
+    kept = {k: v for k, v in config.items() if k not in free and not k.startswith("eval_")}
+    logging = ("log_every", "eval_every", "checkpoint_every")
+    settings = {k: v for k, v in config.get("settings", {}).items() if k not in logging}
+    return kept | {"settings": settings}
+
+
+def read_metrics(file: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """Records of metrics.jsonl in order, and the numbers of lines that are none.
+
+    A last line that a kill tore is no record and is not counted as damaged either.
+    """
+    records: list[dict[str, Any]] = []
+    damaged: list[int] = []
+    if not file.exists():
+        return records, damaged
+    with open_regular(file, fix="move it elsewhere") as stream:
+        content = stream.read()
+    *lines, torn = content.split(b"\n")
+    for number, line in enumerate([*lines, torn], start=1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if isinstance(record, dict) and type(record.get("step")) is int:
+            records.append(record)
+        elif number <= len(lines):
+            damaged.append(number)
+    return records, damaged

@@ -1,0 +1,182 @@
+"""Taking possession of a run folder, for as long as a training lasts, and writing to it."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fastad.base.config import differences, dump_config, to_plain
+from fastad.base.errors import UserError, naming
+from fastad.base.files import as_json, digest, replace_durably
+from fastad.base.locks import folder_lock
+from fastad.base.possession import delete_own, is_marked, mark, marker_name, strangers
+from fastad.base.provenance import describe_machine
+from fastad.histories.reader import load_description
+from fastad.histories.schema import INFO_FILE, NOT_SETTINGS, TASKS_FILE
+from fastad.training.run_files import (
+    CHECKPOINTS,
+    CONFIG,
+    DATASET,
+    MADE_BY,
+    METRICS,
+    check_run,
+    is_ours,
+    read_config,
+    read_metrics,
+    seal_run,
+    settings_of,
+)
+
+_logger = logging.getLogger(__name__)
+
+
+class RunFolder:
+    """A run that this process alone writes to; see `open_run`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def log(self, step: int, metrics: dict[str, Any]) -> None:
+        """Append one record to metrics.jsonl."""
+        file = self.path / METRICS
+        with naming(file), file.open("a") as stream:
+            stream.write(json.dumps({"step": step, **metrics}) + "\n")
+
+    def forget_metrics_after(self, step: int) -> list[dict[str, Any]]:
+        """Drop records beyond `step`, which a resumed run will write again; returns the others."""
+        file = self.path / METRICS
+        records, damaged = read_metrics(file)
+        if damaged:
+            _logger.info(
+                f"{file}: {len(damaged)} damaged, left out: line {damaged[0]}"
+                + (" and others" if len(damaged) > 1 else "")
+            )
+        kept = [record for record in records if record["step"] <= step]
+        text = "".join(json.dumps(record) + "\n" for record in kept)
+        replace_durably(file, text.encode())
+        return kept
+
+
+@contextmanager
+def open_run(
+    path: Path,
+    config: Any,
+    *,
+    data: Path,
+    numerics: dict[str, Any],
+    resume: bool,
+    overwrite: bool,
+) -> Iterator[RunFolder]:
+    """Begin a run or take up the one that is there, as its only writer within the block.
+
+    Args:
+        path: Created if need be.
+        config: The command's dataclass; what of it may change on resume, see `settings_of`.
+        data: Dataset whose description is kept in the run, all that rollouts need to know of it.
+        numerics: What decides the bits of a run that is begun, kept in it.
+        resume: Continue what is there, if anything.
+        overwrite: Delete the run that is there.
+
+    Raises:
+        UserError: If the folder holds a run and neither was asked for, if it holds anything that
+            is not fastad's, if settings or the dataset changed since the run began, or if another
+            process writes there. Nothing has been written or deleted then.
+    """
+    if resume and overwrite:
+        raise UserError("--resume and --overwrite contradict each other; choose one")
+    if path.exists():
+        _check_ours(path, overwrite)
+    path.mkdir(parents=True, exist_ok=True)
+    with folder_lock(path):
+        # Again: who held the lock may have changed everything.
+        _check_ours(path, overwrite)
+        if overwrite and is_marked(path, "run"):
+            delete_own(path, "run", is_ours, last=(CONFIG, marker_name("run")))
+        if (path / CONFIG).exists():
+            _check_continued(path, config, data, resume)
+        elif (path / CHECKPOINTS).exists():
+            raise UserError(
+                f"out={path} holds checkpoints without their {CONFIG}; replace them with "
+                "--overwrite or choose another folder"
+            )
+        else:
+            _begin(path, config, data, numerics)
+        yield RunFolder(path)
+
+
+def _check_ours(path: Path, overwrite: bool) -> None:
+    """Refuse a folder with anything in it that fastad cannot prove to be its own."""
+    if not path.is_dir():
+        raise UserError(f"out={path} is a file; choose a folder")
+    foreign, marked = strangers(path, is_ours), is_marked(path, "run")
+    if foreign and (overwrite or not marked):
+        names = ", ".join(name.rstrip("/") for name in foreign[:3])
+        raise UserError(
+            f"out={path} holds more than a run ({names}); move that elsewhere or choose another "
+            "folder"
+        )
+    unproven = [] if marked else strangers(path, lambda name: False)
+    if unproven:
+        names = ", ".join(name.rstrip("/") for name in unproven[:3])
+        raise UserError(
+            f"out={path} holds {names}, but no {marker_name('run')} that shows it to be fastad's "
+            "to write to; move that elsewhere or choose another folder"
+        )
+
+
+def _begin(path: Path, config: Any, data: Path, numerics: dict[str, Any]) -> None:
+    """Write what never changes; the config last, so that a run which has one has the rest."""
+    mark(path, "run")
+    (path / DATASET).mkdir(exist_ok=True)
+    plain = {k: v for k, v in to_plain(config).items() if k not in ("resume", "overwrite")}
+    made_by = describe_machine() | {"numerics": numerics}
+    contents = {
+        MADE_BY: json.dumps(made_by, indent=2).encode(),
+        f"{DATASET}/{INFO_FILE}": (data / INFO_FILE).read_bytes(),
+        f"{DATASET}/{TASKS_FILE}": (data / TASKS_FILE).read_bytes(),
+        CONFIG: dump_config("train", plain).encode(),
+    }
+    for name in contents.keys() - {CONFIG}:
+        replace_durably(path / name, contents[name])
+    seal_run(path, contents)
+    replace_durably(path / CONFIG, contents[CONFIG])
+
+
+def _check_continued(path: Path, config: Any, data: Path, resume: bool) -> None:
+    """Refuse to continue a run that is not the one which was begun.
+
+    Raises:
+        UserError: If nobody asked to continue it, if it is damaged, or if settings or the dataset
+            changed.
+    """
+    if not resume:
+        raise UserError(
+            f"out={path} holds a run; continue it with --resume, or replace it with --overwrite"
+        )
+    check_run(path)
+    changed = differences(settings_of(read_config(path)), settings_of(to_plain(config)))
+    if changed:
+        raise UserError(
+            f"--resume with changed settings ({'; '.join(changed)}); put them back, or start "
+            "anew with --overwrite"
+        )
+    changed = differences(_description(path / DATASET), _description(data))
+    if changed:
+        raise UserError(
+            f"data={data} is not the dataset that the run {path} was begun on "
+            f"({'; '.join(changed)}); give that one, or start anew with --overwrite"
+        )
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    """What makes a dataset what it is, its tasks by their digest.
+
+    Read through the schema: a field that came after the run began has its default on both sides.
+    """
+    info, tasks = load_description(folder)
+    description: dict[str, Any] = as_json(info.to_json())
+    for name in NOT_SETTINGS:
+        del description[name]
+    return description | {"tasks": digest(tasks.tobytes())}

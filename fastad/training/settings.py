@@ -1,0 +1,75 @@
+"""What defines a training run, apart from the model and the data."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fastad.base.config import check_seed
+from fastad.base.errors import UserError
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How the model is fitted to learning histories."""
+
+    updates: int = 700
+    """Gradient updates in all; the schedule ends exactly here."""
+    batch_size: int = 12
+    """Windows per update. Many small updates are at least as good as few large ones."""
+    window: int | None = None
+    """Environment steps per training sequence (default: the whole history, or its length divided
+    by every_kth_episode). May exceed the context: attention is banded."""
+    start: Literal["history", "anywhere"] = "history"
+    """Where windows begin: at step 0 of the history, which shows learning from scratch, or at a
+    random episode."""
+    every_kth_episode: int = 1
+    """Show every k-th episode only, for sources that learn slowly."""
+    target: Literal["policy", "sampled"] = "policy"
+    """policy: the source's own action distribution (less noise). sampled: the action taken (the
+    paper's likelihood)."""
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """muon: Muon on the matrices of the blocks and AdamW on the rest. adamw: AdamW alone."""
+    learning_rate: float = 3e-3
+    """Peak learning rate of AdamW."""
+    muon_learning_rate: float = 0.02
+    """Peak learning rate of Muon."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay, on matrices only."""
+    adam_betas: tuple[float, float] = (0.9, 0.99)
+    """AdamW's moment decay rates."""
+    warmup_updates: int = 30
+    """Updates over which the learning rate climbs from 0; a run that is no longer only climbs."""
+    decay: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls after the warm-up."""
+    final_learning_rate: float = 0.03
+    """Share of the peak that is left at the last update."""
+    clip: float = 1.0
+    """Largest gradient norm; 0 turns clipping off."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 runs matrix products under autocast; faster on GPUs, slower on most CPUs."""
+    compile: bool = False
+    """Compile the model with torch.compile. Pays on GPUs and for long runs."""
+    log_every: int = 20
+    """Updates between lines of the log."""
+    eval_every: int = 0
+    """Updates between rollouts on validation tasks (0: none)."""
+    checkpoint_every: int = 200
+    """Updates between checkpoints; the last update always has one."""
+    seed: int = 0
+    """Of the weights, the windows and the dropout."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for field in ("updates", "batch_size", "every_kth_episode", "log_every"):
+            self._require(field, getattr(self, field) >= 1, "at least 1")
+        for field in ("warmup_updates", "eval_every", "checkpoint_every", "clip", "weight_decay"):
+            self._require(field, getattr(self, field) >= 0, "at least 0")
+        for field in ("learning_rate", "muon_learning_rate"):
+            self._require(field, getattr(self, field) > 0, "above 0")
+        self._require("window", self.window is None or self.window >= 1, "at least 1")
+        self._require("final_learning_rate", 0 <= self.final_learning_rate <= 1, "in [0, 1]")
+        self._require("adam_betas", all(0 <= beta < 1 for beta in self.adam_betas), "in [0, 1)")
+        check_seed(self.seed)
+
+    def _require(self, field: str, holds: bool, rule: str) -> None:
+        if not holds:
+            raise UserError(f"{field}={getattr(self, field)} must be {rule}")

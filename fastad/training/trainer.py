@@ -1,0 +1,265 @@
+"""The training loop: short, deterministic, resumable at any update."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from gymnasium import spaces
+from torch import Tensor
+
+from fastad.base.errors import UserError
+from fastad.base.interrupt import deferred_interrupt
+from fastad.methods.windows import Batch, WindowSampler
+from fastad.model.config import ModelConfig
+from fastad.model.transformer import Transformer
+from fastad.training.checkpoint import load_training_state, save_checkpoint
+from fastad.training.checkpoint_folder import list_checkpoints
+from fastad.training.read_ahead import ReadAhead
+from fastad.training.schedule import learning_rate_factor, make_optimizers, set_learning_rate
+from fastad.training.settings import TrainSettings
+
+Evaluation = Callable[[Transformer], dict[str, Any]]
+
+
+class Log(Protocol):
+    """Receives what happens during training."""
+
+    def __call__(self, step: int, metrics: dict[str, Any]) -> None:
+        """Take note of `metrics` after `step` updates."""
+        ...
+
+
+def build_model(config: ModelConfig, sampler: WindowSampler) -> Transformer:
+    """A fresh model for the spaces of the sampler's dataset, with rewards at the size of one."""
+    info = sampler.dataset.info
+    assert isinstance(info.action_space, spaces.Discrete)
+    return Transformer(
+        config,
+        info.observation_space,
+        info.action_space,
+        info.episode_length,
+        reward_shift=sampler.reward_mean,
+        reward_scale=sampler.reward_std,
+    )
+
+
+def train(
+    model: Transformer,
+    sampler: WindowSampler,
+    settings: TrainSettings,
+    *,
+    run: Path,
+    log: Log,
+    evaluate: Evaluation | None = None,
+    evaluated: int = 0,
+) -> float:
+    """Fit `model` to the windows of `sampler`, from the newest checkpoint of `run` if any.
+
+    On a CPU, with the same number of threads, a run that was killed and started again ends with
+    the same weights, bit for bit, as one that was not: windows and dropout depend on
+    (seed, update) alone. On GPUs some of PyTorch's kernels add in no fixed order.
+
+    Args:
+        model: On the device to train on; mutated.
+        sampler: A pure function of the update.
+        settings: See `TrainSettings`.
+        run: The run folder, where checkpoints are written and resumed from.
+        log: Called every `log_every` updates and after every evaluation.
+        evaluate: Called with the model in evaluation mode every `eval_every` updates.
+        evaluated: The last update after which an earlier session called it: one that was stopped
+            between its last update and the evaluation owes this one.
+
+    Returns:
+        Seconds spent on updates, evaluation excluded, over all sessions.
+
+    Raises:
+        UserError: If a loss or gradient is not finite; the last good checkpoint stays.
+    """
+    return _Training(model, sampler, settings, run, log, evaluate, evaluated).fit()
+
+
+def imitation_loss(logits: Tensor, batch: Batch, target: str) -> Tensor:
+    """Mean loss over every step of every window.
+
+    Args:
+        logits: (B, T, A).
+        batch: Its windows.
+        target: "policy": Kullback-Leibler divergence from the source's action distribution, whose
+            gradient is the cross-entropy's. "sampled": negative log-likelihood of the action
+            taken (Laskin et al. 2022, eq. 2).
+    """
+    log_probs = F.log_softmax(logits.float(), dim=-1)
+    if target == "policy":
+        assert batch.action_probs is not None
+        return F.kl_div(log_probs, batch.action_probs, reduction="none").sum(dim=-1).mean()
+    return F.nll_loss(log_probs.flatten(0, 1), batch.action.flatten())
+
+
+class _Training:
+    """The state of one call of `train`."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        sampler: WindowSampler,
+        settings: TrainSettings,
+        run: Path,
+        log: Log,
+        evaluate: Evaluation | None,
+        evaluated: int,
+    ) -> None:
+        self.model, self.sampler, self.settings = model, sampler, settings
+        self.run, self.log, self.evaluate, self.evaluated = run, log, evaluate, evaluated
+        self.device = next(model.parameters()).device
+        self.batches = ReadAhead(sampler, self.device, stop=settings.updates)
+        self.optimizers = make_optimizers(model, settings)
+        self.forward = torch.compile(model) if settings.compile else model
+        self.step, self.seconds = 0, 0.0
+        self.clock = time.perf_counter()  # up to where `seconds` has been counted
+        self.losses: list[Tensor] = []  # since the last line of the log
+        self.norms: list[Tensor] = []
+        self.is_whole = True  # no update is half done
+        checkpoints = list_checkpoints(run)
+        if checkpoints:
+            progress = load_training_state(checkpoints[-1], model, self.optimizers)
+            self.step, self.seconds = progress
+
+    def fit(self) -> float:
+        settings = self.settings
+        self._note_logged()
+        self.clock = time.perf_counter()
+        with self._checkpoint_on_interrupt(), self.batches:
+            if self.step > 0:
+                self._evaluate_if_due()
+            while self.step < settings.updates:
+                # Its line of the log too: the checkpoint of this update will say it is written.
+                with deferred_interrupt():
+                    norm = self._update()
+                    last = self.step == settings.updates
+                    if last or self.step % settings.log_every == 0:
+                        self._log_updates(norm)
+                # Before the checkpoint: a kill in between repeats the evaluation.
+                self._evaluate_if_due()
+                if last or _due(self.step, settings.checkpoint_every):
+                    self._checkpoint()
+        return self.seconds
+
+    def _log_updates(self, norm: Tensor) -> None:
+        """Log what happened since the last line, or since this session began.
+
+        Args:
+            norm: Of the last update's gradient.
+        """
+        loss = self._check_finite()
+        steps = (self.step - self.logged_step) * self.settings.batch_size * self.sampler.num_steps
+        seconds = self.seconds - self.logged_seconds
+        self.log(
+            self.step,
+            {
+                "loss": loss,
+                "learning_rate": self.optimizers[-1].param_groups[0]["lr"],
+                "gradient_norm": norm.item(),
+                "steps_per_second": steps / seconds,
+                "data_wait_share": (self.batches.waited - self.logged_wait) / seconds,
+                "train_seconds": self.seconds,
+            },
+        )
+        self.losses, self.norms = [], []
+        self._note_logged()
+
+    def _note_logged(self) -> None:
+        self.logged_step, self.logged_seconds = self.step, self.seconds
+        self.logged_wait = self.batches.waited
+
+    def _update(self) -> Tensor:
+        """One gradient update; returns the gradient's norm before clipping."""
+        settings = self.settings
+        batch = self.batches.batch(self.step)
+        if not self.model.training:
+            self.model.train()
+        set_learning_rate(self.optimizers, learning_rate_factor(self.step, settings))
+        # Dropout depends on the update alone, so that a resumed run repeats it.
+        torch.manual_seed(settings.seed * 1_000_003 + self.step)
+        with self._autocast():
+            logits = self.forward(batch.steps)
+        loss = imitation_loss(logits, batch, settings.target)
+        loss.backward()
+        limit = settings.clip if settings.clip > 0 else float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        self.is_whole = False
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.losses.append(loss.detach())
+        self.norms.append(norm)
+        self.step += 1
+        self.is_whole = True
+        return norm
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.settings.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def _check_finite(self) -> float:
+        """Mean loss since the last line of the log; one question to the device for all of them.
+
+        Waiting for the answer also makes the time that the updates took known.
+
+        Raises:
+            UserError: If a loss or a gradient was not finite: the weights are lost.
+        """
+        if not self.losses:
+            return float("nan")
+        losses, norms = torch.stack(self.losses), torch.stack(self.norms)
+        finite = losses.isfinite() & norms.isfinite()
+        all_finite = bool(finite.all())
+        now = time.perf_counter()
+        self.seconds += now - self.clock
+        self.clock = now
+        if not all_finite:
+            first = int((~finite).nonzero()[0])
+            kept = list_checkpoints(self.run)
+            raise UserError(
+                f"loss={losses[first].item()}, gradient_norm={norms[first].item()} at update "
+                f"{self.step - len(losses) + first}: training stopped; "
+                + (f"last good checkpoint: {kept[-1]}; " if kept else "no checkpoint yet; ")
+                + "lower learning_rate or muon_learning_rate and train into a new --out"
+            )
+        return losses.mean().item()
+
+    def _checkpoint(self) -> None:
+        self._check_finite()
+        save_checkpoint(
+            self.run, self.step, self.model, self.optimizers, train_seconds=self.seconds
+        )
+        self.clock = time.perf_counter()
+
+    def _evaluate_if_due(self) -> None:
+        settings = self.settings
+        is_due = self.step == settings.updates or _due(self.step, settings.eval_every)
+        if self.evaluate is None or not is_due or self.evaluated == self.step:
+            return
+        self._check_finite()
+        self.model.eval()
+        self.log(self.step, self.evaluate(self.model))
+        self.evaluated = self.step
+        self.clock = time.perf_counter()
+
+    @contextmanager
+    def _checkpoint_on_interrupt(self) -> Iterator[None]:
+        """When a signal or a lost output ends the training, keep every whole update."""
+        try:
+            yield
+        except (KeyboardInterrupt, OSError):
+            if self.is_whole:
+                self._checkpoint()
+            raise
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0

@@ -1,0 +1,97 @@
+"""The verbs from Python: the same as the commands, quiet, and imported when they are named."""
+
+import logging
+import subprocess
+import sys
+
+import pytest
+
+import fastad
+from fastad.base.errors import UserError
+
+ROOM = ("size=3", "episode_length=4")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    config = fastad.CollectConfig(
+        out=tmp_path_factory.mktemp("world") / "data", env_options=ROOM, num_histories=24,
+        num_episodes=5, num_test_tasks=2,
+    )  # fmt: skip
+    return fastad.collect(config)
+
+
+@pytest.fixture(scope="module")
+def trained(dataset):
+    """The run, and what its progress was told."""
+    told = []
+    config = fastad.TrainConfig(
+        data=dataset.path, out=dataset.path.with_name("run"),
+        model=fastad.ModelConfig(width=16, num_layers=1, context=12),
+        settings=fastad.TrainSettings(updates=4, log_every=2, eval_every=4),
+    )  # fmt: skip
+    run = fastad.train(config, progress=lambda *counts, **figures: told.append((counts, figures)))
+    return run, told
+
+
+def test_naming_a_config_imports_no_torch_and_naming_a_verb_does():
+    code = (
+        "import sys, fastad; fastad.CollectConfig(); print('torch' in sys.modules);"
+        "fastad.collect; print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
+
+
+def test_every_public_name_is_there_and_no_other():
+    assert set(fastad.__all__) <= set(dir(fastad))
+    for name in fastad.__all__:
+        assert getattr(fastad, name).__name__ == name
+    with pytest.raises(AttributeError, match="'fastad' has no attribute 'colect'"):
+        fastad.colect  # noqa: B018
+
+
+def test_collecting_gives_the_complete_dataset(dataset):
+    assert dataset.complete
+    assert (dataset.num_histories, dataset.num_steps) == (24, 20)
+
+
+def test_training_tells_how_far_it_is_with_the_metrics_of_its_log(trained):
+    run, told = trained
+    assert [counts for counts, _ in told] == [(0, 4), (2, 4), (4, 4), (4, 4)]
+    assert "loss" in told[1][1]
+    assert "eval_last" in told[3][1]
+    assert run.train_seconds > 0
+    assert (run.path / "metrics.jsonl").exists()
+
+
+def test_a_rollout_gives_its_returns_and_leaves_nothing_in_the_run(trained):
+    run, _ = trained
+    before = sorted(run.path.rglob("*"))
+    told = []
+    config = fastad.RolloutConfig(run=run.path, episodes=3, rollouts_per_task=2)
+    trial = fastad.rollout(config, progress=lambda done, total, **figures: told.append(done))
+    assert trial.result.returns.shape == (4, 3)
+    assert trial.task_returns.shape == (2, 3)
+    assert (told[0], told[-1]) == (0, 4 * 3 * 4)
+    assert sorted(run.path.rglob("*")) == before
+
+
+def test_nothing_is_printed_and_the_logger_is_told(dataset, trained, tmp_path, capsys, caplog):
+    config = fastad.TrainConfig(
+        data=dataset.path, out=tmp_path / "run",
+        model=fastad.ModelConfig(width=16, num_layers=1, context=12),
+        settings=fastad.TrainSettings(updates=1),
+    )  # fmt: skip
+    with caplog.at_level(logging.INFO, logger="fastad"):
+        fastad.train(config)
+    assert capsys.readouterr() == ("", "")
+    assert "1 updates of 12 x 20 steps" in caplog.text
+    assert "knows the movement rules, not the reward" in caplog.text
+
+
+def test_the_verbs_raise_what_the_commands_print(tmp_path):
+    with pytest.raises(UserError, match="does not exist; `fastad collect` makes one"):
+        fastad.train(fastad.TrainConfig(data=tmp_path / "data", out=tmp_path / "run"))
+    with pytest.raises(UserError, match="workers=0 is not possible; use 1 or more"):
+        fastad.CollectConfig(workers=0)

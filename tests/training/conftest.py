@@ -1,0 +1,39 @@
+"""A dataset small enough to train on in a blink."""
+
+import pytest
+import torch
+
+from fastad.histories.jobs import collect
+from fastad.histories.reader import HistoryDataset
+from fastad.methods.windows import WindowSampler
+from fastad.model.config import ModelConfig
+from fastad.training.trainer import build_model
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "tiny"
+    collect(
+        path,
+        env="dark-room",
+        env_kwargs={"size": 3, "episode_length": 4},
+        source="frontier",
+        num_histories=32,
+        num_episodes=5,
+        num_test=2,
+        action_noise=0.1,
+    )
+    return HistoryDataset(path)
+
+
+@pytest.fixture
+def tiny_training(tiny_dataset):
+    """Build a model and a sampler, always the same for the same arguments."""
+
+    def build(*, seed=0, batch_size=4, **model):
+        sampler = WindowSampler(tiny_dataset, num_steps=20, batch_size=batch_size, seed=seed)
+        torch.manual_seed(seed)
+        config = ModelConfig(**({"context": 20, "width": 16, "num_layers": 1} | model))
+        return build_model(config, sampler), sampler
+
+    return build
