@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fastad_kernels import native
 from gymnasium import spaces
 
 from fastad.acting.interact import Transition
@@ -27,6 +28,21 @@ def pytest_configure() -> None:
         if signal.getsignal(number) is signal.SIG_IGN:
             is_interrupt = number == signal.SIGINT
             signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what names the C++ kernels where they cannot be compiled, whichever file it is in."""
+    named = [item for item in items if "native" in _implementations(item)]
+    reason = native.why_unavailable() if named else None
+    if reason is not None:
+        for item in named:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _implementations(item: pytest.Item) -> list[object]:
+    """What a test is given as an implementation, by the names that parameters have for it."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    return [value for name, value in params.items() if name in ("impl", "kernels")]
 
 
 def build_info(**changes: Any) -> DatasetInfo:
