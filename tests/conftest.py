@@ -1,5 +1,6 @@
 """A dataset fabricated step by step, so that every number says where it comes from."""
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fastad_kernels import native
 from gymnasium import spaces
 
 from fastad.acting.interact import Transition
@@ -20,10 +20,14 @@ STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 def pytest_configure() -> None:
-    """Obey signals that whoever started the tests ignores, as `nohup` and background jobs do.
+    """Interpret Triton where there is no GPU, and obey the signals that fastad obeys.
 
-    fastad leaves what is ignored ignored, and processes inherit it: nothing would stop then.
+    Triton reads the variable when it is imported, which much of PyTorch does. fastad leaves
+    signals ignored that whoever started the tests ignores, as `nohup` and background jobs do, and
+    processes inherit it: nothing would stop then.
     """
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TRITON_INTERPRET", "1")
     for number in (getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)):
         if signal.getsignal(number) is signal.SIG_IGN:
             is_interrupt = number == signal.SIGINT
@@ -32,6 +36,8 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what names the C++ kernels where they cannot be compiled, whichever file it is in."""
+    from fastad_kernels import native  # not above: see pytest_configure
+
     named = [item for item in items if "native" in _implementations(item)]
     reason = native.why_unavailable() if named else None
     if reason is not None:

@@ -41,8 +41,10 @@ def is_marked(folder: Path, kind: Kind) -> bool:
 def strangers(folder: Path, is_ours: Callable[[str], bool]) -> list[str]:
     """What lies in a folder and is not fastad's, sorted.
 
+    Nothing need be locked: what its writer deletes meanwhile is no stranger.
+
     Args:
-        folder: Exists.
+        folder: What there is none of holds nothing.
         is_ours: Told a path within the folder, "a/b" of a file and "a/" of a folder; true for
             exact names only. Locks are always ours, symbolic links never.
 
@@ -50,7 +52,11 @@ def strangers(folder: Path, is_ours: Callable[[str], bool]) -> list[str]:
         Paths within the folder, in the same form. A strange folder is not looked into.
     """
     found = []
-    for path, entry in _entries(folder):
+    try:
+        entries = _entries(folder)
+    except FileNotFoundError:
+        return []
+    for path, entry in entries:
         if entry.is_symlink() or not (entry.name in LOCK_FILES or is_ours(path)):
             found.append(path)
         elif path.endswith("/"):

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,14 @@ def test_the_last_files_go_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     delete_own(tmp_path, "dataset", OURS.__contains__, last=("last.json", ".fastad-dataset"))
     assert deleted[-2:] == ["last.json", ".fastad-dataset"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_its_writer_deletes_meanwhile_is_no_stranger(tmp_path: Path) -> None:
+    fill(tmp_path)
+
+    def is_ours(path: str) -> bool:
+        if path == "shard-0/":
+            shutil.rmtree(tmp_path / path)
+        return path in OURS
+
+    assert strangers(tmp_path, is_ours) == []
