@@ -153,7 +153,7 @@ def test_doctor_checks_every_backend(capsys):
         (["train", "NEW"], "does not exist; `fastad collect` makes one"),
         (["rollout", "NEW"], "does not exist; train one with `fastad train"),
         (["inspect", "NEW"], "does not exist; name a dataset or a run"),
-        (["train", "--config"], "--config needs a YAML file or the name of a preset"),
+        (["train", "--config"], "--config needs a value"),
     ],
 )
 def test_what_is_misspelt_or_missing_is_named_and_nothing_is_written(

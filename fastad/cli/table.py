@@ -1,0 +1,51 @@
+"""Every command: where it lives, what its bare word means, and how it is continued."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a command lives, what its bare word means, and how it is continued."""
+
+    config: str
+    function: str
+    positional: str
+    summary: str
+    continued: tuple[str, ...] | None = None  # flags that continue it; None: it starts anew
+
+
+COMMANDS = {
+    "demo": Command("DemoConfig", "run_demo", "preset", "all of it, end to end, in minutes", ()),
+    "collect": Command(
+        "CollectConfig", "run_collect", "out", "source + env -> learning histories", ("--resume",)
+    ),
+    "train": Command(
+        "TrainConfig", "run_train", "data", "learning histories -> run folder", ("--resume",)
+    ),
+    "rollout": Command("RolloutConfig", "run_rollout", "run", "frozen weights on unseen tasks"),
+    "inspect": Command("InspectConfig", "run_inspect", "path", "what is in a dataset or run"),
+    "bench": Command("BenchConfig", "run_bench", "questions", "speed and memory beside peers"),
+    "doctor": Command("DoctorConfig", "run_doctor", "", "what this machine can use"),
+}
+
+EXAMPLES = """\
+examples:
+  fastad demo                               watch in-context learning happen
+  fastad collect data/dark-room --env dark-room --source frontier
+  fastad train data/dark-room --out runs/dark-room
+  fastad rollout runs/dark-room --kv-cache
+  fastad train data/dark-room --config paper-dark   (a preset, or a YAML file)
+  fastad bench rollout train                (what these are: fastad bench --help)
+
+`fastad COMMAND --help` explains every option of a command."""
+
+
+def overview() -> str:
+    """What `fastad --help` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return (
+        "usage: fastad COMMAND [options]\n\nAlgorithm Distillation: train a transformer on "
+        "learning histories; with frozen weights it then\nlearns new tasks in its context.\n\n"
+        "commands:\n" + "\n".join(lines) + "\n\n" + EXAMPLES
+    )
