@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastad.commands.bench import how_to_install
+from fastad.base.extras import how_to_install
 
 MIN_ROUND_SECONDS = 0.1  # shorter calls are repeated within a round
 ROUNDS = 7

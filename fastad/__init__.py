@@ -2,7 +2,7 @@
 
     dataset = fastad.collect(fastad.CollectConfig(out=Path("data/room")))
     run = fastad.train(fastad.TrainConfig(data=dataset.path, out=Path("runs/room")))
-    trial = fastad.rollout(fastad.RolloutConfig(run=run.path))
+    result = fastad.rollout(fastad.RolloutConfig(run=run.path))
 
 Importing fastad registers its environments with Gymnasium; it does not import torch, whose threads
 it makes wait without spinning. The verbs are imported when they are first named.
@@ -21,7 +21,7 @@ from fastad.base.provenance import __version__ as __version__  # noqa: E402
 if TYPE_CHECKING:
     from fastad.api import Run, collect, rollout, train
     from fastad.configs import CollectConfig, RolloutConfig, TrainConfig
-    from fastad.evaluate.task_set import Trial
+    from fastad.evaluate.result import Result
     from fastad.histories.reader import HistoryDataset
     from fastad.model.config import ModelConfig
     from fastad.training.settings import TrainSettings
@@ -30,11 +30,11 @@ __all__ = [
     "CollectConfig",
     "HistoryDataset",
     "ModelConfig",
+    "Result",
     "RolloutConfig",
     "Run",
     "TrainConfig",
     "TrainSettings",
-    "Trial",
     "collect",
     "rollout",
     "train",
@@ -44,11 +44,11 @@ _MODULES = {
     "CollectConfig": "fastad.configs",
     "HistoryDataset": "fastad.histories.reader",
     "ModelConfig": "fastad.model.config",
+    "Result": "fastad.evaluate.result",
     "RolloutConfig": "fastad.configs",
     "Run": "fastad.api",
     "TrainConfig": "fastad.configs",
     "TrainSettings": "fastad.training.settings",
-    "Trial": "fastad.evaluate.task_set",
     "collect": "fastad.api",
     "rollout": "fastad.api",
     "train": "fastad.api",

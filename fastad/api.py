@@ -19,7 +19,8 @@ from fastad.base.progress import Report
 from fastad.configs import CollectConfig, RolloutConfig, TrainConfig
 from fastad.evaluate.kept_rollouts import check_place, keep_rollouts
 from fastad.evaluate.learning_curve import LearningCurve
-from fastad.evaluate.task_set import Trial, load_task_set, try_model
+from fastad.evaluate.result import Result
+from fastad.evaluate.task_set import load_task_set, try_model
 from fastad.histories import jobs
 from fastad.histories.reader import HistoryDataset
 from fastad.histories.writer import ShardWriter
@@ -141,11 +142,14 @@ def train(config: TrainConfig, *, progress: Report | None = None) -> Run:
     return Run(config.out, seconds)
 
 
-def rollout(config: RolloutConfig, *, progress: Report | None = None) -> Trial:
+def rollout(
+    config: RolloutConfig, *, actions: bool = False, progress: Report | None = None
+) -> Result:
     """Let a frozen model act on tasks of its dataset, in episode after episode.
 
     Args:
         config: Which run and which tasks; where figures go is the command's affair.
+        actions: Whether the result shall hold every action.
         progress: Told the steps taken and their total, of all environments together.
 
     Raises:
@@ -161,9 +165,8 @@ def rollout(config: RolloutConfig, *, progress: Report | None = None) -> Trial:
         config.run, split=config.split, num_tasks=config.tasks, repeats=config.rollouts_per_task,
         seed=config.seed,
     )  # fmt: skip
-    episodes = config.episodes
-    if episodes is None:
-        episodes = episodes_per_window(config.run, tasks.info)
+    trained_episodes = episodes_per_window(config.run, tasks.info)
+    episodes = trained_episodes if config.episodes is None else config.episodes
     done, total = 0, episodes * tasks.info.episode_length * len(tasks.rows)
     report = progress or _nobody_looks
     report(done, total)
@@ -184,12 +187,16 @@ def rollout(config: RolloutConfig, *, progress: Report | None = None) -> Trial:
                     writer = stack.enter_context(kept)
                 writer.append(block)
 
-        return try_model(
+        trial = try_model(
             model, tasks, num_episodes=episodes, kv_cache=config.kv_cache, greedy=config.greedy,
             control=config.control, compile=config.compile,
             cuda_graph=takes_graph(config.cuda_graph, device, kv_cache=config.kv_cache),
             on_block=on_block,
         )  # fmt: skip
+    return Result.of(
+        trial, run=str(config.run), control=config.control, greedy=config.greedy,
+        kv_cache=config.kv_cache, trained_episodes=trained_episodes, keep_actions=actions,
+    )  # fmt: skip
 
 
 def _nobody_looks(done: int, total: int, **figures: Any) -> None:

@@ -70,9 +70,11 @@ def test_a_rollout_gives_its_returns_and_leaves_nothing_in_the_run(trained):
     before = sorted(run.path.rglob("*"))
     told = []
     config = fastad.RolloutConfig(run=run.path, episodes=3, rollouts_per_task=2)
-    trial = fastad.rollout(config, progress=lambda done, total, **figures: told.append(done))
-    assert trial.result.returns.shape == (4, 3)
-    assert trial.task_returns.shape == (2, 3)
+    result = fastad.rollout(config, progress=lambda done, total, **figures: told.append(done))
+    assert (result.env, result.method, result.run) == ("dark-room", "ad", str(run.path))
+    assert result.returns.shape == (4, 3)
+    assert result.task_returns.shape == (2, 3)
+    assert result.trained_episodes == 5
     assert (told[0], told[-1]) == (0, 4 * 3 * 4)
     assert sorted(run.path.rglob("*")) == before
 

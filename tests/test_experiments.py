@@ -34,7 +34,7 @@ def run_experiment(out: Path, name: str, *, seed: int, **collect):
     run_collect(replace(chosen.collect, out=data, seed=seed, **collect))
     settings = replace(chosen.train.settings, seed=seed)
     run_train(replace(chosen.train, data=data, out=run, settings=settings))
-    return run_rollout(replace(chosen.rollout, run=run, seed=seed + 10))
+    return run_rollout(replace(chosen.rollout, run=run, seed=seed + 10)).figures()
 
 
 def test_dark_room_reaches_97_percent_of_the_optimum_on_unseen_goals(dark_rooms):
@@ -52,9 +52,9 @@ def test_dark_room_reaches_97_percent_of_the_optimum_on_unseen_goals(dark_rooms)
 def test_without_rewards_in_the_context_nothing_is_learned(dark_rooms, seed):
     figures, folder = dark_rooms[seed]
     config = replace(preset("dark-room").rollout, run=folder / str(seed) / "run", seed=seed + 10)
-    blind = run_rollout(replace(config, control="no-reward"))
+    blind = run_rollout(replace(config, control="no-reward")).figures()
     assert max(blind["returns"]) < 0.15 * figures["returns"][-1]
-    wiped = run_rollout(replace(config, control="wiped-context"))
+    wiped = run_rollout(replace(config, control="wiped-context")).figures()
     first, last = sum(wiped["returns"][:5]) / 5, sum(wiped["returns"][-5:]) / 5
     assert last < first + 0.7
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastad.base.errors import UserError, naming, os_error
-from fastad.base.files import as_json, replace_durably, sync, sync_folder, temporary, write_json
+from fastad.base.files import as_json, replace_durably, sync, sync_folder, temporary
 
 
 def check_output(field: str, file: Path, *, suffixes: tuple[str, ...] = ()) -> None:
@@ -61,12 +61,12 @@ def write_output(file: Path, values: Mapping[str, Any]) -> None:
         OSError: If it cannot be written; what was there before is still there then.
     """
     if _is_stream(file):
-        with naming(file), file.open("w") as stream:
-            stream.write(json.dumps(as_json(values), indent=2) + "\n")
+        with naming(file), file.open("wb") as stream:
+            stream.write(_content(values))
         return
     target = file.resolve()  # what a link points to, not the link
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_json(target, values)
+    replace_durably(target, _content(values))
 
 
 def write_result(folder: Path, stem: str, values: Mapping[str, Any]) -> Path:
@@ -83,7 +83,7 @@ def write_result(folder: Path, stem: str, values: Mapping[str, Any]) -> Path:
         The file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    content = (json.dumps(as_json(values), indent=2) + "\n").encode()
+    content = _content(values)
     for number in itertools.count(1):
         file = folder / (f"{stem}.json" if number == 1 else f"{stem}-{number}.json")
         part = temporary(file)
@@ -110,6 +110,25 @@ def write_picture(file: Path, content: bytes) -> None:
     target = file.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     replace_durably(target, content)
+
+
+def _content(values: Mapping[str, Any]) -> bytes:
+    return f"{_text(as_json(values))}\n".encode()
+
+
+def _text(value: Any, indent: str = "") -> str:
+    """Plain values as JSON to be read and searched: lists of numbers stay on one line."""
+    inner = indent + "  "
+    if isinstance(value, dict) and value:
+        items = [f"{json.dumps(key)}: {_text(item, inner)}" for key, item in value.items()]
+        ends = "{}"
+    elif isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+        items = [_text(item, inner) for item in value]
+        ends = "[]"
+    else:
+        return json.dumps(value)
+    lines = ",\n".join(inner + item for item in items)
+    return f"{ends[0]}\n{lines}\n{indent}{ends[1]}"
 
 
 def _is_stream(file: Path) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastad.base.errors import CheckFailedError, UserError, unknown
+from fastad.base.extras import how_to_install
 
 DEFAULT_OUT = Path("bench-results")
 # What pytest's exit status says.
@@ -105,21 +105,6 @@ def _measure(file: Path, options: list[str], config: BenchConfig) -> int:
     if status == INTERRUPTED:
         raise KeyboardInterrupt
     return status
-
-
-def how_to_install(extra: str) -> str:
-    """The command that installs an extra into this very environment, in one line.
-
-    In a checkout it keeps to the versions that `make` installs.
-    """
-    import fastad
-
-    home = Path(fastad.__file__).parents[1]
-    pip, constraints = f"{shlex.quote(sys.executable)} -m pip install", home / "constraints.txt"
-    if not constraints.is_file():
-        return f"{pip} 'fastad[{extra}]'"
-    where = shlex.quote(f"{home}[{extra}]")
-    return f"{pip} --constraint {shlex.quote(str(constraints))} --editable {where}"
 
 
 def find_suite() -> Path:

@@ -6,12 +6,9 @@ import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastad.base.config import check_seed
-
-if TYPE_CHECKING:
-    from fastad.configs import RolloutConfig
 
 
 @dataclass(frozen=True)
@@ -48,12 +45,15 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     from fastad.commands.collect import run_collect
     from fastad.commands.rollout import run_rollout
     from fastad.commands.train import run_train
+    from fastad.evaluate.cache_comparison import compare_cache
+    from fastad.evaluate.task_set import load_task_set
     from fastad.presets import preset
+    from fastad.training.checkpoint import load_model
 
     chosen = preset(config.preset)
     if config.json is not None:
         check_output("json", config.json)
-    choose_device("auto", config.threads)
+    device = choose_device("auto", config.threads)
     out = config.out or Path("runs") / f"demo-{config.preset}-seed{config.seed}"
     data, run = out / "data", out / "run"
     began = time.perf_counter()
@@ -74,8 +74,13 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
         threads=config.threads,
     )  # fmt: skip
     print(f"\ntrained in {train_seconds:.0f} s; the weights are frozen from here on\n")
-    figures = run_rollout(rollout)
-    figures |= {"train_seconds": train_seconds, "seed": config.seed} | compare_cache(rollout)
+    figures = run_rollout(rollout).to_json()
+    tasks = load_task_set(
+        run, split=rollout.split, num_tasks=rollout.tasks, repeats=rollout.rollouts_per_task,
+        seed=rollout.seed,
+    )  # fmt: skip
+    compared = compare_cache(load_model(run).to(device), tasks)
+    figures |= {"train_seconds": train_seconds, "seed": config.seed} | compared
     figures["wall_seconds"] = time.perf_counter() - began
     if config.json is not None:
         write_output(config.json, figures)
@@ -88,50 +93,6 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
         f"  fastad train {data} --out runs/mine --num-layers 4 --positions rope"
     )
     return figures
-
-
-def compare_cache(config: RolloutConfig) -> dict[str, Any]:
-    """The same rollout with and without the KV cache: speed, actions and logits.
-
-    64 environments, through as many steps as the histories have, at most 200: recomputing is slow.
-    """
-    import torch
-
-    from fastad.base.device import choose_device
-    from fastad.evaluate.task_set import TaskSet, load_task_set, try_model
-    from fastad.rollouts.engine import cache_error
-    from fastad.training.checkpoint import load_model
-
-    model = load_model(config.run).to(choose_device(config.device, config.threads))
-    all_tasks = load_task_set(
-        config.run, split=config.split, num_tasks=config.tasks,
-        repeats=config.rollouts_per_task, seed=config.seed,
-    )  # fmt: skip
-    info, chosen = all_tasks.info, all_tasks.tasks[:64]
-    tasks = TaskSet(info, chosen, max(1, 64 // len(chosen)), config.seed)
-    steps = min(info.num_steps, 200)
-    if model.config.positions == "learned":
-        steps = min(steps, model.config.context // model.config.tokens_per_step)
-    episodes = max(1, steps // info.episode_length)
-    returns, figures = {}, {}
-    for name, kv_cache in (("cached", True), ("uncached", False)):
-        actions: list[torch.Tensor] = []
-        trial = try_model(
-            model, tasks, num_episodes=episodes, kv_cache=kv_cache,
-            on_block=lambda block, kept=actions: kept.append(block.action),  # type: ignore[misc]
-        )  # fmt: skip
-        returns[name] = torch.cat(actions, dim=1)
-        figures[f"steps_per_second_{name}"] = trial.result.steps_per_second
-    generator = tasks.generator(next(model.parameters()).device)
-    difference = cache_error(
-        model, tasks.make_env(generator), num_steps=episodes * info.episode_length,
-        generator=generator,
-    )  # fmt: skip
-    return figures | {
-        "max_logit_difference": difference,
-        "same_actions": bool(torch.equal(returns["cached"], returns["uncached"])),
-        "cache_comparison": {"environments": len(tasks.rows), "episodes": episodes},
-    }
 
 
 def _print_cache(figures: dict[str, Any]) -> None:

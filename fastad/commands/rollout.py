@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fastad.base.errors import UserError
 from fastad.configs import RolloutConfig
 
+if TYPE_CHECKING:
+    from fastad.evaluate.result import Result
 
-def run_rollout(config: RolloutConfig) -> dict[str, Any]:
-    """Roll out, write the figures, print a table, draw it; returns every figure by name."""
+
+def run_rollout(config: RolloutConfig) -> Result:
+    """Roll out, write the figures, print a table, draw it."""
     from fastad.api import rollout
     from fastad.base.progress import reporting
-    from fastad.evaluate.summary import figures_of, print_table, save_picture
+    from fastad.evaluate.table import print_table
 
     results = _check_outputs(config)
     with reporting("steps", "rollout") as report:
-        trial = rollout(config, progress=report)
-    tasks = trial.tasks
-    figures = figures_of(trial, tasks, kv_cache=config.kv_cache)
-    figures |= {"control": config.control, "greedy": config.greedy, "run": str(config.run)}
-    picture = _write_figures(config, results, figures)
-    print_table(figures, tasks)
-    save_picture(picture, figures, tasks)
+        result = rollout(config, progress=report)
+    picture = _write_figures(config, results, result)
+    print_table(result)
+    result.plot(picture)
     print(f"picture: {picture}")
-    return figures
+    return result
 
 
 def _check_outputs(config: RolloutConfig) -> Path | None:
@@ -56,21 +56,21 @@ def _check_outputs(config: RolloutConfig) -> Path | None:
     return results
 
 
-def _write_figures(config: RolloutConfig, results: Path | None, figures: dict[str, Any]) -> Path:
+def _write_figures(config: RolloutConfig, results: Path | None, result: Result) -> Path:
     """Write the figures where they are kept and where the user wants them.
 
     Returns:
         Where the picture goes.
     """
-    from fastad.base.outputs import write_output, write_result
+    from fastad.base.outputs import write_result
 
     if config.json is not None:
-        write_output(config.json, figures)
+        result.save(config.json)
     if results is None:
         assert config.json is not None
         return config.plot or config.json.with_suffix(".png")
     control = "" if config.control == "none" else f"-{config.control}"
     stem = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{config.split}{control}"
-    kept = write_result(results, stem, figures)
+    kept = write_result(results, stem, result.to_json())
     print(f"results: {kept}")
     return config.plot or kept.with_suffix(".png")

@@ -16,24 +16,20 @@ class Estimate(NamedTuple):
     interval: np.ndarray | None  # (2, ...), lower and upper end; None where there is one task
 
 
-def task_means(values: Tensor, groups: Tensor) -> np.ndarray:
+def task_means(values: np.ndarray | Tensor, num_tasks: int) -> np.ndarray:
     """Mean over the rollouts of each task.
 
-    Rollouts of one task resemble each other: it is tasks that are independent, and every task
-    counts as much as every other, however often it was rolled out.
+    Rollouts of one task resemble each other: it is tasks that are independent.
 
     Args:
-        values: (N, ...), one row per rollout.
-        groups: (N,) int64, the task of each rollout.
+        values: (N, ...), one row per rollout; those of one task in a row, as many for each.
+        num_tasks: `P`.
 
     Returns:
-        (P, ...) float64, tasks in ascending order.
+        (P, ...) float64.
     """
-    rows = values.double().numpy()
-    _, index, sizes = np.unique(groups.numpy(), return_inverse=True, return_counts=True)
-    sums = np.zeros((len(sizes), *rows.shape[1:]))
-    np.add.at(sums, index, rows)
-    means: np.ndarray = sums / sizes.reshape(-1, *[1] * (rows.ndim - 1))
+    rows = np.asarray(values, dtype=np.float64)
+    means: np.ndarray = rows.reshape(num_tasks, -1, *rows.shape[1:]).mean(axis=1)
     return means
 
 

@@ -1,94 +1,118 @@
 """Pictures of learning in context."""
 
+from __future__ import annotations
+
 import io
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from fastad.base.errors import UserError
 from fastad.base.outputs import write_picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from fastad.evaluate.result import Result
 
 PICTURE_SUFFIXES = (".png", ".pdf", ".svg")
 INK, GRID = "#22313f", "#e6e9ec"
 AD_COLOUR, SOURCE_COLOUR, LEVEL_COLOUR = "#0b6e8a", "#d1733c", "#8a949e"
 
 
-def plot_returns(
-    path: Path,
-    *,
-    returns: np.ndarray,
-    interval: np.ndarray | None,
-    sources: Mapping[str, Sequence[float]],
-    levels: Mapping[str, float],
-    title: str,
-    subtitle: str,
-) -> None:
+def draw_result(result: Result) -> Figure:
     """Draw return per episode with its interval, beside the source and fixed levels.
 
-    Args:
-        path: What to write; ends with one of `PICTURE_SUFFIXES`.
-        returns: Mean return of each episode, (episodes,).
-        interval: (2, episodes); None where there is none.
-        sources: The source's own mean returns on the same tasks by label, which says what it
-            knows: as it acted, then without its action noise.
-        levels: Horizontal lines by name, e.g. random and optimal.
-        title: What is shown, in one sentence.
-        subtitle: How it was measured.
+    Raises:
+        UserError: If Matplotlib cannot be imported.
     """
-    matplotlib = import_matplotlib()
+    import_matplotlib()
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    episodes = np.arange(1, len(returns) + 1)
-    style: dict[Any, Any] = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 11}
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
-        axes = figure.subplots()
-        for name, level in levels.items():
-            axes.axhline(level, color=LEVEL_COLOUR, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
-            axes.annotate(
-                f"{name} {level:.2f}",
-                (1.0, level),
-                xycoords=("axes fraction", "data"),
-                xytext=(4, 0),
-                textcoords="offset points",
-                va="center",
-                color=LEVEL_COLOUR,
-            )
-        marker = "o" if len(returns) <= 30 else None
-        for style_of_line, (label, curve) in zip(("-", ":"), sources.items(), strict=False):
-            shown = list(curve)[: len(returns)]
-            axes.plot(
-                episodes[: len(shown)], shown, color=SOURCE_COLOUR, linewidth=1.6, marker=marker,
-                markersize=4, label=label, linestyle=style_of_line, zorder=2,
-            )  # fmt: skip
-        label = "algorithm distillation"
-        if interval is not None:
-            axes.fill_between(episodes, interval[0], interval[1], color=AD_COLOUR, alpha=0.18, lw=0)
-            label += ", 95 % interval"
+    figures = result.figures()
+    figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for name in ("optimal", "random"):
+        if figures[f"{name}_return"] is not None:
+            _draw_level(axes, name, figures[f"{name}_return"])
+    marker = "o" if result.num_episodes <= 30 else None
+    for line, (label, curve) in zip(("-", ":"), _source_curves(figures).items(), strict=False):
+        shown = curve[: result.num_episodes]
         axes.plot(
-            episodes, returns, color=AD_COLOUR, linewidth=2.4, marker=marker, markersize=5,
-            label=label, zorder=3,
+            range(1, len(shown) + 1), shown, color=SOURCE_COLOUR, linewidth=1.6, marker=marker,
+            markersize=4, label=label, linestyle=line, zorder=2,
         )  # fmt: skip
-        axes.set_xlabel("episode in context")
-        axes.set_ylabel("return per episode")
-        axes.set_xlim(1 - 0.02 * len(returns), len(returns) * 1.02)
-        axes.yaxis.grid(True, color=GRID, zorder=0)
-        axes.set_axisbelow(True)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        figure.legend(frameon=False, loc="outside lower center", ncols=1, fontsize=9.5)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
-        axes.set_title(subtitle, loc="left", fontsize=9.5, color=LEVEL_COLOUR)
-        image = io.BytesIO()
-        figure.savefig(image, format=path.suffix[1:].lower())
-    write_picture(path, image.getvalue())
+    label, episodes = result.label, range(1, result.num_episodes + 1)
+    if figures["interval"] is not None:
+        axes.fill_between(episodes, *figures["interval"], color=AD_COLOUR, alpha=0.18, lw=0)
+        label += ", 95 % interval"
+    axes.plot(
+        episodes, figures["returns"], color=AD_COLOUR, linewidth=2.4, marker=marker, markersize=5,
+        label=label, zorder=3,
+    )  # fmt: skip
+    _draw_beyond(axes, result)
+    axes.set_xlabel("episode in context", fontsize=11)
+    axes.set_ylabel("return per episode", fontsize=11)
+    axes.set_xlim(1 - 0.02 * result.num_episodes, result.num_episodes * 1.02)
+    axes.tick_params(labelsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.yaxis.grid(True, color=GRID, zorder=0)
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(frameon=False, loc="outside lower center", ncols=1, fontsize=9.5)
+    title = f"In-context reinforcement learning on {result.env}"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
+    axes.set_title(result.conditions, loc="left", fontsize=9.5, color=LEVEL_COLOUR)
+    return figure
 
 
-def import_matplotlib() -> Any:
-    """Matplotlib, whatever backend the environment names: we draw to files and need none.
+def write_figure(figure: Figure, file: Path) -> None:
+    """Write a figure as its file's name says, whole or not at all."""
+    image = io.BytesIO()
+    figure.savefig(image, format=file.suffix[1:].lower())
+    write_picture(file, image.getvalue())
+
+
+def _draw_level(axes: Axes, name: str, level: float) -> None:
+    """A horizontal line with its name at its right end."""
+    axes.axhline(level, color=LEVEL_COLOUR, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+    axes.annotate(
+        f"{name} {level:.2f}", (1.0, level), xycoords=("axes fraction", "data"), xytext=(4, 0),
+        textcoords="offset points", va="center", color=LEVEL_COLOUR, fontsize=11,
+    )  # fmt: skip
+
+
+def _draw_beyond(axes: Axes, result: Result) -> None:
+    """Shade the episodes beyond those that training windows showed."""
+    trained = result.trained_episodes
+    if trained is None or result.num_episodes <= trained:
+        return
+    axes.axvspan(trained + 0.5, result.num_episodes * 1.02, color=GRID, alpha=0.5, lw=0, zorder=0)
+    axes.annotate(
+        "beyond training windows", (trained + 0.5, 1.0), xycoords=("data", "axes fraction"),
+        xytext=(4, -4), textcoords="offset points", va="top", color=LEVEL_COLOUR, fontsize=9.5,
+    )  # fmt: skip
+
+
+def _source_curves(figures: dict[str, Any]) -> dict[str, list[float]]:
+    """The source's curves by label, with what sets it apart from a learner that knows nothing."""
+    if not figures["source_returns"]:
+        return {}
+    name = f"source: {figures['source']}"
+    if figures["source_knows"]:
+        name += f" (knows {figures['source_knows']})"
+    if not figures["source_action_noise"]:
+        return {name: figures["source_returns"]}
+    return {
+        f"{name}, {figures['source_action_noise']:.0%} random actions": figures["source_returns"],
+        "the same source without random actions": figures["source_returns_clean"],
+    }
+
+
+def import_matplotlib() -> None:
+    """Import Matplotlib, whatever backend the environment names: we draw to files and need none.
 
     A notebook names its own to every program it starts, which need not have it.
 
@@ -97,7 +121,7 @@ def import_matplotlib() -> Any:
     """
     named = os.environ.pop("MPLBACKEND", None)
     try:
-        import matplotlib
+        import matplotlib  # noqa: F401
     except (ImportError, ValueError) as error:
         raise UserError(
             f"pictures need matplotlib, which cannot be imported ({error}); reinstall it"
@@ -105,4 +129,3 @@ def import_matplotlib() -> Any:
     finally:
         if named is not None:
             os.environ["MPLBACKEND"] = named
-    return matplotlib

@@ -85,9 +85,10 @@ class TaskSet:
             info.source, env, num_episodes=1, generator=generator, **info.source_kwargs
         ).knows
 
-    def optimal_return(self) -> float:
-        """Mean over tasks."""
-        return self.make_env(self.generator("cpu")).optimal_return().mean().item()
+    def optimal_return(self) -> float | None:
+        """Mean over tasks; None where the environment does not know it."""
+        optimal = self.make_env(self.generator("cpu")).optimal_return()
+        return None if optimal is None else optimal.mean().item()
 
     def baseline(self, source: str | None = None, *, noise: bool = True) -> "Trial | None":
         """The dataset's source, or another, learning these tasks from scratch.
@@ -118,32 +119,34 @@ class TaskSet:
         seconds = time.perf_counter() - began
         returns = episode_returns(run.reward, run.terminated | run.truncated, num_episodes)
         result = RolloutResult(returns, seconds, run.reward.numel())
-        return Trial(result, self, self.regret(run.action))
-
-    def regret(self, actions: Tensor) -> Tensor | None:
-        """Pseudo-regret (N,) of the arms chosen, (N, T), where the tasks are bandits."""
-        if not issubclass(env_class(self.info.env), Bandit):
-            return None
-        return bandit_regret(self.rows, actions.cpu()).sum(dim=1)
+        return Trial(result, self, run.action)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A rollout on a task set."""
+    """A rollout on a task set.
+
+    Attributes:
+        result: Returns, rollouts of one task in a row.
+        tasks: On which it was.
+        actions: (N, T).
+    """
 
     result: RolloutResult
     tasks: TaskSet
-    regret: Tensor | None  # (N,) pseudo-regret over all pulls, bandits only
+    actions: Tensor
 
     @property
     def task_returns(self) -> np.ndarray:
         """Every task's mean return per episode, (P, episodes)."""
-        return task_means(self.result.returns, self.tasks.groups)
+        return task_means(self.result.returns, len(self.tasks.tasks))
 
     @property
-    def task_regret(self) -> np.ndarray | None:
-        """Every task's mean regret, (P,)."""
-        return None if self.regret is None else task_means(self.regret, self.tasks.groups)
+    def regret(self) -> Tensor | None:
+        """Pseudo-regret over all pulls, (N,), where the tasks are bandits."""
+        if not issubclass(env_class(self.tasks.info.env), Bandit):
+            return None
+        return bandit_regret(self.tasks.rows, self.actions.cpu()).sum(dim=1)
 
     @property
     def mean(self) -> np.ndarray:
@@ -202,4 +205,4 @@ def try_model(
     result = rollout(
         model, env, num_episodes=num_episodes, generator=generator, on_block=watch, **options
     )
-    return Trial(result, tasks, tasks.regret(torch.cat(actions, dim=1)))
+    return Trial(result, tasks, torch.cat(actions, dim=1))

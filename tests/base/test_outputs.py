@@ -71,3 +71,11 @@ def test_what_was_there_stays_if_the_new_cannot_be_written(tmp_path):
         write_output(file, {"a": object()})
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_keeps_lists_of_numbers_on_a_line(tmp_path):
+    values = {"a": [1, 2.5], "b": {"c": [[1, 2], [3, 4]], "d": {}}, "e": [], "f": "[ 1 ]"}
+    write_output(tmp_path / "f.json", values)
+    text = (tmp_path / "f.json").read_text()
+    assert json.loads(text) == values
+    assert '  "a": [1, 2.5],\n  "b": {\n    "c": [\n      [1, 2],\n' in text

@@ -8,6 +8,7 @@ import pytest
 
 from fastad.cli import main
 from fastad.evaluate import plots
+from fastad.evaluate.result import Result
 
 ROOM = ["--env-options", "size=3", "episode_length=4"]
 COLLECT = [*ROOM, "--num-histories", "24", "--num-episodes", "5", "--num-test-tasks", "2"]
@@ -54,6 +55,19 @@ def test_figures_are_on_the_disk_before_the_picture_is_drawn(run, tmp_path, monk
     (kept,) = (run / "rollouts").iterdir()
     assert kept.read_text() == (tmp_path / "f.json").read_text()
     assert len(json.loads(kept.read_text())["returns"]) == 2
+
+
+def test_the_figures_in_the_run_are_the_result_and_can_be_loaded(run, tmp_path, capsys):
+    file = tmp_path / "figures.json"
+    assert rollout(run, "--split", "validation", "--greedy", "--json", str(file)) == 0
+    (kept,) = (run / "rollouts").glob("*.json")
+    result = Result.load(kept)
+    assert (result.split, result.greedy, result.run) == ("validation", True, str(run))
+    assert result.returns.shape == (result.num_tasks * result.rollouts_per_task, 2)
+    assert json.loads(file.read_text())["returns"] == result.figures()["returns"]
+    assert "marked *" not in capsys.readouterr().out
+    assert main(["rollout", str(run), "--episodes", "6"]) == 0
+    assert "training windows showed 5 episodes; those beyond are" in capsys.readouterr().out
 
 
 def test_a_checkpoint_is_rolled_out_into_its_run(run, capsys):

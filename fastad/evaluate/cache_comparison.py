@@ -1,0 +1,42 @@
+"""The same rollout with and without the KV cache."""
+
+from dataclasses import replace
+from typing import Any
+
+from fastad.evaluate.task_set import TaskSet, try_model
+from fastad.model.transformer import Transformer
+from fastad.rollouts.engine import cache_error
+
+ENVIRONMENTS, STEPS = 64, 200  # at most: recomputing is slow
+
+
+def compare_cache(model: Transformer, tasks: TaskSet) -> dict[str, Any]:
+    """Speed, actions and logits with and without the KV cache, by name.
+
+    Args:
+        model: Frozen.
+        tasks: Of these, `ENVIRONMENTS` at most are rolled out, through as many steps as the
+            histories have, at most `STEPS`.
+    """
+    info, chosen = tasks.info, tasks.tasks[:ENVIRONMENTS]
+    tasks = replace(tasks, tasks=chosen, repeats=max(1, ENVIRONMENTS // len(chosen)))
+    steps = min(info.num_steps, STEPS)
+    if model.config.positions == "learned":
+        steps = min(steps, model.config.context // model.config.tokens_per_step)
+    episodes = max(1, steps // info.episode_length)
+    cached, uncached = (
+        try_model(model, tasks, num_episodes=episodes, kv_cache=kv_cache)
+        for kv_cache in (True, False)
+    )
+    generator = tasks.generator(next(model.parameters()).device)
+    difference = cache_error(
+        model, tasks.make_env(generator), num_steps=episodes * info.episode_length,
+        generator=generator,
+    )  # fmt: skip
+    return {
+        "steps_per_second_cached": cached.result.steps_per_second,
+        "steps_per_second_uncached": uncached.result.steps_per_second,
+        "max_logit_difference": difference,
+        "same_actions": cached.actions.equal(uncached.actions),
+        "cache_comparison": {"environments": len(tasks.rows), "episodes": episodes},
+    }
