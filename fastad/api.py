@@ -107,6 +107,7 @@ def train(config: TrainConfig, *, progress: Report | None = None) -> Run:
         begun=begun_numerics(config.out) if config.resume else None,
     )  # fmt: skip
     dataset = _open_data(config)
+    _check_env(config.env, dataset.info.env, config.data)
     sampler = WindowSampler(
         dataset,
         num_steps=settings.window or dataset.num_steps // settings.every_kth_episode,
@@ -165,6 +166,7 @@ def rollout(
         config.run, split=config.split, num_tasks=config.tasks, repeats=config.rollouts_per_task,
         seed=config.seed,
     )  # fmt: skip
+    _check_env(config.env, tasks.info.env, config.run)
     trained_episodes = episodes_per_window(config.run, tasks.info)
     episodes = trained_episodes if config.episodes is None else config.episodes
     done, total = 0, episodes * tasks.info.episode_length * len(tasks.rows)
@@ -201,6 +203,16 @@ def rollout(
 
 def _nobody_looks(done: int, total: int, **figures: Any) -> None:
     pass
+
+
+def _check_env(wanted: str | None, found: str, where: Path) -> None:
+    """Refuse data of another environment than the settings are for."""
+    if wanted not in (None, found):
+        raise UserError(
+            f"env={wanted} is what these settings are for, and {where} is of {found}; choose a "
+            f"preset for that (`fastad presets` lists them), or use them all the same with "
+            f"--env {found}"
+        )
 
 
 def _open_data(config: TrainConfig) -> HistoryDataset:

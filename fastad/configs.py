@@ -90,6 +90,9 @@ class TrainConfig:
     """Dataset that `fastad collect` wrote."""
     out: Path = Path("runs/dark-room")
     """Run folder to write."""
+    env: str | None = None
+    """Environment that these settings are for, as a preset says it: data of another are refused
+    (default: whichever the data are of)."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The transformer."""
     settings: TrainSettings = field(default_factory=TrainSettings)
@@ -132,6 +135,9 @@ class RolloutConfig:
 
     run: Path = Path("runs/dark-room")
     """Run folder that `fastad train` wrote, or one checkpoint of it."""
+    env: str | None = None
+    """Environment that these settings are for, as a preset says it: runs of another are refused
+    (default: whichever the run is of)."""
     kv_cache: bool = True
     """Keep keys and values in a ring (--kv-cache), or recompute everything that can influence a
     prediction at every step (--no-kv-cache). Same actions, very different speed."""

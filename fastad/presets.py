@@ -4,10 +4,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fastad.base.config import to_plain
 from fastad.base.errors import UserError, unknown
 from fastad.configs import CollectConfig, RolloutConfig, TrainConfig
 from fastad.model.config import ModelConfig
 from fastad.training.settings import TrainSettings
+
+CONFIGURED = ("collect", "train", "rollout")  # the commands that a preset has settings for
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,8 @@ def _preset(
     return Preset(
         summary,
         replace(collect, out=data),
-        TrainConfig(data=data, out=run, model=model, settings=settings),
-        replace(rollout or RolloutConfig(), run=run),
+        TrainConfig(data=data, out=run, env=collect.env, model=model, settings=settings),
+        replace(rollout or RolloutConfig(), run=run, env=collect.env),
     )
 
 
@@ -158,6 +161,32 @@ def preset_for(name: str, command: str) -> Any:
         UserError: If the preset does not exist, or has none for this command.
     """
     chosen = preset(name)
-    if command not in ("collect", "train", "rollout"):
+    if command not in CONFIGURED:
         raise UserError(f"config={name}: presets configure collect, train and rollout only")
     return getattr(chosen, command)
+
+
+def as_yaml(name: str) -> str:
+    """A preset as YAML: a section for each command, which --config reads back as it was.
+
+    Raises:
+        UserError: If there is no such preset.
+    """
+    import yaml
+
+    chosen = preset(name)
+    configs = {command: getattr(chosen, command) for command in CONFIGURED}
+    sections = {c: _without_off(to_plain(v), to_plain(type(v)())) for c, v in configs.items()}
+    text: str = yaml.safe_dump(sections, sort_keys=False)
+    return f"# {chosen.summary}\n{text}"
+
+
+def _without_off(plain: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """A config without what is off, and is so by default: nobody misses it in the file."""
+    kept = {}
+    for key, value in plain.items():
+        if isinstance(value, dict):
+            kept[key] = _without_off(value, defaults[key])
+        elif value != defaults[key] or not (value is None or value is False or value == []):
+            kept[key] = value
+    return kept

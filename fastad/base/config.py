@@ -51,6 +51,8 @@ def load_config(path: Path, command: str, kind: type[T]) -> T:
     content = parse_yaml(text, f"config={path}")
     if not isinstance(content, dict):
         raise UserError(f"config={path} must hold fields, as `num_layers: 2`")
+    if isinstance(content.get(command), dict):
+        content = content[command]  # a preset's file has a section for each command
     written_for = content.pop("command", command)
     if written_for != command:
         raise UserError(f"config={path} is for `fastad {written_for}`, not `fastad {command}`")

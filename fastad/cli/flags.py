@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import Field, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from fastad.base.config import RENAMED
 from fastad.base.errors import UserError
+from fastad.cli.help import show_help
 from fastad.cli.table import COMMANDS, Command
 from fastad.cli.words import Takes, sort_words
 
@@ -27,27 +27,24 @@ def parse(name: str, arguments: list[str]) -> Any:
     """
     import tyro
 
-    command = COMMANDS[name]
-    kind = getattr(import_module(f"fastad.commands.{name}"), command.config)
-    takes = flags_of(kind, command.positional)
+    command, kind, takes = COMMANDS[name], kind_of(name), flags_of(name)
     given, bare = sort_words(name, _by_todays_names(arguments, takes), takes)
     source = given.pop("--config", None)
-    default = {} if source is None else {"default": _load(name, kind, source[0])}
+    default = None if source is None else _load(name, kind, source[0])
     if "--help" in given:
-        given = {"--help": []}
-    elif bare:
+        word = command.positional.upper()
+        usage = f"fastad {name} [{word}]" if word else f"fastad {name}"
+        show_help(usage, kind, default, command.settings)
+    if bare:
         given |= _place(name, command, bare, given, takes)
-    _unwrap_help(kind)
-    placeholder = f" [{command.positional.upper()}]" if command.positional else ""
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
             config = tyro.cli(
                 kind,
-                prog=f"fastad {name}{placeholder}",
                 args=[word for flag, values in given.items() for word in _joined(flag, values)],
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands),
-                **default,
+                **({} if default is None else {"default": default}),
             )
     except SystemExit as stop:
         if stop.code in (0, None):
@@ -57,15 +54,17 @@ def parse(name: str, arguments: list[str]) -> Any:
     return config
 
 
-def flags_of(kind: Any, positional: str = "") -> dict[str, Takes]:
-    """Every flag of a command, and what it takes.
+def kind_of(name: str) -> Any:
+    """The dataclass of a command's settings."""
+    return getattr(import_module(f"fastad.commands.{name}"), COMMANDS[name].config)
 
-    Args:
-        kind: The command's dataclass.
-        positional: The field that bare words are for.
-    """
-    takes: dict[str, Takes] = {"--help": 0, "--config": 1}
-    for setting, hint in _settings(kind):
+
+def flags_of(name: str) -> dict[str, Takes]:
+    """Every flag of a command, and what it takes."""
+    takes: dict[str, Takes] = {"--help": 0}
+    if COMMANDS[name].settings:
+        takes["--config"] = 1
+    for setting, hint in _settings(kind_of(name)):
         flag = f"--{setting.name.replace('_', '-')}"
         if hint is bool:
             takes |= {flag: 0, f"--no-{flag[2:]}": 0}
@@ -74,7 +73,7 @@ def flags_of(kind: Any, positional: str = "") -> dict[str, Takes]:
         elif get_args(hint)[-1] is not Ellipsis:
             takes[flag] = len(get_args(hint))
         else:
-            takes[flag] = "words" if setting.name == positional else "pairs"
+            takes[flag] = "pairs" if setting.name.endswith("_options") else "words"
     return takes
 
 
@@ -140,19 +139,6 @@ def _by_todays_names(arguments: list[str], flags: dict[str, Takes]) -> list[str]
     for old in dict.fromkeys(flag for flag, _, _ in parts if flag in renamed):
         print(f"fastad: {old} is now {renamed[old]}", file=sys.stderr)
     return [renamed.get(flag, flag) + equals + value for flag, equals, value in parts]
-
-
-def _unwrap_help(kind: Any) -> None:
-    """Give tyro each field's docstring without the source's line breaks, which it would keep."""
-    import docstring_parser
-
-    hints = get_type_hints(kind)
-    texts = {p.arg_name: p.description for p in docstring_parser.parse_from_object(kind).params}
-    for field in fields(kind):
-        text = " ".join((texts.get(field.name) or "").split())
-        field.metadata = MappingProxyType({**field.metadata, "help": text})
-        if is_dataclass(hints[field.name]):
-            _unwrap_help(hints[field.name])
 
 
 def _first_line(complaint: str) -> str:

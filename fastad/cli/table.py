@@ -11,22 +11,34 @@ class Command:
     function: str
     positional: str
     summary: str
+    settings: str = ""  # what --config takes; "": there is no such option
     continued: tuple[str, ...] | None = None  # flags that continue it; None: it starts anew
 
 
 COMMANDS = {
-    "demo": Command("DemoConfig", "run_demo", "preset", "all of it, end to end, in minutes", ()),
+    "demo": Command(
+        "DemoConfig", "run_demo", "preset", "all of it, end to end, in minutes", "FILE", ()
+    ),
     "collect": Command(
-        "CollectConfig", "run_collect", "out", "source + env -> learning histories", ("--resume",)
+        "CollectConfig", "run_collect", "out", "source + env -> learning histories",
+        "FILE|PRESET", ("--resume",),
     ),
     "train": Command(
-        "TrainConfig", "run_train", "data", "learning histories -> run folder", ("--resume",)
+        "TrainConfig", "run_train", "data", "learning histories -> run folder",
+        "FILE|PRESET", ("--resume",),
     ),
-    "rollout": Command("RolloutConfig", "run_rollout", "run", "frozen weights on unseen tasks"),
-    "inspect": Command("InspectConfig", "run_inspect", "path", "what is in a dataset or run"),
-    "bench": Command("BenchConfig", "run_bench", "questions", "speed and memory beside peers"),
+    "rollout": Command(
+        "RolloutConfig", "run_rollout", "run", "frozen weights on unseen tasks", "FILE|PRESET"
+    ),
+    "inspect": Command(
+        "InspectConfig", "run_inspect", "path", "what is in a dataset or run", "FILE"
+    ),
+    "bench": Command(
+        "BenchConfig", "run_bench", "questions", "speed and memory beside peers", "FILE"
+    ),
+    "presets": Command("PresetsConfig", "run_presets", "name", "settings that work, by name"),
     "doctor": Command("DoctorConfig", "run_doctor", "", "what this machine can use"),
-}
+}  # fmt: skip
 
 EXAMPLES = """\
 examples:
@@ -34,7 +46,7 @@ examples:
   fastad collect data/dark-room --env dark-room --source frontier
   fastad train data/dark-room --out runs/dark-room
   fastad rollout runs/dark-room --kv-cache
-  fastad train data/dark-room --config paper-dark   (a preset, or a YAML file)
+  fastad train data/dark-room --config paper-dark   (see: fastad presets)
   fastad bench rollout train                (what these are: fastad bench --help)
 
 `fastad COMMAND --help` explains every option of a command."""

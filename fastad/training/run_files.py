@@ -159,7 +159,7 @@ def settings_of(config: dict[str, Any]) -> dict[str, Any]:
     its content.
     """
     free = (
-        "command", "data", "out", "resume", "overwrite", "device", "threads", "kernels",
+        "command", "data", "out", "env", "resume", "overwrite", "device", "threads", "kernels",
         "attention",  # as earlier versions called the kernels
     )  # fmt: skip
     kept = {k: v for k, v in config.items() if k not in free and not k.startswith("eval_")}

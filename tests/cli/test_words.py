@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 
 from fastad.base.errors import UserError
-from fastad.cli import COMMANDS, main
+from fastad.cli import main
 from fastad.cli.flags import flags_of, parse
 from fastad.cli.words import sort_words
 from fastad.commands.bench import BenchConfig
-from fastad.configs import CollectConfig, TrainConfig
 
 COLLECT = [
     ["data/x"],
@@ -30,10 +29,8 @@ TRAIN = [
 
 def in_every_order(name, chunks):
     """What the words mean, in whatever order; the config once, since building it takes longer."""
-    kind = {"collect": CollectConfig, "train": TrainConfig}[name]
-    takes = flags_of(kind, COMMANDS[name].positional)
     lines = [[*itertools.chain(*order)] for order in itertools.permutations(chunks)]
-    first, *others = [sort_words(name, line, takes) for line in lines]
+    first, *others = [sort_words(name, line, flags_of(name)) for line in lines]
     assert all(other == first for other in others)
     return parse(name, lines[0])
 
