@@ -17,7 +17,7 @@ class Bandit(BatchedEnv):
     """`num_arms` arms; a task is the vector of their mean rewards.
 
     Every step is an episode, terminated. The observation is always 0, int64, (N,). Neither
-    `reset`, `step` nor `set_tasks` waits for the device.
+    `reset` nor `step` waits for the device.
 
     Args:
         tasks: (N, num_arms) float32, the arms' means.
@@ -53,8 +53,6 @@ class Bandit(BatchedEnv):
             )
         super().__init__(means, generator=generator)
         self.action_space = spaces.Discrete(num_arms)
-        # Its own storage, updated in place, so that a captured step goes on reading from it.
-        self._means = means.clone()
         self.final_observation = self.reset()
 
     @classmethod
@@ -82,20 +80,10 @@ class Bandit(BatchedEnv):
 
     def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Pull one arm each; see `BatchedEnv.step`."""
-        reward = self._reward(self._means.gather(1, action[:, None])[:, 0])
+        reward = self._reward(self.tasks.gather(1, action[:, None])[:, 0])
         self.final_observation = self.reset()
         terminated = torch.ones_like(reward, dtype=torch.bool)
         return self.reset(), reward, terminated, torch.zeros_like(terminated)
-
-    def set_tasks(self, tasks: Tensor, mask: Tensor) -> Tensor:
-        """Give the bandits in `mask` other means; see `BatchedEnv.set_tasks`.
-
-        The values are not checked: looking at them would make the device wait.
-        """
-        assert tasks.shape == self.tasks.shape, f"{tuple(tasks.shape)} != (N, num_arms)"
-        self.tasks = torch.where(mask[:, None], tasks.float(), self.tasks)
-        self._means.copy_(self.tasks)
-        return self.reset()
 
     def optimal_return(self) -> Tensor:
         """The mean of the best arm, (N,) float32."""

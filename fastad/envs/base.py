@@ -157,17 +157,5 @@ class BatchedEnv(ABC):
         """
 
     @abstractmethod
-    def set_tasks(self, tasks: Tensor, mask: Tensor) -> Tensor:
-        """Give the environments in `mask` other tasks and begin a new episode in them alone.
-
-        Args:
-            tasks: (N, K); rows outside the mask are ignored.
-            mask: (N,) bool.
-
-        Returns:
-            Current observations of all environments, (N, ...).
-        """
-
-    @abstractmethod
     def optimal_return(self) -> Tensor:
         """Expected return per episode of an optimal policy that knows its task, (N,) float32."""

@@ -137,9 +137,9 @@ class DarkRoomPermuted(DarkRoom):
         size: int = 9,
         episode_length: int = 20,
     ) -> None:
-        self._permutations = torch.tensor(PERMUTATIONS, device=tasks.device)  # (120, A)
         super().__init__(tasks, generator=generator, size=size, episode_length=episode_length)
-        self._permutation = self._permutations[self.tasks[:, 2]]  # (N, A)
+        table = torch.tensor(PERMUTATIONS, device=tasks.device)  # (120, A)
+        self._permutation = table[self.tasks[:, 2]]  # (N, A)
 
     @classmethod
     def enumerate_tasks(cls, *, size: int = 9, **kwargs: Any) -> Tensor:
@@ -151,12 +151,6 @@ class DarkRoomPermuted(DarkRoom):
     def transitions(self) -> Tensor:
         """The cell that every action leads to from every cell, (N, S, A) int64."""
         return self._moves[:, self._permutation].transpose(0, 1).contiguous()
-
-    def set_tasks(self, tasks: Tensor, mask: Tensor) -> Tensor:
-        """As `GridEnv.set_tasks`; the actions in `mask` are permuted anew as well."""
-        observation = super().set_tasks(tasks, mask)
-        self._permutation.copy_(self._permutations[self.tasks[:, 2]])
-        return observation
 
     def _move(self, action: Tensor) -> Tensor:
         return super()._move(self._permutation.gather(1, action[:, None])[:, 0])

@@ -22,8 +22,8 @@ class GridEnv(BatchedEnv):
 
     Every episode is truncated after `episode_length` steps, as by Gymnasium's `TimeLimit`. With
     `terminates` it also ends, terminated, when the last target has been collected.
-    Neither `reset`, `step` nor `set_tasks` waits for the device, and all of them update the state
-    in place, so that they can be captured in a CUDA graph.
+    Neither `reset` nor `step` waits for the device, and both update the state in place, so that
+    they can be captured in a CUDA graph.
 
     Args:
         tasks: (N, K) int64, the columns of `task_fields`.
@@ -119,24 +119,6 @@ class GridEnv(BatchedEnv):
             ended = terminated | truncated
         self.final_observation = self._coordinates.index_select(0, cell)
         return self._begin(ended, cell), rewarded.float(), terminated, truncated
-
-    def set_tasks(self, tasks: Tensor, mask: Tensor) -> Tensor:
-        """Give the environments in `mask` other tasks and begin a new episode in them alone.
-
-        The values are not checked: looking at them would make the device wait.
-
-        Args:
-            tasks: (N, K) int64; rows outside the mask are ignored.
-            mask: (N,) bool.
-
-        Returns:
-            Current observations of all environments, (N, 2).
-        """
-        assert tasks.shape == self.tasks.shape, f"{tuple(tasks.shape)} != (N, K)"
-        assert not tasks.is_floating_point(), f"{tasks.dtype} cannot number cells"
-        self.tasks = torch.where(mask[:, None], tasks, self.tasks)
-        self._targets.copy_(self._target_cells(self.tasks))
-        return self._begin(mask, self._cell)
 
     def distance(self, start: Tensor, end: Tensor) -> Tensor:
         """Fewest steps between cells given by their numbers, which broadcast; int64."""

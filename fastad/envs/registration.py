@@ -20,7 +20,7 @@ def register_envs() -> None:
         if gymnasium_id not in gymnasium.registry:
             gymnasium.register(
                 gymnasium_id,
-                entry_point="fastad.envs.gym:GymEnv",
-                vector_entry_point="fastad.envs.gym:GymVectorEnv",
+                entry_point="fastad.envs.gym_out:GymEnv",
+                vector_entry_point="fastad.envs.gym_out:GymVectorEnv",
                 kwargs={"env": name},
             )

@@ -21,7 +21,7 @@ from fastad.base.errors import UserError
 from fastad.base.provenance import describe_machine
 from fastad.envs.base import BatchedEnv
 from fastad.envs.registry import make_env
-from fastad.envs.tasks import Holdout, split_tasks
+from fastad.envs.split import Holdout, split_tasks
 from fastad.executors.local import run_jobs
 from fastad.histories.folder import begin_dataset
 from fastad.histories.reader import load_description, load_info

@@ -77,13 +77,11 @@ def test_returned_tensors_are_not_changed_by_what_follows(name):
     returned = [env.reset()]
     for action in actions_for(env, 25):
         returned += [*env.step(action), env.final_observation]
-    returned += [env.set_tasks(some_tasks(name, 6, seed=9), torch.ones(6, dtype=torch.bool))]
     copies = [tensor.clone() for tensor in returned]
 
     env.reset()
     for action in actions_for(env, 25, seed=3):
         env.step(action)
-    env.set_tasks(some_tasks(name, 6, seed=10), torch.ones(6, dtype=torch.bool))
 
     assert all(torch.equal(*pair) for pair in zip(returned, copies, strict=True))
 
@@ -101,41 +99,27 @@ def test_changing_a_returned_tensor_does_not_change_the_environment(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_reset_step_and_set_tasks_never_wait_for_the_device(name):
-    env, new = build(name), some_tasks(name, 6, seed=7)
-    action, mask = actions_for(env, 1)[0], torch.tensor([True, False] * 3)
+def test_reset_and_step_never_wait_for_the_device(name):
+    env = build(name)
+    action = actions_for(env, 1)[0]
 
     with Operations() as operations:
         env.reset()
         env.step(action)
-        env.set_tasks(new, mask)
 
     assert operations.names
     assert not operations.names & HOST_READS
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_tasks_given_are_never_written_to(name):
-    tasks = some_tasks(name, 6)
-    given = tasks.clone()
-    env = make_env(name, tasks, generator=torch.Generator())
-
-    env.set_tasks(some_tasks(name, 6, seed=5), torch.ones(6, dtype=torch.bool))
-
-    assert torch.equal(tasks, given)
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_state_is_updated_in_place_so_that_a_captured_step_goes_on_from_it(name):
     env = build(name)
-    # What is replaced at every step and what the captured step never reads.
-    outside = ("final_observation", "tasks")
     state = {key: value for key, value in vars(env).items() if torch.is_tensor(value)}
-    addresses = {key: state[key].data_ptr() for key in state if key not in outside}
+    del state["final_observation"]  # replaced at every step, and never read by the captured one
+    addresses = {key: value.data_ptr() for key, value in state.items()}
 
     env.reset()
     env.step(actions_for(env, 1)[0])
-    env.set_tasks(some_tasks(name, 6, seed=7), torch.ones(6, dtype=torch.bool))
 
     assert {key: getattr(env, key).data_ptr() for key in addresses} == addresses
 
@@ -148,62 +132,6 @@ def test_the_same_seed_gives_the_same_episodes(name):
         runs.append([env.reset(), *(t for a in actions_for(env, 60) for t in env.step(a))])
 
     assert all(torch.equal(*pair) for pair in zip(*runs, strict=True))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_set_tasks_replaces_only_the_tasks_in_the_mask(name):
-    env = build(name)
-    before, new = env.tasks.clone(), some_tasks(name, 6, seed=7)
-    mask = torch.tensor([True, False, False, True, False, False])
-
-    env.set_tasks(new, mask)
-
-    assert torch.equal(env.tasks[mask], new[mask])
-    assert torch.equal(env.tasks[~mask], before[~mask])
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_set_tasks_ignores_rows_outside_the_mask(name):
-    env = build(name)
-    garbage = torch.full_like(env.tasks, -1)
-
-    observation = env.set_tasks(garbage, torch.zeros(6, dtype=torch.bool))
-
-    assert torch.equal(env.tasks, some_tasks(name, 6))
-    assert (env.state(observation) < env.num_states).all()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_after_set_tasks_an_environment_equals_one_made_for_these_tasks(name):
-    kwargs = {"start": "centre"} if name == "dark-key-to-door" else {}
-    new = some_tasks(name, 6, seed=7)
-    env = build(name, **kwargs)
-    for action in actions_for(env, 7):
-        env.step(action)
-    env.set_tasks(new, torch.ones(6, dtype=torch.bool))
-    env.generator.manual_seed(4)
-    other = make_env(name, new, generator=torch.Generator(), **kwargs)
-    other.generator.manual_seed(4)
-
-    for action in actions_for(env, 60):
-        assert all(
-            torch.equal(*pair) for pair in zip(env.step(action), other.step(action), strict=True)
-        )
-    assert torch.equal(env.optimal_return(), other.optimal_return())
-
-
-@pytest.mark.parametrize("name", GRIDS)
-def test_set_tasks_clears_the_clock_of_one_environment_only(name):
-    env = build(name, num_envs=2, episode_length=5)
-    env.reset()
-    ends = []
-    for step in range(1, 11):
-        ends.append(env.step(torch.zeros(2, dtype=torch.int64))[3].tolist())
-        if step == 3:
-            env.set_tasks(env.tasks, torch.tensor([False, True]))
-
-    assert [step for step, (first, _) in enumerate(ends, 1) if first] == [5, 10]
-    assert [step for step, (_, second) in enumerate(ends, 1) if second] == [8]
 
 
 @pytest.mark.parametrize("name", GRIDS)

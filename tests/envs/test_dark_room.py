@@ -119,18 +119,6 @@ def test_hard_can_terminate_on_the_goal_and_reward_again_in_the_next_episode():
     assert observation[1].tolist() == [8, 10]
 
 
-def test_hard_forgets_the_reward_of_the_task_before():
-    env = room([[8, 9], [8, 9]], DarkRoomHard)
-    env.step(torch.tensor([DOWN, DOWN]))
-
-    observation = env.set_tasks(torch.tensor([[8, 9], [8, 9]]), torch.tensor([True, False]))
-    env.step(torch.tensor([NOOP, UP]))
-    reward = env.step(torch.tensor([DOWN, DOWN]))[1]
-
-    assert observation.tolist() == [[8, 8], [8, 9]]
-    assert reward.tolist() == [1.0, 0.0]
-
-
 def test_permutation_says_what_each_action_does():
     order = (2, 0, 1, 4, 3)
     index = list(permutations(range(5))).index(order)

@@ -108,18 +108,6 @@ def test_starts_come_from_the_generator_alone():
     assert torch.equal(first, build([[0, 0, 0, 0]] * 50, start="random", seed=3).reset())
 
 
-def test_set_tasks_takes_the_key_away_from_one_environment_only():
-    tasks = [[5, 4, 6, 4]] * 2
-    env = build(tasks)
-    env.step(torch.tensor([RIGHT, RIGHT]))
-
-    observation = env.set_tasks(torch.tensor([[3, 4, 2, 4]] * 2), torch.tensor([True, False]))
-
-    assert observation.tolist() == [[4, 4], [5, 4]]
-    assert env.step(torch.tensor([LEFT, RIGHT]))[1].tolist() == [1.0, 1.0]
-    assert env.step(torch.tensor([LEFT, RIGHT]))[1].tolist() == [1.0, 0.0]
-
-
 def test_there_are_6561_tasks():
     tasks = DarkKeyToDoor.enumerate_tasks()
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from fastad.base.errors import UserError
 from fastad.envs.registry import env_class
-from fastad.envs.tasks import split_tasks
+from fastad.envs.split import split_tasks
 
 
 def split(

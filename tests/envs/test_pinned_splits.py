@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from fastad.envs.registry import env_class
-from fastad.envs.tasks import split_tasks
+from fastad.envs.split import split_tasks
 
 # Environment, options; number of all tasks, their second one, and the digest of all.
 TASKS = [
