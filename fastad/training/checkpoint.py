@@ -67,12 +67,22 @@ def load_model(path: Path) -> Transformer:
     Raises:
         UserError: If it is not a fastad checkpoint, or damaged; the message names the way on.
     """
-    folder = find_checkpoint(path)
+    while True:
+        folder = find_checkpoint(path)
+        try:
+            return _load_from(folder).eval()
+        except UserError:
+            # A training that goes on deletes what was its newest checkpoint a moment ago.
+            if folder.exists():
+                raise
+
+
+def _load_from(folder: Path) -> Transformer:
     with _way_on_named(folder):
         files, _ = read_checkpoint(folder, DESCRIPTION, MODEL)
         model = _build(_parse_json(files[DESCRIPTION], folder / DESCRIPTION), folder / DESCRIPTION)
         _load_weights(model, files[MODEL], folder)
-    return model.eval()
+    return model
 
 
 def load_training_state(

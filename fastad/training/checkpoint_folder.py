@@ -33,7 +33,10 @@ def list_checkpoints(run: Path) -> list[Path]:
     for path in folder.iterdir() if folder.exists() else ():
         if not path.name.startswith("step-") or path.name.endswith(".part"):
             continue
-        step, mode = step_of(path), path.lstat().st_mode
+        try:
+            step, mode = step_of(path), path.lstat().st_mode
+        except FileNotFoundError:
+            return list_checkpoints(run)  # its training deleted it meanwhile, and wrote another
         if step is None or kind_of(mode) != "folder":
             raise UserError(
                 f"{path} is a {kind_of(mode)} named like a checkpoint, and none of fastad's; "

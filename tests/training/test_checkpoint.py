@@ -1,5 +1,6 @@
 """Checkpoints: whole or absent, refused when they are not one."""
 
+import importlib
 import json
 
 import pytest
@@ -126,3 +127,27 @@ def test_optimiser_states_hang_on_names_not_on_the_order_of_parameters(tiny_trai
         (state,) = (other.state[parameter] for other in others if parameter in other.state)
         for field, value in first.state[parameter].items():
             assert torch.equal(state[field], value)
+
+
+@pytest.mark.parametrize(
+    "function",
+    ["checkpoint_folder.step_of", "checkpoint.read_checkpoint"],
+)
+def test_a_checkpoint_that_its_training_deletes_gives_way_to_the_next(
+    saved, tmp_path, monkeypatch, function
+):
+    model, optimizers, chosen = saved
+    module, name = function.split(".")
+    module = importlib.import_module(f"fastad.training.{module}")
+    original = getattr(module, name)
+
+    def meanwhile(*arguments):
+        monkeypatch.setattr(module, name, original)
+        if chosen.exists():
+            save_checkpoint(tmp_path, 9, model, optimizers, train_seconds=0.0, keep=1)
+        return original(*arguments)
+
+    monkeypatch.setattr(module, name, meanwhile)
+    loaded = load_model(tmp_path)
+    assert not chosen.exists()
+    assert torch.equal(loaded.head.weight, model.head.weight)
