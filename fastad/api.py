@@ -5,7 +5,7 @@ They are quiet: what there is to say goes to the logger "fastad", how far they a
 
 import logging
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from fastad.base.config import parse_options
 from fastad.base.device import choose_device
 from fastad.base.errors import UserError
 from fastad.base.progress import Report
-from fastad.configs import CollectConfig, RolloutConfig, TrainConfig
+from fastad.configs import CollectConfig, RolloutConfig, TrainConfig, how_to_finish
 from fastad.evaluate.kept_rollouts import check_place, keep_rollouts
 from fastad.evaluate.learning_curve import LearningCurve
 from fastad.evaluate.result import Result
@@ -66,7 +66,7 @@ def collect(config: CollectConfig, *, progress: Report | None = None) -> History
             Nothing has been written or deleted then.
     """
     jobs.collect(
-        config.out,
+        config.folder,
         workers=config.workers,
         progress=progress,
         env=config.env,
@@ -86,7 +86,7 @@ def collect(config: CollectConfig, *, progress: Report | None = None) -> History
         resume=config.resume,
         overwrite=config.overwrite,
     )
-    return HistoryDataset(config.out)
+    return HistoryDataset(config.folder)
 
 
 def train(config: TrainConfig, *, progress: Report | None = None) -> Run:
@@ -100,11 +100,11 @@ def train(config: TrainConfig, *, progress: Report | None = None) -> Run:
         UserError: For settings that are not possible, data that do not fit them, or a folder that
             holds something else. Nothing has been written or deleted then.
     """
-    settings = config.settings
+    settings, out = config.settings, config.folder
     numerics = settle(
         config.model, kernels=config.kernels, device=config.device, threads=config.threads,
         precision=settings.precision,
-        begun=begun_numerics(config.out) if config.resume else None,
+        begun=begun_numerics(out) if config.resume else None,
     )  # fmt: skip
     dataset = _open_data(config)
     _check_env(config.env, dataset.info.env, config.data)
@@ -122,10 +122,10 @@ def train(config: TrainConfig, *, progress: Report | None = None) -> Run:
     model.check_length(sampler.num_steps * config.model.tokens_per_step)
     evaluate = _learning_curve(config, sampler, model) if settings.eval_every else None
     with open_run(
-        config.out, config, data=config.data, numerics=numerics.facts,
+        out, replace(config, out=out), data=config.data, numerics=numerics.facts,
         resume=config.resume, overwrite=config.overwrite,
     ) as run:  # fmt: skip
-        checkpoints = list_checkpoints(config.out)
+        checkpoints = list_checkpoints(out)
         done = (step_of(checkpoints[-1]) or 0) if checkpoints else 0
         records = run.forget_metrics_after(done)
         _announce(config, model, sampler, numerics, done)
@@ -137,10 +137,10 @@ def train(config: TrainConfig, *, progress: Report | None = None) -> Run:
             report(step, settings.updates, **metrics)
 
         seconds = trainer.train(
-            model, sampler, settings, run=config.out, log=log, evaluate=evaluate,
+            model, sampler, settings, run=out, log=log, evaluate=evaluate,
             evaluated=max((r["step"] for r in records if "eval_last" in r), default=0),
         )  # fmt: skip
-    return Run(config.out, seconds)
+    return Run(out, seconds)
 
 
 def rollout(
@@ -231,7 +231,7 @@ def _open_data(config: TrainConfig) -> HistoryDataset:
     if not dataset.complete:
         raise UserError(
             f"data={config.data} is not complete ({'; '.join(dataset.unfinished[:3])}); finish it "
-            "with `fastad collect ... --resume`"
+            f"with: {how_to_finish(config.data, dataset.info)}"
         )
     return dataset
 
@@ -261,7 +261,7 @@ def _announce(
     settings, info = config.settings, sampler.dataset.info
     parameters = sum(p.numel() for p in model.parameters())
     _logger.info(
-        f"train {config.out}: {parameters:,} parameters, {settings.updates} updates of "
+        f"train {config.folder}: {parameters:,} parameters, {settings.updates} updates of "
         f"{settings.batch_size} x {sampler.num_steps} steps on {numerics.device}"
         + (f", continuing after update {done}" if done else "")
     )

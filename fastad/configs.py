@@ -5,14 +5,19 @@ Light to import: nothing here waits for PyTorch.
 
 from __future__ import annotations
 
+import re
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from fastad.base.config import Kernels, check_seed
+from fastad.base.config import Kernels, check_seed, format_options, typed
 from fastad.base.errors import UserError
 from fastad.model.config import ModelConfig
 from fastad.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from fastad.histories.schema import DatasetInfo
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,8 @@ class CollectConfig:
     same data, byte for byte.
     """
 
-    out: Path = Path("data/dark-room")
-    """Folder to write the dataset to."""
+    out: Path | None = None
+    """Folder to write the dataset to (default: data/ENV)."""
     env: str = "dark-room"
     """Environment: bernoulli-bandit, gaussian-bandit, adversarial-bandit, dark-room,
     dark-room-hard, dark-room-permuted or dark-key-to-door."""
@@ -76,6 +81,11 @@ class CollectConfig:
         if self.workers < 1:
             raise UserError(f"workers={self.workers} is not possible; use 1 or more")
 
+    @property
+    def folder(self) -> Path:
+        """Where the dataset goes."""
+        return self.out or Path("data") / re.sub(r"[^\w.-]+", "-", self.env)
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -88,8 +98,8 @@ class TrainConfig:
 
     data: Path = Path("data/dark-room")
     """Dataset that `fastad collect` wrote."""
-    out: Path = Path("runs/dark-room")
-    """Run folder to write."""
+    out: Path | None = None
+    """Run folder to write (default: runs/NAME for data in a folder NAME)."""
     env: str | None = None
     """Environment that these settings are for, as a preset says it: data of another are refused
     (default: whichever the data are of)."""
@@ -123,6 +133,11 @@ class TrainConfig:
             raise UserError(f"eval_tasks={self.eval_tasks} must be at least 1")
         if self.eval_episodes is not None and self.eval_episodes < 1:
             raise UserError(f"eval_episodes={self.eval_episodes} must be at least 1")
+
+    @property
+    def folder(self) -> Path:
+        """Where the run goes."""
+        return self.out or Path("runs") / self.data.resolve().name
 
 
 @dataclass(frozen=True)
@@ -184,3 +199,26 @@ class RolloutConfig:
     def __post_init__(self) -> None:
         """Check the ranges."""
         check_seed(self.seed)
+
+
+def how_to_finish(data: Path, info: DatasetInfo) -> str:
+    """The command that goes on with the collection of an unfinished dataset."""
+    config = CollectConfig(
+        out=data,
+        env=info.env,
+        env_options=format_options(info.env_kwargs),
+        source=info.source,
+        source_options=format_options(info.source_kwargs),
+        num_histories=info.num_histories,
+        num_episodes=info.num_steps // info.episode_length,
+        num_train_tasks=info.num_train,
+        num_validation_tasks=info.num_validation,
+        num_test_tasks=info.num_test,
+        holdout=info.holdout,  # type: ignore[arg-type]
+        action_noise=info.action_noise,
+        noise_labels=info.noise_labels,  # type: ignore[arg-type]
+        seed=info.seed,
+        shards=info.num_shards,
+        resume=True,
+    )
+    return shlex.join(["fastad", "collect", *typed(config, bare="out")])

@@ -37,7 +37,7 @@ def _preset(
     return Preset(
         summary,
         replace(collect, out=data),
-        TrainConfig(data=data, out=run, env=collect.env, model=model, settings=settings),
+        TrainConfig(data=data, env=collect.env, model=model, settings=settings),
         replace(rollout or RolloutConfig(), run=run, env=collect.env),
     )
 

@@ -93,7 +93,7 @@ def test_nothing_is_printed_and_the_logger_is_told(dataset, trained, tmp_path, c
 
 
 def test_the_verbs_raise_what_the_commands_print(tmp_path):
-    with pytest.raises(UserError, match="does not exist; `fastad collect` makes one"):
+    with pytest.raises(UserError, match="does not exist; make one with: fastad collect"):
         fastad.train(fastad.TrainConfig(data=tmp_path / "data", out=tmp_path / "run"))
     with pytest.raises(UserError, match="workers=0 is not possible; use 1 or more"):
         fastad.CollectConfig(workers=0)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -150,8 +151,8 @@ def test_doctor_checks_every_backend(capsys):
         (["train", "NEW", "--updates", "many"], "--updates: invalid literal for int()"),
         (["train", "NEW", "--positions", "rop"], "invalid choice 'rop' for argument '--positions'"),
         (["train", "NEW", "--device", "cudda"], "device=cudda cannot be used"),
-        (["train", "NEW"], "does not exist; `fastad collect` makes one"),
-        (["rollout", "NEW"], "does not exist; train one with `fastad train"),
+        (["train", "NEW"], "does not exist; make one with: fastad collect new"),
+        (["rollout", "NEW"], "does not exist; train one with: fastad train DATA --out new"),
         (["inspect", "NEW"], "does not exist; name a dataset or a run"),
         (["train", "--config"], "--config needs a value"),
     ],
@@ -283,7 +284,10 @@ def test_an_unfinished_dataset_is_refused_until_it_is_finished(world, tmp_path, 
     data = shutil.copytree(world / "data", tmp_path / "data")
     edit_json(data / "shard-00000" / "meta.json", committed_steps=12)
     complaint = fails(capsys, "train", data, "--out", tmp_path / "run", *MODEL)
-    assert "finish it with `fastad collect ... --resume`" in complaint
+    way_on = complaint.partition("finish it with: ")[2]
+    assert way_on.startswith(f"fastad collect {data} --env-options size=3 episode_length=4 ")
+    assert main(shlex.split(way_on)[1:]) == 0
+    assert main(["train", str(data), "--out", str(tmp_path / "run"), *MODEL]) == 0
 
 
 def test_where_things_lie_and_what_computes_them_may_change_on_resume(world, tmp_path, capsys):

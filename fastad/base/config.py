@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -135,6 +136,37 @@ def parse_options(field: str, pairs: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"{field}: the value of {pair!r} cannot be read; try quotes") from error
         options[key] = _as_number(value)
     return options
+
+
+def format_options(options: dict[str, Any]) -> tuple[str, ...]:
+    """Keyword arguments as the KEY=VALUE strings that `parse_options` reads."""
+    return tuple(
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in options.items()
+    )
+
+
+def typed(config: Any, *, bare: str = "") -> list[str]:
+    """The words that a user types for a config: what differs from the defaults.
+
+    Args:
+        config: A dataclass; its nested ones have flags of their own.
+        bare: The field whose value needs no flag, and stands first.
+    """
+    words: list[str] = []
+    for field in fields(config):
+        value, flag = getattr(config, field.name), f"--{field.name.replace('_', '-')}"
+        if is_dataclass(value):
+            words += typed(value)
+        elif field.name == bare:
+            words = [str(value), *words]
+        elif value == field.default:
+            continue
+        elif isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        else:
+            words += [flag, *map(str, value if isinstance(value, tuple) else [value])]
+    return words
 
 
 def _as_number(value: Any) -> Any:

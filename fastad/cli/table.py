@@ -44,9 +44,9 @@ EXAMPLES = """\
 examples:
   fastad demo                               watch in-context learning happen
   fastad collect data/dark-room --env dark-room --source frontier
-  fastad train data/dark-room --out runs/dark-room
+  fastad train data/dark-room
   fastad rollout runs/dark-room --kv-cache
-  fastad train data/dark-room --config paper-dark   (see: fastad presets)
+  fastad train data/dark-room --config paper-dark --out runs/paper  (fastad presets lists them)
   fastad bench rollout train                (what these are: fastad bench --help)
 
 `fastad COMMAND --help` explains every option of a command."""

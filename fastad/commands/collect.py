@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fastad.configs import CollectConfig
@@ -12,18 +14,20 @@ if TYPE_CHECKING:
 AVERAGED_HISTORIES = 1024  # in the summary
 
 
-def run_collect(config: CollectConfig) -> None:
-    """Collect, show progress, and say what came of it."""
+def run_collect(config: CollectConfig, *, is_part: bool = False) -> None:
+    """Collect, show progress, say what came of it and, unless it `is_part` of more, what next."""
     from fastad.api import collect
     from fastad.base.progress import reporting
 
     with reporting("steps", "collect") as report:
         dataset = collect(config, progress=report)
     print_summary(dataset)
+    if not is_part:
+        print(f"next: {shlex.join(['fastad', 'train', *_what_to_train(config)])}")
 
 
 def print_summary(dataset: HistoryDataset) -> None:
-    """Say what the dataset holds and what to do with it."""
+    """Say what the dataset holds."""
     import numpy as np
     import torch
 
@@ -48,4 +52,15 @@ def print_summary(dataset: HistoryDataset) -> None:
     )
     if info.source_knows:
         print(f"source knows: {info.source_knows}")
-    print(f"next: fastad train {dataset.path}")
+
+
+def _what_to_train(config: CollectConfig) -> list[str]:
+    """The data, and the preset that they were collected by: it has settings to train with, too."""
+    from fastad.presets import PRESETS
+
+    where = {"out": None, "seed": 0, "shards": None, "workers": 1}
+    asked = replace(config, **where, resume=False, overwrite=False)  # type: ignore[arg-type]
+    for name, preset in PRESETS.items():
+        if replace(preset.collect, out=None) == asked:
+            return [str(config.folder), "--config", name]
+    return [str(config.folder)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -60,14 +61,16 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     print(f"{chosen.summary}\n")
     resume, overwrite = not config.overwrite, config.overwrite
     run_collect(
-        replace(chosen.collect, out=data, seed=config.seed, resume=resume, overwrite=overwrite)
+        replace(chosen.collect, out=data, seed=config.seed, resume=resume, overwrite=overwrite),
+        is_part=True,
     )
     settings = replace(chosen.train.settings, seed=config.seed)
     train_seconds = run_train(
         replace(
             chosen.train, data=data, out=run, settings=settings, threads=config.threads,
             resume=resume, overwrite=overwrite,
-        )
+        ),
+        is_part=True,
     )  # fmt: skip
     rollout = replace(
         chosen.rollout, run=run, seed=config.seed + 1, plot=out / "returns.png",
@@ -85,12 +88,13 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     if config.json is not None:
         write_output(config.json, figures)
     _print_cache(figures)
+    at_data, at_run = (shlex.quote(str(path)) for path in (data, run))
     print(
         f"\nnext{'' if shutil.which('fastad') else ' (after: source .venv/bin/activate)'}:\n"
-        f"  fastad rollout {run} --control no-reward      the reward hidden: no learning\n"
-        f"  fastad rollout {run} --control wiped-context  forgetting at every episode: none\n"
-        f"  fastad inspect {data} --tokens              one learning history, step by step\n"
-        f"  fastad train {data} --out runs/mine --num-layers 4 --positions rope"
+        f"  fastad rollout {at_run} --control no-reward      # the reward hidden: no learning\n"
+        f"  fastad rollout {at_run} --control wiped-context  # wiped at every episode: none\n"
+        f"  fastad inspect {at_data} --tokens               # one learning history, step by step\n"
+        f"  fastad train {at_data} --out runs/mine --num-layers 4 --positions rope"
     )
     return figures
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from fastad.configs import TrainConfig
@@ -10,8 +11,12 @@ from fastad.configs import TrainConfig
 SHOWN = ("loss", "steps_per_second", "eval_first", "eval_last", "eval_regret")
 
 
-def run_train(config: TrainConfig) -> float:
-    """Train and show progress; returns the seconds spent on updates, evaluation excluded."""
+def run_train(config: TrainConfig, *, is_part: bool = False) -> float:
+    """Train, show progress and say, unless it `is_part` of more, what is next.
+
+    Returns:
+        Seconds spent on updates, evaluation excluded.
+    """
     from fastad.api import train
     from fastad.base.progress import reporting
 
@@ -21,4 +26,7 @@ def run_train(config: TrainConfig) -> float:
         def show(done: int, total: int, **metrics: Any) -> None:
             report(done, total, **{k: v for k, v in metrics.items() if k in SHOWN})
 
-        return train(config, progress=show).train_seconds
+        run = train(config, progress=show)
+    if not is_part:
+        print(f"next: {shlex.join(['fastad', 'rollout', str(run.path)])}")
+    return run.train_seconds

@@ -1,5 +1,6 @@
 """Reading learning histories: memory-mapped, validated when opened."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -247,7 +248,9 @@ def load_info(path: str | Path) -> DatasetInfo:
     path = Path(path)
     file = path / INFO_FILE
     if not path.exists():
-        raise UserError(f"dataset {path} does not exist; `fastad collect` makes one")
+        raise UserError(
+            f"dataset {path} does not exist; make one with: fastad collect {shlex.quote(str(path))}"
+        )
     if not path.is_dir():
         raise UserError(f"dataset {path} is a file; name the folder that holds {INFO_FILE}")
     try:

@@ -1,6 +1,7 @@
 """A checkpoint as a folder: whole or absent, each file held to its digest, never through a link."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def find_checkpoint(path: Path) -> Path:
     if (path / DESCRIPTION).is_file():
         return path
     if not path.exists():
-        raise UserError(f"run={path} does not exist; train one with `fastad train --out {path}`")
+        out = shlex.quote(str(path))
+        raise UserError(f"run={path} does not exist; train one with: fastad train DATA --out {out}")
     found = list_checkpoints(path) if path.is_dir() else []
     if not found:
         raise UserError(

@@ -59,8 +59,9 @@ def test_a_complete_dataset_is_not_collected_again(
 def test_options_reach_environment_and_source(tmp_path: Path) -> None:
     from fastad.histories.reader import load_info
 
+    out = tmp_path / "data"
     config = CollectConfig(
-        out=tmp_path / "data",
+        out=out,
         env_options=("size=5", "episode_length=8"),
         source="q-learning",
         source_options=("gamma=0.5",),
@@ -68,7 +69,7 @@ def test_options_reach_environment_and_source(tmp_path: Path) -> None:
         **SMALL,  # type: ignore[arg-type]
     )
     run_collect(config)
-    info = load_info(config.out)
+    info = load_info(out)
     assert info.env_kwargs == {"size": 5, "episode_length": 8}
     assert info.source_kwargs == {"gamma": 0.5}
     assert (info.num_train, info.num_validation, info.num_test) == (18, 2, 4)
