@@ -1,8 +1,8 @@
 """Algorithm Distillation: learning histories in, in-context reinforcement learning out.
 
-    dataset = fastad.collect(fastad.CollectConfig(out=Path("data/room")))
-    run = fastad.train(fastad.TrainConfig(data=dataset.path, out=Path("runs/room")))
-    result = fastad.rollout(fastad.RolloutConfig(run=run.path))
+    dataset = fastad.collect(env="dark-room", out="data/room")
+    run = fastad.train(data=dataset, out="runs/room", updates=1300)
+    result = fastad.rollout(run, episodes=20)
 
 Importing fastad registers its environments with Gymnasium; it does not import torch, whose threads
 it makes wait without spinning. The verbs are imported when they are first named.
@@ -19,23 +19,27 @@ import fastad.envs  # noqa: E402, F401  registers
 from fastad.base.provenance import __version__ as __version__  # noqa: E402
 
 if TYPE_CHECKING:
-    from fastad.api import Run, collect, rollout, train
+    from fastad.api import collect, rollout, train
     from fastad.configs import CollectConfig, RolloutConfig, TrainConfig
     from fastad.evaluate.result import Result
     from fastad.histories.reader import HistoryDataset
     from fastad.model.config import ModelConfig
+    from fastad.presets import Preset, preset
+    from fastad.training.run import Run
     from fastad.training.settings import TrainSettings
 
 __all__ = [
     "CollectConfig",
     "HistoryDataset",
     "ModelConfig",
+    "Preset",
     "Result",
     "RolloutConfig",
     "Run",
     "TrainConfig",
     "TrainSettings",
     "collect",
+    "preset",
     "rollout",
     "train",
 ]
@@ -44,12 +48,14 @@ _MODULES = {
     "CollectConfig": "fastad.configs",
     "HistoryDataset": "fastad.histories.reader",
     "ModelConfig": "fastad.model.config",
+    "Preset": "fastad.presets",
     "Result": "fastad.evaluate.result",
     "RolloutConfig": "fastad.configs",
-    "Run": "fastad.api",
+    "Run": "fastad.training.run",
     "TrainConfig": "fastad.configs",
     "TrainSettings": "fastad.training.settings",
     "collect": "fastad.api",
+    "preset": "fastad.presets",
     "rollout": "fastad.api",
     "train": "fastad.api",
 }

@@ -5,14 +5,14 @@ They are quiet: what there is to say goes to the logger "fastad", how far they a
 
 import logging
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fastad.acting.interact import Transition
-from fastad.base.config import parse_options
+from fastad.base.config import parse_options, with_settings
 from fastad.base.device import choose_device
 from fastad.base.errors import UserError
 from fastad.base.progress import Report
@@ -32,31 +32,22 @@ from fastad.training import trainer
 from fastad.training.checkpoint import load_model
 from fastad.training.checkpoint_folder import list_checkpoints, step_of
 from fastad.training.numerics import Numerics, settle
+from fastad.training.run import Run
 from fastad.training.run_files import begun_numerics, episodes_per_window
 from fastad.training.run_folder import open_run
 
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Run:
-    """What `train` leaves behind.
-
-    Attributes:
-        path: The run folder.
-        train_seconds: Spent on updates over all sessions, evaluation excluded.
-    """
-
-    path: Path
-    train_seconds: float
-
-
-def collect(config: CollectConfig, *, progress: Report | None = None) -> HistoryDataset:
+def collect(
+    config: CollectConfig | None = None, *, progress: Report | None = None, **settings: Any
+) -> HistoryDataset:
     """Let a source learn every task from scratch, and store its learning histories.
 
     Args:
-        config: What to collect, and where to.
+        config: What to collect, and where to; the defaults if left out.
         progress: Told the committed steps and their total, of all histories together.
+        **settings: Fields of `CollectConfig` that shall differ from `config`.
 
     Returns:
         The complete dataset.
@@ -65,6 +56,7 @@ def collect(config: CollectConfig, *, progress: Report | None = None) -> History
         UserError: For settings that are not possible, or a folder that holds something else.
             Nothing has been written or deleted then.
     """
+    config = with_settings(config or CollectConfig(), settings, "fastad.collect")
     jobs.collect(
         config.folder,
         workers=config.workers,
@@ -89,17 +81,33 @@ def collect(config: CollectConfig, *, progress: Report | None = None) -> History
     return HistoryDataset(config.folder)
 
 
-def train(config: TrainConfig, *, progress: Report | None = None) -> Run:
+def train(
+    config: TrainConfig | None = None,
+    *,
+    data: HistoryDataset | str | Path | None = None,
+    progress: Report | None = None,
+    **settings: Any,
+) -> Run:
     """Train a transformer on learning histories, from its newest checkpoint if there is one.
 
     Args:
-        config: What to train, and where to.
+        config: What to train, and where to; the defaults if left out.
+        data: The dataset, if not that of `config`.
         progress: Told the updates done, their total, and the metrics as they are logged.
+        **settings: Fields of `TrainConfig`, `ModelConfig` and `TrainSettings` that shall differ
+            from `config`, each by its bare name, as on the command line: `width=64, updates=300`.
 
     Raises:
         UserError: For settings that are not possible, data that do not fit them, or a folder that
             holds something else. Nothing has been written or deleted then.
     """
+    if data is not None:
+        settings["data"] = data.path if isinstance(data, HistoryDataset) else data
+    return _train(with_settings(config or TrainConfig(), settings, "fastad.train"), progress)
+
+
+def _train(config: TrainConfig, progress: Report | None) -> Run:
+    """Open what is needed, or refuse it; then fit."""
     settings, out = config.settings, config.folder
     numerics = settle(
         config.model, kernels=config.kernels, device=config.device, threads=config.threads,
@@ -136,26 +144,46 @@ def train(config: TrainConfig, *, progress: Report | None = None) -> Run:
             run.log(step, metrics)
             report(step, settings.updates, **metrics)
 
-        seconds = trainer.train(
+        trainer.train(
             model, sampler, settings, run=out, log=log, evaluate=evaluate,
             evaluated=max((r["step"] for r in records if "eval_last" in r), default=0),
         )  # fmt: skip
-    return Run(out, seconds)
+    return Run(out)
 
 
 def rollout(
-    config: RolloutConfig, *, actions: bool = False, progress: Report | None = None
+    run: Run | str | Path,
+    config: RolloutConfig | None = None,
+    *,
+    actions: bool = False,
+    progress: Report | None = None,
+    **settings: Any,
 ) -> Result:
     """Let a frozen model act on tasks of its dataset, in episode after episode.
 
     Args:
-        config: Which run and which tasks; where figures go is the command's affair.
+        run: Whose newest checkpoint acts: a run, its folder, or that of one of its checkpoints.
+        config: On which tasks, and how; the defaults if left out.
         actions: Whether the result shall hold every action.
         progress: Told the steps taken and their total, of all environments together.
+        **settings: Fields of `RolloutConfig` that shall differ from `config`.
 
     Raises:
         UserError: For a run that is damaged, or settings that are not possible.
     """
+    settings["run"] = run.path if isinstance(run, Run) else run
+    config = with_settings(config or RolloutConfig(), settings, "fastad.rollout")
+    for name, method in (("plot", "plot"), ("json", "save")):
+        if getattr(config, name) is not None:
+            raise UserError(
+                f"fastad.rollout writes no files, and {name}={getattr(config, name)} is one; "
+                f"call {method} of the result that it returns"
+            )
+    return _rollout(config, actions, progress)
+
+
+def _rollout(config: RolloutConfig, actions: bool, progress: Report | None) -> Result:
+    """Open what is needed, or refuse it; then act."""
     device = choose_device(config.device, config.threads)
     if config.save_histories is not None:
         check_place(config.save_histories)

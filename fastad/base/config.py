@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
@@ -115,6 +115,38 @@ def from_plain(content: dict[str, Any], kind: type[T], where: str) -> T:
         raise UserError(_explain(error, where)) from error
 
 
+def with_settings(config: T, settings: Mapping[str, Any], where: str) -> T:
+    """A config with some settings replaced, each by its bare name, as flags do.
+
+    Those of nested configs too: `width=64` is the model.width of a `TrainConfig`. A dict is taken
+    where KEY=VALUE strings stand: `env_options={"size": 11}`.
+
+    Args:
+        config: A dataclass; left as it is.
+        settings: Values by name; a nested config may be given whole.
+        where: Names the caller in errors.
+
+    Raises:
+        UserError: For a name that is no setting, or a value of another type or range.
+    """
+    if not settings:
+        return config
+    content = asdict(config)  # type: ignore[call-overload]
+    nested = {k: v for k, v in content.items() if is_dataclass(getattr(config, k))}
+    homes = {name: home for home in (*nested.values(), content) for name in home}
+    # Whole nested configs first: bare names change them, wherever they stand.
+    for name, value in sorted(settings.items(), key=lambda item: item[0] not in nested):
+        if name not in homes:
+            raise unknown(f"setting of {where}:", name, homes)
+        if name in nested and is_dataclass(value) and not isinstance(value, type):
+            nested[name].update(asdict(value))
+        elif isinstance(value, Mapping) and isinstance(homes[name][name], tuple):
+            homes[name][name] = format_options(value)
+        else:
+            homes[name][name] = value
+    return from_plain(content, type(config), where)
+
+
 def parse_options(field: str, pairs: Sequence[str]) -> dict[str, Any]:
     """Turn KEY=VALUE strings into keyword arguments; values are YAML: 11, 0.5, true, text.
 
@@ -138,7 +170,7 @@ def parse_options(field: str, pairs: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def format_options(options: dict[str, Any]) -> tuple[str, ...]:
+def format_options(options: Mapping[str, Any]) -> tuple[str, ...]:
     """Keyword arguments as the KEY=VALUE strings that `parse_options` reads."""
     return tuple(
         f"{key}={value if isinstance(value, str) else json.dumps(value)}"
@@ -227,6 +259,9 @@ def _check_keys(content: dict[str, Any], kind: Any, where: str) -> None:
 
 def _explain(error: ValidationError, where: str) -> str:
     first = error.errors()[0]
+    told = first.get("ctx", {}).get("error")
+    if isinstance(told, UserError):
+        return f"{where}: {told}"
     field = ".".join(str(part) for part in first["loc"])
     shown = repr(first["input"])
     shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."

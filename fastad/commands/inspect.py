@@ -1,4 +1,4 @@
-"""`fastad inspect`: what is in a dataset or a run."""
+"""`fastad inspect`: what is in a dataset, in a run, or in a demo's folder with both."""
 
 from __future__ import annotations
 
@@ -9,22 +9,17 @@ from typing import TYPE_CHECKING, Any
 from fastad.base.errors import CheckFailedError, UserError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from fastad.base.verdict import Verdict
 
-    from rich.console import Console
-
-    from fastad.histories.reader import HistoryDataset
-
-CURVE_WIDTH = 60
 MAX_OBSERVATION_VALUES = 64
 
 
 @dataclass(frozen=True)
 class InspectConfig:
-    """Show what is in a dataset of learning histories, or in a run."""
+    """Show what is in a dataset of learning histories, in a run, or in a demo's folder."""
 
     path: Path
-    """Folder of the dataset or of the run."""
+    """Folder of the dataset, of the run, or of a demo, which holds both."""
 
     tokens: bool = False
     """Print a history as text, one line per step."""
@@ -36,63 +31,133 @@ class InspectConfig:
     """How many of its steps to print."""
 
     verify: bool = False
-    """First hold every file to the digest that was stored with it, and name each that differs."""
+    """First hold every file to the digest that was stored with it, and name each that differs
+    (exit code 1) or has none (exit code 2)."""
 
     json: Path | None = None
     """Also write what is shown to this file, as JSON."""
 
 
 def run_inspect(config: InspectConfig) -> None:
-    """Print a summary of the dataset or the run at `config.path`.
+    """Print a summary of what lies at `config.path`.
 
     Raises:
-        UserError: If the folder holds neither, or is damaged.
+        UserError: If that is neither dataset nor run, or damaged; after all is shown, if `verify`
+            finds anything that no digest vouches for.
         CheckFailedError: If `verify` finds a file that is not what was written.
     """
     if config.json is not None:
         from fastad.base.outputs import check_output
 
         check_output("json", config.json)
-    if (config.path / "dataset.json").is_file():
-        if config.verify:
-            verify_whole_dataset(config.path)
-        inspect_dataset(config)
-        return
-    if (config.path / "config.yaml").is_file():
-        if config.verify:
-            verify_whole_run(config.path)
-        inspect_run(config)
-        return
-    if not config.path.exists():
-        raise UserError(f"path={config.path} does not exist; name a dataset or a run")
+    parts = find_parts(config.path)
+    unknown = _verify(config.path, parts) if config.verify else []
+    shown = {}
+    for number, (kind, path) in enumerate(parts.items()):
+        if number > 0:
+            print()
+        shown[kind] = _show_dataset(config, path) if kind == "data" else _show_run(path)
+    if config.json is not None:
+        from fastad.base.outputs import write_output
+
+        is_demo = config.path not in parts.values()
+        write_output(config.json, shown if is_demo else next(iter(shown.values())))
+    if unknown:
+        raise UserError(
+            f"path={config.path} is not verified in full: of {len(unknown)} named above there is "
+            "no digest; what is unfinished gets its own when it is finished, with --resume"
+        )
+
+
+def find_parts(path: Path) -> dict[str, Path]:
+    """The dataset, "data", and the run, "run", that lie at a path or, a demo's, right under it.
+
+    Raises:
+        UserError: If there is neither.
+    """
+    files = {"data": "dataset.json", "run": "config.yaml"}
+    here = {kind: path for kind, file in files.items() if (path / file).is_file()}
+    if here:
+        return here
+    under = {kind: path / kind for kind, file in files.items() if (path / kind / file).is_file()}
+    if under:
+        return under
+    if not path.exists():
+        raise UserError(f"path={path} does not exist; name a dataset or a run")
     raise UserError(
-        f"path={config.path} is neither a dataset (it has no dataset.json) nor a run (it has no "
-        "config.yaml); name a folder that `fastad collect` or `fastad train` wrote"
+        f"path={path} is neither a dataset (it has no dataset.json) nor a run (it has no "
+        "config.yaml), nor does it hold any as data and run, as a demo does; name a folder that "
+        "`fastad collect` or `fastad train` wrote"
     )
 
 
-def inspect_dataset(config: InspectConfig) -> None:
-    """Print what the dataset at `config.path` holds, and optionally one history as text.
+def _verify(path: Path, parts: dict[str, Path]) -> list[str]:
+    """Hold every file to its digest; returns what has none.
+
+    Raises:
+        CheckFailedError: If one is not what was written; each is named.
+    """
+    from fastad.training.verify import verify_whole_run
+
+    wrong: list[str] = []
+    unknown: list[str] = []
+    for kind, part in parts.items():
+        verdict = _verdict_on_dataset(part) if kind == "data" else verify_whole_run(part)
+        wrong += verdict.wrong
+        unknown += verdict.unknown
+    for line in unknown:
+        print(printable(f"not verified: {line}"))
+    for line in wrong:
+        print(printable(line))
+    if wrong:
+        raise CheckFailedError(f"{path}: {len(wrong)} found that are not what was written")
+    if not unknown:
+        log = ", but for metrics.jsonl, which has no digest" if "run" in parts else ""
+        print(f"{path}: every file is what was written{log}")
+    return unknown
+
+
+def _verdict_on_dataset(path: Path) -> Verdict:
+    from fastad.base.progress import progress
+    from fastad.histories.reader import load_info
+    from fastad.histories.verify import column_bytes, verify_dataset
+
+    with progress(column_bytes(path, load_info(path)), "bytes", "verify") as bar:
+        return verify_dataset(path, progress=bar.advance)
+
+
+def _show_dataset(config: InspectConfig, path: Path) -> dict[str, Any]:
+    """Print what a dataset holds, and optionally one history as text.
 
     Raises:
         UserError: If the dataset is damaged, or has no history `config.history`.
     """
     from rich.console import Console
 
-    from fastad.base.outputs import write_output
+    from fastad.base.terminal import curve_text, print_rows
     from fastad.histories.reader import HistoryDataset
+    from fastad.histories.summary import summarize
 
-    dataset = HistoryDataset(config.path)
+    dataset = HistoryDataset(path)
     if not 0 <= config.history < dataset.num_histories:
         raise UserError(
             f"history={config.history} must lie in [0, {dataset.num_histories}), the histories "
-            f"of {config.path}"
+            f"of {path}"
         )
     if config.steps < 1:
         raise UserError(f"steps={config.steps} must be at least 1")
-    summary = summarize(dataset)
-    console = Console()
-    _print_summary(console, summary)
+    summary, console = summarize(dataset), Console()
+    print_rows(console, _dataset_rows(summary))
+    returns = summary["source_returns"]
+    if returns:
+        averaged = summary["source_returns_histories"]
+        available = summary["num_histories_available"]
+        which = f"{averaged:,} of {available:,}" if averaged < available else f"all {available:,}"
+        console.print(f"\nsource's return per episode, mean of {which} histories:")
+        console.print(curve_text(console, returns))
+        console.print(f"first to last of {len(returns):,} episodes")
+    else:
+        console.print("no history holds a complete episode yet")
     if config.tokens:
         from fastad.histories.tokens import history_text
 
@@ -103,179 +168,38 @@ def inspect_dataset(config: InspectConfig) -> None:
         # Plain print: rich would wrap lines and take brackets for markup.
         print(text)
         summary["tokens"] = text
-    if config.json is not None:
-        write_output(config.json, summary)
+    return summary
 
 
-def verify_whole_dataset(path: Path) -> None:
-    """Hold every file of a dataset to its digest; what has none is named, too.
-
-    Raises:
-        CheckFailedError: If one is not what was written; each is named.
-    """
-    from fastad.base.progress import progress
-    from fastad.histories.reader import load_info
-    from fastad.histories.verify import column_bytes, verify_dataset
-
-    with progress(column_bytes(path, load_info(path)), "bytes", "verify") as bar:
-        verdict = verify_dataset(path, progress=bar.advance)
-    for line in verdict.unknown:
-        print(printable(f"not verified: {line}"))
-    _report(path, verdict.wrong, "every file that has a digest is what was written")
-
-
-def verify_whole_run(run: Path) -> None:
-    """Hold every file of a run to its digest, but metrics.jsonl, which has none.
-
-    Raises:
-        CheckFailedError: If one is not what was written; each is named.
-    """
-    from fastad.training.checkpoint_folder import verify_checkpoints
-    from fastad.training.run_files import verify_run
-
-    _report(run, verify_run(run) + verify_checkpoints(run), "every file is what was written")
-
-
-def _report(path: Path, wrong: Sequence[str], success: str) -> None:
-    for line in wrong:
-        print(printable(line))
-    if wrong:
-        raise CheckFailedError(f"{path}: {len(wrong)} found that are not what was written")
-    print(f"{path}: {success}")
-
-
-def inspect_run(config: InspectConfig) -> None:
-    """Print how far the run at `config.path` is, what it trains, and how its rollouts went."""
+def _show_run(path: Path) -> dict[str, Any]:
+    """Print how far a run is, what it trains, and how its rollouts went."""
     from rich.console import Console
 
-    from fastad.base.outputs import write_output
+    from fastad.base.terminal import curve_text, print_rows
+    from fastad.training.run import Run
 
-    summary = summarize_run(config.path)
-    console = Console()
-    _print_rows(console, _run_rows(summary))
+    summary, console = Run(path).summary(), Console()
+    print_rows(console, _run_rows(summary))
     curve = summary["eval_last"]
     if curve:
-        levels = _levels(console)
         console.print(
             f"\nreturn in the last episode of rollouts while training, {len(curve)} times:"
         )
-        console.print(f"{curve[0]:.3g} {sparkline(curve, levels=levels)} {curve[-1]:.3g}")
-    if config.json is not None:
-        write_output(config.json, summary)
-
-
-def summarize_run(path: Path) -> dict[str, Any]:
-    """Everything that `inspect` shows of a run, as plain JSON values."""
-    from fastad.histories.reader import load_description
-    from fastad.training.checkpoint_folder import list_checkpoints
-    from fastad.training.run_files import (
-        DATASET,
-        METRICS,
-        check_run,
-        read_config,
-        read_made_by,
-        read_metrics,
-    )
-
-    check_run(path)
-    info, tasks = load_description(path / DATASET)
-    records, damaged = read_metrics(path / METRICS)
-    if damaged:
-        print(f"{path / METRICS}: {len(damaged)} damaged, left out, the first line {damaged[0]}")
-    losses = [record for record in records if "loss" in record]
-    return {
-        "path": str(path),
-        "config": read_config(path),
-        "made_by": read_made_by(path),
-        "env": _call(info.env, info.env_kwargs),
-        "source": _call(info.source, info.source_kwargs),
-        "source_knows": info.source_knows,
-        "num_tasks": len(tasks),
-        "updates_done": losses[-1]["step"] if losses else 0,
-        "loss": losses[-1]["loss"] if losses else None,
-        "train_seconds": losses[-1]["train_seconds"] if losses else 0.0,
-        "eval_last": [record["eval_last"] for record in records if "eval_last" in record],
-        "checkpoints": [checkpoint.name for checkpoint in list_checkpoints(path)],
-    }
-
-
-def summarize(dataset: HistoryDataset) -> dict[str, Any]:
-    """Everything that `inspect` shows of a dataset, as plain JSON values."""
-    info = dataset.info
-    curve = dataset.returns()
-    files = [file for file in dataset.path.rglob("*") if file.is_file()]
-    return {
-        "path": str(dataset.path),
-        **info.to_json(),
-        "complete": dataset.complete,
-        "num_shards_complete": dataset.num_shards_complete,
-        "num_histories_available": dataset.num_histories,
-        "num_histories_train": len(dataset.train_histories),
-        "num_steps_available": dataset.num_steps,
-        "bytes": sum(file.stat().st_size for file in files),
-        "source_returns": [round(value, 6) for value in curve.mean.tolist()],
-        "source_returns_histories": curve.num_histories,
-    }
-
-
-def sparkline(values: Sequence[float], *, width: int = CURVE_WIDTH, levels: str) -> str:
-    """A curve of at most `width` characters, lowest value to highest; longer ones are binned.
-
-    Args:
-        values: In order; at least one.
-        width: Characters at most.
-        levels: Characters from low to high.
-    """
-    import numpy as np
-
-    binned = [part.mean() for part in np.array_split(np.asarray(values), min(width, len(values)))]
-    low, span = min(binned), max(binned) - min(binned)
-    top = len(levels) - 1
-    return "".join(levels[round((v - low) / span * top) if span > 0 else 0] for v in binned)
-
-
-def _print_summary(console: Console, summary: dict[str, Any]) -> None:
-    from rich.text import Text
-
-    _print_rows(console, _rows(summary))
-    returns = summary["source_returns"]
-    if not returns:
-        console.print("no history holds a complete episode yet")
-        return
-    curve = sparkline(returns, levels=_levels(console))
-    averaged, available = summary["source_returns_histories"], summary["num_histories_available"]
-    sampled = f"{averaged:,} of {available:,}" if averaged < available else f"all {available:,}"
-    console.print(f"\nsource's return per episode, mean of {sampled} histories:")
-    console.print(Text(f"{returns[0]:.3g} {curve} {returns[-1]:.3g}"))
-    console.print(f"first to last of {len(returns):,} episodes")
-
-
-def _print_rows(console: Console, rows: list[tuple[str, str]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table.grid(padding=(0, 2))
-    for name, value in rows:
-        table.add_row(Text(name, style="bold"), Text(printable(value)))
-    console.print(table)
-
-
-def _levels(console: Console) -> str:
-    """Characters of a sparkline, from low to high."""
-    return "▁▂▃▄▅▆▇█" if console.encoding.lower().startswith("utf") else "_.-=+*#@"
+        console.print(curve_text(console, curve))
+    return summary
 
 
 def _run_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     config, made_by = summary["config"], summary["made_by"]
     model, settings = config["model"], config["settings"]
-    source = summary["source"]
+    source = _call(summary["source"], summary["source_kwargs"])
     if summary["source_knows"]:
         source += f", which knows {summary['source_knows']}"
     loss = "-" if summary["loss"] is None else f"{summary['loss']:.4f}"
     return [
         ("run", summary["path"]),
         ("dataset", config["data"]),
-        ("environment", summary["env"]),
+        ("environment", _call(summary["env"], summary["env_kwargs"])),
         ("source", source),
         ("tasks", f"{summary['num_tasks']:,}"),
         (
@@ -294,7 +218,7 @@ def _run_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+def _dataset_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Names and values of the summary's table."""
     shards = f"{summary['num_shards_complete']} of {summary['num_shards']} complete"
     histories = f"{summary['num_histories']:,}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ def run_rollout(config: RolloutConfig) -> Result:
 
     results = _check_outputs(config)
     with reporting("steps", "rollout") as report:
-        result = rollout(config, progress=report)
+        result = rollout(config.run, replace(config, plot=None, json=None), progress=report)
     picture = _write_figures(config, results, result)
     print_table(result)
     result.plot(picture)

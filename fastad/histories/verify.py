@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from fastad.base.errors import UserError, os_error
 from fastad.base.files import file_digest, is_sealed
 from fastad.base.possession import is_marked, marker_name
+from fastad.base.verdict import Verdict
 from fastad.histories.reader import load_description
 from fastad.histories.schema import (
     INFO_FILE,
@@ -18,13 +18,6 @@ from fastad.histories.schema import (
     shard_path,
 )
 from fastad.histories.shards import load_meta
-
-
-class Verdict(NamedTuple):
-    """What was found, a line each."""
-
-    wrong: list[str]  # files that are not what was written
-    unknown: list[str]  # what nothing vouches for: unfinished, or older than digests
 
 
 def verify_dataset(

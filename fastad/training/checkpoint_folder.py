@@ -1,7 +1,7 @@
 """A checkpoint as a folder: whole or absent, each file held to its digest, never through a link."""
 
 import re
-import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,13 @@ from fastad.base.files import (
     write_json,
     write_new,
 )
-from fastad.training.run_files import CHECKPOINT_FILES, CHECKPOINT_NAME, CHECKPOINTS
+from fastad.base.verdict import Verdict
+from fastad.training.run_files import (
+    CHECKPOINT_FILES,
+    CHECKPOINT_NAME,
+    CHECKPOINTS,
+    missing_run,
+)
 
 MODEL, DESCRIPTION, OPTIMIZER, STATE, MANIFEST = CHECKPOINT_FILES
 MAX_JSON_BYTES = 2**20
@@ -62,8 +68,7 @@ def find_checkpoint(path: Path) -> Path:
     if (path / DESCRIPTION).is_file():
         return path
     if not path.exists():
-        out = shlex.quote(str(path))
-        raise UserError(f"run={path} does not exist; train one with: fastad train DATA --out {out}")
+        raise missing_run(path)
     found = list_checkpoints(path) if path.is_dir() else []
     if not found:
         raise UserError(
@@ -140,29 +145,29 @@ def read_checkpoint(folder: Path, *names: str) -> tuple[dict[str, bytes], int | 
     return {name: _read(folder / name, manifest["files"][name]) for name in names}, step
 
 
-def verify_checkpoint(folder: Path) -> None:
-    """Hold every file of a checkpoint to its digest.
+def verify_checkpoint(folder: Path) -> bool:
+    """Hold every file of a checkpoint to its digest; False if it is from before they had any.
 
     Raises:
         UserError: Naming the first file that is missing or damaged, or what fastad did not write.
     """
     _, step = read_checkpoint(folder, *(name for name in CHECKPOINT_FILES if name != MANIFEST))
-    if step is None:
-        raise UserError(f"{folder} is from before checkpoints had digests; it cannot be verified")
+    return step is not None
 
 
-def verify_checkpoints(run: Path) -> list[str]:
-    """Hold every file of every checkpoint of a run to its digest; what is wrong, a line each."""
-    wrong = []
+def verify_checkpoints(run: Path) -> Verdict:
+    """Hold every file of every checkpoint of a run to its digest."""
+    verdict = Verdict([], [])
     try:
         for folder in list_checkpoints(run):
             try:
-                verify_checkpoint(folder)
+                if not verify_checkpoint(folder):
+                    verdict.unknown.append(f"{folder}: from before checkpoints had digests")
             except UserError as error:
-                wrong.append(str(error))
+                verdict.wrong.append(str(error))
     except UserError as error:
-        wrong.append(str(error))
-    return wrong
+        verdict.wrong.append(str(error))
+    return verdict
 
 
 def way_on(damaged: Path) -> str:
@@ -172,11 +177,10 @@ def way_on(damaged: Path) -> str:
     for other in reversed(beside):
         if other == damaged:
             continue
-        try:
-            verify_checkpoint(other)
-        except UserError:
-            continue  # no way on
-        return f"{other} is whole: name that one, or delete {damaged} and --resume from there"
+        with suppress(UserError):
+            if verify_checkpoint(other):
+                on = f"delete {damaged} and --resume from there"
+                return f"{other} is whole: name that one, or {on}"
     return "no other checkpoint of this run is whole: train again with --overwrite"
 
 

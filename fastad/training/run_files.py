@@ -1,7 +1,9 @@
 """What lies in a run folder, and reading it: what was run, what made it, how it went."""
 
 import json
+import logging
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from fastad.base.files import (
 )
 from fastad.base.possession import is_marked, marker_name
 from fastad.histories.schema import INFO_FILE, TASKS_FILE, DatasetInfo
+
+_logger = logging.getLogger(__name__)
 
 CONFIG, METRICS, MADE_BY = "config.yaml", "metrics.jsonl", "made_by.json"
 CHECKPOINTS = "checkpoints"
@@ -108,6 +112,12 @@ def check_run(run: Path) -> None:
         raise UserError(wrong[0])
 
 
+def missing_run(path: Path) -> UserError:
+    """The error for a run that is not there."""
+    out = shlex.quote(str(path))
+    return UserError(f"run={path} does not exist; train one with: fastad train DATA --out {out}")
+
+
 def read_config(run: Path) -> dict[str, Any]:
     """The config that a run was begun with, as plain values.
 
@@ -168,15 +178,15 @@ def settings_of(config: dict[str, Any]) -> dict[str, Any]:
     return kept | {"settings": settings}
 
 
-def read_metrics(file: Path) -> tuple[list[dict[str, Any]], list[int]]:
-    """Records of metrics.jsonl in order, and the numbers of lines that are none.
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """Records of metrics.jsonl in order; lines that are none are left out, and the log says so.
 
-    A last line that a kill tore is no record and is not counted as damaged either.
+    A last line that a kill tore is not counted as damaged.
     """
     records: list[dict[str, Any]] = []
     damaged: list[int] = []
     if not file.exists():
-        return records, damaged
+        return records
     with open_regular(file, fix="move it elsewhere") as stream:
         content = stream.read()
     *lines, torn = content.split(b"\n")
@@ -189,4 +199,7 @@ def read_metrics(file: Path) -> tuple[list[dict[str, Any]], list[int]]:
             records.append(record)
         elif number <= len(lines):
             damaged.append(number)
-    return records, damaged
+    if damaged:
+        shown = ", ".join(map(str, damaged[:3])) + (", ..." if len(damaged) > 3 else "")
+        _logger.info(f"{file}: {len(damaged)} damaged, left out: line {shown}")
+    return records

@@ -1,7 +1,6 @@
 """Taking possession of a run folder, for as long as a training lasts, and writing to it."""
 
 import json
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,8 +28,6 @@ from fastad.training.run_files import (
     settings_of,
 )
 
-_logger = logging.getLogger(__name__)
-
 
 class RunFolder:
     """A run that this process alone writes to; see `open_run`."""
@@ -47,13 +44,7 @@ class RunFolder:
     def forget_metrics_after(self, step: int) -> list[dict[str, Any]]:
         """Drop records beyond `step`, which a resumed run will write again; returns the others."""
         file = self.path / METRICS
-        records, damaged = read_metrics(file)
-        if damaged:
-            _logger.info(
-                f"{file}: {len(damaged)} damaged, left out: line {damaged[0]}"
-                + (" and others" if len(damaged) > 1 else "")
-            )
-        kept = [record for record in records if record["step"] <= step]
+        kept = [record for record in read_metrics(file) if record["step"] <= step]
         text = "".join(json.dumps(record) + "\n" for record in kept)
         replace_durably(file, text.encode())
         return kept

@@ -1,16 +1,24 @@
 """Configs as YAML: round trips, refusals, comparison."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
-from fastad.base.config import differences, dump_config, load_config, to_plain
+from fastad.base.config import (
+    differences,
+    dump_config,
+    load_config,
+    parse_options,
+    to_plain,
+    with_settings,
+)
 from fastad.base.errors import UserError
-from fastad.configs import TrainConfig
+from fastad.configs import CollectConfig, TrainConfig
 from fastad.model.config import ModelConfig
 from fastad.presets import PRESETS, preset_for
 from fastad.training.run_files import settings_of
+from fastad.training.settings import TrainSettings
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -62,6 +70,57 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path, content, message):
     file.write_text(content)
     with pytest.raises(UserError, match=message):
         load_config(file, "train", TrainConfig)
+
+
+def test_a_value_out_of_range_is_named_without_all_that_stands_beside_it(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("model: {width: 10}")
+    with pytest.raises(UserError, match=r"config.yaml: width=10 must be a multiple of num_heads"):
+        load_config(file, "train", TrainConfig)
+
+
+def test_settings_reach_nested_configs_by_their_bare_names_as_flags_do():
+    config = TrainConfig(data=Path("d"), model=ModelConfig(width=32, num_layers=3))
+    changed = with_settings(config, {"width": 64, "updates": 5, "out": "runs/x"}, "train")
+    assert changed == replace(
+        config, out=Path("runs/x"), model=ModelConfig(width=64, num_layers=3),
+        settings=replace(config.settings, updates=5),
+    )  # fmt: skip
+    assert config.model.width == 32
+
+
+def test_a_nested_config_is_given_whole_and_bare_names_change_it():
+    settings = {"width": 64, "model": ModelConfig(width=32, num_layers=3)}
+    changed = with_settings(TrainConfig(), settings, "train")
+    assert changed.model == ModelConfig(width=64, num_layers=3)
+
+
+def test_options_are_given_as_a_dict():
+    options = {"size": 3, "learning_rate": 1e-5, "slow": True, "name": "x"}
+    changed = with_settings(CollectConfig(), {"env_options": options}, "collect")
+    assert parse_options("env_options", changed.env_options) == options
+
+
+def test_every_setting_has_a_name_of_its_own():
+    own = [
+        field.name for kind in (TrainConfig, ModelConfig, TrainSettings) for field in fields(kind)
+    ]
+    assert len(own) == len(set(own))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"widht": 64}, r"unknown setting of fastad.train: 'widht'; did you mean 'width'\?"),
+        ({"updates": "many"}, r"fastad.train: settings.updates='many': Input should be a valid"),
+        ({"updates": 0}, r"fastad.train: updates=0 must be at least 1"),
+        ({"model": 5}, r"fastad.train: model=5: Input should be"),
+        ({"width": {"a": 1}}, r"fastad.train: model.width=\{'a': 1\}: Input should be"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(settings, message):
+    with pytest.raises(UserError, match=message):
+        with_settings(TrainConfig(), settings, "fastad.train")
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -1,13 +1,13 @@
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 
-from fastad.base.errors import UserError
-from fastad.commands.inspect import InspectConfig, run_inspect, sparkline
-
-LEVELS = "▁▂▃▄▅▆▇█"
+from fastad.base.errors import CheckFailedError, UserError
+from fastad.cli import main
+from fastad.commands.inspect import InspectConfig, run_inspect
 
 
 @pytest.fixture
@@ -101,17 +101,71 @@ def test_a_folder_that_is_neither_dataset_nor_run_says_so(tmp_path):
         run_inspect(InspectConfig(tmp_path / "absent"))
 
 
-@pytest.mark.parametrize(
-    ("values", "width", "curve"),
-    [
-        ([0, 7], 60, "▁█"),
-        ([0, 1, 2, 3, 4, 5, 6, 7], 60, LEVELS),
-        ([0, 0, 7, 7], 2, "▁█"),
-        ([3, 3, 3], 60, "▁▁▁"),
-    ],
-)
-def test_a_curve_runs_from_its_lowest_to_its_highest_value(values, width, curve):
-    assert sparkline(values, width=width, levels=LEVELS) == curve
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A folder as a demo leaves it."""
+    out = tmp_path_factory.mktemp("demo")
+    room = ["--env-options", "size=3", "episode_length=4", "--num-test-tasks", "2"]
+    sizes = ["--num-histories", "24", "--num-episodes", "5"]
+    assert main(["collect", str(out / "data"), *room, *sizes]) == 0
+    model = ["--width", "16", "--num-layers", "1", "--context", "12", "--updates", "2"]
+    assert main(["train", str(out / "data"), "--out", str(out / "run"), *model]) == 0
+    return out
+
+
+def test_a_demo_s_folder_shows_its_dataset_and_its_run(demo, show, tmp_path):
+    text = show(demo, verify=True, json=tmp_path / "figures.json")
+    assert text.index("24; 24 of train tasks") < text.index("2 of 2, loss")
+    assert f"{demo}: every file is what was written, but for metrics.jsonl" in text
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert (figures["data"]["num_histories"], figures["run"]["updates_done"]) == (24, 2)
+
+
+def test_the_run_alone_is_shown_as_itself(demo, show, tmp_path):
+    text = show(demo / "run", json=tmp_path / "figures.json")
+    assert "dark-room(size=3, episode_length=4)" in text
+    assert json.loads((tmp_path / "figures.json").read_text())["updates_done"] == 2
+
+
+def test_damage_in_either_part_of_a_demo_is_named(demo, show, tmp_path, capsys):
+    copy = shutil.copytree(demo, tmp_path / "demo")
+    for file in (copy / "data" / "shard-00000" / "rewards.npy", copy / "run" / "made_by.json"):
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+    with pytest.raises(CheckFailedError, match="2 found that are not what was written"):
+        show(copy, verify=True)
+    shown = capsys.readouterr().out
+    assert "rewards.npy: damaged" in shown
+    assert "made_by.json" in shown
+
+
+def test_what_is_unfinished_is_shown_but_not_called_verified(tmp_path, make_dataset, capsys):
+    make_dataset(tmp_path, num_shards=3, committed=[12, 3, 12])
+    assert main(["inspect", str(tmp_path), "--verify"]) == 2
+    shown = capsys.readouterr()
+    assert f"not verified: {tmp_path}/shard-00001: 3 of 12 steps are there" in shown.out
+    assert "2 of 3 complete" in shown.out
+    assert "what was written" not in shown.out
+    assert "is not verified in full: of 1 named above there is no digest" in shown.err
+
+
+def test_what_is_damaged_counts_more_than_what_is_unfinished(tmp_path, make_dataset, capsys):
+    make_dataset(tmp_path, num_shards=3, committed=[12, 3, 12])
+    file = tmp_path / "shard-00000" / "rewards.npy"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    assert main(["inspect", str(tmp_path), "--verify"]) == 1
+    shown = capsys.readouterr().out
+    assert "shard-00001: 3 of 12" in shown
+    assert f"{file}: damaged" in shown
+
+
+def test_a_run_from_before_digests_is_not_called_verified(demo, tmp_path, capsys):
+    run = shutil.copytree(demo / "run", tmp_path / "run")
+    (run / "manifest.json").unlink()
+    (run / ".fastad-run").unlink()
+    assert main(["inspect", str(run), "--verify"]) == 2
+    assert "not verified: " in capsys.readouterr().out
 
 
 def test_the_command_is_declared_without_heavy_imports():

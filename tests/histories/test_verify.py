@@ -21,7 +21,7 @@ def test_a_complete_dataset_is_vouched_for(tmp_path, make_dataset, capsys):
     make_dataset(tmp_path)
     assert verify_dataset(tmp_path) == ([], [])
     assert main(["inspect", str(tmp_path), "--verify"]) == 0
-    assert "every file that has a digest is what was written" in capsys.readouterr().out
+    assert f"{tmp_path}: every file is what was written\n" in capsys.readouterr().out
 
 
 def test_every_file_notices_a_flipped_bit(tmp_path, make_dataset):
