@@ -44,6 +44,14 @@ def collect(
 ) -> HistoryDataset:
     """Let a source learn every task from scratch, and store its learning histories.
 
+    >>> import fastad
+    >>> dataset = fastad.collect(
+    ...     out="data/room", env_options={"size": 3, "episode_length": 4}, num_histories=24,
+    ...     num_episodes=5, num_test_tasks=2,
+    ... )
+    >>> dataset.num_histories, dataset.num_steps
+    (24, 20)
+
     Args:
         config: What to collect, and where to; the defaults if left out.
         progress: Told the committed steps and their total, of all histories together.
@@ -89,6 +97,11 @@ def train(
     **settings: Any,
 ) -> Run:
     """Train a transformer on learning histories, from its newest checkpoint if there is one.
+
+    >>> import fastad
+    >>> run = fastad.train(data="data/room", out="runs/room", updates=40, width=16, context=20)
+    >>> [record["step"] for record in run.metrics]
+    [20, 40]
 
     Args:
         config: What to train, and where to; the defaults if left out.
@@ -160,6 +173,11 @@ def rollout(
     **settings: Any,
 ) -> Result:
     """Let a frozen model act on tasks of its dataset, in episode after episode.
+
+    >>> import fastad
+    >>> result = fastad.rollout("runs/room", episodes=3, rollouts_per_task=4)
+    >>> result.returns.shape  # 4 rollouts on each of 2 test tasks, 3 episodes
+    (8, 3)
 
     Args:
         run: Whose newest checkpoint acts: a run, its folder, or that of one of its checkpoints.

@@ -38,12 +38,6 @@ def draw_result(result: Result) -> Figure:
         if figures[f"{name}_return"] is not None:
             _draw_level(axes, name, figures[f"{name}_return"])
     marker = "o" if result.num_episodes <= 30 else None
-    for line, (label, curve) in zip(("-", ":"), _source_curves(figures).items(), strict=False):
-        shown = curve[: result.num_episodes]
-        axes.plot(
-            range(1, len(shown) + 1), shown, color=SOURCE_COLOUR, linewidth=1.6, marker=marker,
-            markersize=4, label=label, linestyle=line, zorder=2,
-        )  # fmt: skip
     label, episodes = result.label, range(1, result.num_episodes + 1)
     if figures["interval"] is not None:
         axes.fill_between(episodes, *figures["interval"], color=AD_COLOUR, alpha=0.18, lw=0)
@@ -52,6 +46,12 @@ def draw_result(result: Result) -> Figure:
         episodes, figures["returns"], color=AD_COLOUR, linewidth=2.4, marker=marker, markersize=5,
         label=label, zorder=3,
     )  # fmt: skip
+    for line, (label, curve) in zip(("-", ":"), _source_curves(figures).items(), strict=False):
+        shown = curve[: result.num_episodes]
+        axes.plot(
+            range(1, len(shown) + 1), shown, color=SOURCE_COLOUR, linewidth=1.6, marker=marker,
+            markersize=4, label=label, linestyle=line, zorder=2,
+        )  # fmt: skip
     _draw_beyond(axes, result)
     axes.set_xlabel("episode in context", fontsize=11)
     axes.set_ylabel("return per episode", fontsize=11)

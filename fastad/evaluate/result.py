@@ -57,6 +57,13 @@ class Result:
 
     Rollouts of one task stand in a row: rollout i is on task i // rollouts_per_task.
 
+    >>> import fastad
+    >>> result = fastad.rollout("runs/room", episodes=3, rollouts_per_task=4)
+    >>> result.save("result.json")
+    >>> fastad.Result.load("result.json").task_returns.shape  # of 2 tasks
+    (2, 3)
+    >>> figure = result.plot("result.png")
+
     Attributes:
         label: What acted, for tables and pictures.
         method: How it was trained: "ad".

@@ -27,6 +27,11 @@ from fastad.training.run_files import (
 class Run:
     """A run folder: what `train` leaves behind, finished or not.
 
+    >>> import fastad
+    >>> run = fastad.Run("runs/room")
+    >>> run.updates, run.config["model"]["width"], run.model().num_actions
+    (40, 16, 5)
+
     Args:
         path: The folder.
 

@@ -1,0 +1,39 @@
+"""What the README and the docstrings show from Python is run as it stands."""
+
+import doctest
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+import fastad
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_the_readme_s_script_runs_as_written_and_what_it_shows_is_learnt(
+    tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("pandas")
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    (script,) = (block for block in blocks if "fastad.collect" in block)
+    assert script.count("\n") <= 15
+    (tmp_path / "script.py").write_text(script)
+    monkeypatch.chdir(tmp_path)
+    names = runpy.run_path("script.py")
+    means = names["table"]["mean"]
+    assert len(means) == 15
+    assert means[15] > 3 * means[1]
+    assert capsys.readouterr().out == f"{names['table']}\n"
+    assert Path("small-room.png").read_bytes().startswith(b"\x89PNG")
+    assert fastad.Result.load("small-room.json").num_tasks == 10
+
+
+def test_the_docstrings_examples_run_one_after_the_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runner = doctest.DocTestRunner()
+    for shown in (fastad.collect, fastad.train, fastad.rollout, fastad.Run, fastad.Result):
+        (example,) = doctest.DocTestFinder(recurse=False).find(shown, shown.__name__)
+        assert example.examples, shown
+        assert runner.run(example).failed == 0, shown
