@@ -7,7 +7,7 @@ from gymnasium import spaces
 
 from fastad.acting.steps import Steps
 from fastad.envs.base import BatchedEnv
-from fastad.envs.registry import env_class, make_env
+from fastad.envs.dark_room import DarkRoom
 from fastad.model.config import ModelConfig
 from fastad.model.transformer import Transformer
 
@@ -17,11 +17,10 @@ NUM_LAYERS, EPISODE_LENGTH = 4, 20
 
 def dark_room(num_envs: int, *, seed: int = 0) -> tuple[BatchedEnv, torch.Generator]:
     """`num_envs` rooms with all goals in turn, and the generator that actions are drawn from."""
-    goals = env_class("dark-room").enumerate_tasks()
-    assert goals is not None
+    goals = DarkRoom().tasks()
     goals = goals[torch.arange(num_envs) % len(goals)].to(DEVICE)
     generator = torch.Generator(DEVICE).manual_seed(seed)
-    return make_env("dark-room", goals, generator=generator), generator
+    return DarkRoom().make(goals, generator), generator
 
 
 def make_model(context: int, **settings: Any) -> Transformer:

@@ -20,8 +20,8 @@ import torch
 
 from benchmarks.harness import Measure
 from benchmarks.peers import sb3
-from fastad.envs.registration import register_envs
-from fastad.envs.registry import make_env
+from fastad.envs.dark_room import DarkRoom
+from fastad.envs.registry import register_envs
 from fastad.histories.jobs import collect
 from fastad.histories.reader import HistoryDataset
 
@@ -110,7 +110,7 @@ def _scalar(goal: tuple[int, ...]) -> Any:
 
 def _batched(actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Observations before acting, rewards and (terminated, truncated) of the batched room."""
-    env = make_env("dark-room", torch.tensor([GOAL]), generator=torch.Generator())
+    env = DarkRoom().make(torch.tensor([GOAL]), torch.Generator())
     observation, seen = env.reset(), []
     for action in torch.from_numpy(actions):
         following, reward, terminated, truncated = env.step(action[None])

@@ -27,14 +27,14 @@ def _check_graph() -> list[Check]:
 
 def play(kernels: str, *, cuda_graph: bool = False) -> Tensor:
     """Sampled actions of a small untrained model in Dark Room, (4, steps)."""
-    from fastad.envs.registry import make_env
+    from fastad.envs.dark_room import DarkRoom
     from fastad.model.config import ModelConfig
     from fastad.model.transformer import Transformer
     from fastad.rollouts.engine import rollout
 
     generator = torch.Generator(DEVICE).manual_seed(0)
     goals = torch.tensor([[0, 0], [2, 7], [5, 1], [8, 8]], device=DEVICE)
-    env = make_env("dark-room", goals, generator=generator)
+    env = DarkRoom().make(goals, generator)
     torch.manual_seed(0)
     config = ModelConfig(context=CONTEXT, width=32, num_heads=2, positions="rope")
     model = Transformer(config, env.observation_space, env.action_space, env.episode_length)

@@ -31,7 +31,7 @@ def print_summary(dataset: HistoryDataset) -> None:
     import numpy as np
     import torch
 
-    from fastad.envs.registry import make_env
+    from fastad.envs.registry import make_family
 
     info = dataset.info
     # Histories visit the tasks in turn: whole rounds show every task equally often.
@@ -39,7 +39,9 @@ def print_summary(dataset: HistoryDataset) -> None:
     histories = np.arange(min(info.num_histories, rounds * info.num_train, AVERAGED_HISTORIES))
     returns = dataset.returns(histories, max_histories=len(histories)).mean
     tasks = torch.from_numpy(dataset.tasks[dataset.task_ids[histories]])
-    env = make_env(info.env, tasks, generator=torch.Generator(), **info.env_kwargs)
+    env = make_family(info.env, **info.env_kwargs).make(tasks, torch.Generator())
+    optimal = env.optimal_return()
+    optimum = "" if optimal is None else f"; optimum {optimal.mean().item():.2f}"
     noise = ""
     if info.action_noise:
         noise = f" with {info.action_noise:.0%} random actions, labels {info.noise_labels}"
@@ -47,8 +49,8 @@ def print_summary(dataset: HistoryDataset) -> None:
         f"{dataset.path}: {info.num_histories:,} histories of {info.num_steps:,} steps, {info.env} "
         f"learned by {info.source}{noise}; tasks: {info.num_train:,} train, "
         f"{info.num_validation:,} validation, {info.num_test:,} test\n"
-        f"mean return: {returns[0]:.2f} in the first episode, {returns[-1]:.2f} in the last; "
-        f"optimum {env.optimal_return().mean().item():.2f}"
+        f"mean return: {returns[0]:.2f} in the first episode, {returns[-1]:.2f} in the last"
+        f"{optimum}"
     )
     if info.source_knows:
         print(f"source knows: {info.source_knows}")

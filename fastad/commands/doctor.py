@@ -120,7 +120,7 @@ def _cache(device: torch.device) -> str:
     """Cached against recomputed logits of a small model, through three windows."""
     import torch
 
-    from fastad.envs.registry import make_env
+    from fastad.envs.dark_room import DarkRoom
     from fastad.model.config import ModelConfig
     from fastad.model.transformer import Transformer
     from fastad.rollouts.engine import cache_error
@@ -128,7 +128,7 @@ def _cache(device: torch.device) -> str:
     torch.manual_seed(0)
     generator = torch.Generator(device).manual_seed(0)
     goals = torch.tensor([[1, 2], [7, 3]], device=device)
-    env = make_env("dark-room", goals, generator=generator)
+    env = DarkRoom().make(goals, generator)
     config = ModelConfig(context=30, positions="rope")
     model = Transformer(config, env.observation_space, env.action_space, env.episode_length)
     error = cache_error(model.to(device), env, num_steps=100, generator=generator)

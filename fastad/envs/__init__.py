@@ -4,6 +4,6 @@ Importing this package registers the environments with Gymnasium by name alone; 
 when one of them is made.
 """
 
-from fastad.envs.registration import register_envs
+from fastad.envs.registry import register_envs
 
 register_envs()

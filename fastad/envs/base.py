@@ -2,52 +2,92 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
 from fastad.base.errors import UserError
+from fastad.envs.family import TaskFamily
 
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+@dataclass(frozen=True)
+class Rules:
+    """An environment as a finite MDP, for tables and planners.
+
+    The MDP's state is what is observed, numbered, and the phase: how many steps of the episode
+    have given a reward other than 0 so far, no more than `num_phases` - 1.
+    """
+
+    num_states: int  # `S`, the distinct observations
+    state: Callable[[Tensor], Tensor]  # numbers observations (..., *shape): (...) int64, below S
+    num_phases: int = 1  # 1: the observation alone is Markov
+    # Gives the state that every action leads to from every state, (1 or N, S, A) int64; N where
+    # it depends on the task. None where that is random or unknown.
+    transitions: Callable[[], Tensor] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        space: spaces.Space[Any],
+        *,
+        num_phases: int = 1,
+        transitions: Callable[[], Tensor] | None = None,
+    ) -> "Rules":
+        """Number the observations of a Discrete or MultiDiscrete space, in row-major order."""
+        if isinstance(space, spaces.Discrete):
+            return cls(int(space.n), Tensor.long, num_phases, transitions)
+        assert isinstance(space, spaces.MultiDiscrete), f"{space} cannot be numbered"
+        sizes = [int(size) for size in space.nvec]
+
+        def state(observation: Tensor) -> Tensor:
+            index = observation[..., 0]
+            for column, size in enumerate(sizes[1:], 1):
+                index = index * size + observation[..., column]
+            return index
+
+        return cls(math.prod(sizes), state, num_phases, transitions)
 
 
 class BatchedEnv(ABC):
     """`N` tasks of one family as one state machine, on any device, auto-resetting.
 
-    A task is a row of `tasks`, (N, K): what distinguishes one MDP of the family from another.
     An environment that finishes an episode in `step` is reset within that same step: the
     observation returned is the first of the next episode, and `final_observation` holds where
-    the step really ended.
+    the step really ended. Neither `reset` nor `step` waits for the device, and both update the
+    state in place, so that they can be captured in a CUDA graph; what they return is never
+    changed afterwards.
+
+    What is known of the tasks beyond that is optional: None where it is not.
 
     Args:
-        tasks: (N, K) on the device that everything shall live on.
+        family: What the tasks have in common.
+        tasks: (N, K), a row each, on the device that everything shall live on.
         generator: The only source of randomness, on the same device.
 
     Raises:
         UserError: If the two are on different kinds of device.
     """
 
-    name: ClassVar[str]
-    observation_space: spaces.Space[Any]  # of one environment
-    action_space: spaces.Discrete
-    episode_length: int  # an episode never lasts longer
-    fixed_length: bool = True  # whether every episode lasts exactly `episode_length` steps
-    # The MDP's state beyond the observation is the number of rewards collected in this episode,
-    # capped at num_phases - 1 (1: the observation alone is Markov).
-    num_phases: int = 1
     final_observation: Tensor  # (N, ...)
 
-    def __init__(self, tasks: Tensor, *, generator: torch.Generator) -> None:
+    def __init__(self, family: TaskFamily, tasks: Tensor, generator: torch.Generator) -> None:
         if generator.device.type != tasks.device.type:
             raise UserError(
                 f"generator is on {generator.device}, tasks are on {tasks.device}; "
                 f"use torch.Generator({tasks.device.type!r})"
             )
+        self.family = family
         self.tasks = tasks
         self.generator = generator
+        spec = family.spec()
+        self.observation_space = spec.observation_space
+        self.action_space = spec.action_space
+        self.episode_length = spec.episode_length
+        self.fixed_length = spec.fixed_length
 
     @property
     def num_envs(self) -> int:
@@ -63,82 +103,6 @@ class BatchedEnv(ABC):
     def num_actions(self) -> int:
         """`A`, the size of the discrete action space."""
         return int(self.action_space.n)
-
-    @property
-    def num_states(self) -> int:
-        """`S`, the distinct observations, for tables that are indexed by `state`.
-
-        Raises:
-            UserError: If observations are not discrete.
-        """
-        return math.prod(self._observation_sizes())
-
-    def state(self, observation: Tensor) -> Tensor:
-        """Number the observations (..., *shape) from 0 to S - 1, in row-major order.
-
-        Returns:
-            (...) int64.
-
-        Raises:
-            UserError: If observations are not discrete.
-        """
-        sizes = self._observation_sizes()
-        if isinstance(self.observation_space, spaces.Discrete):
-            return observation.long()
-        index = torch.zeros_like(observation[..., 0], dtype=torch.int64)
-        for column, size in enumerate(sizes):
-            index = index * size + observation[..., column]
-        return index
-
-    def transitions(self) -> Tensor | None:
-        """The state that every action leads to from every state, (1 or N, S, A) int64.
-
-        N where it depends on the task. None where that is random, unknown or has no states.
-        """
-        return None
-
-    def _observation_sizes(self) -> list[int]:
-        space = self.observation_space
-        if isinstance(space, spaces.Discrete) and space.start == 0:
-            return [int(space.n)]
-        if isinstance(space, spaces.MultiDiscrete) and not space.start.any():
-            return [int(size) for size in space.nvec]
-        raise UserError(
-            f"observations of {self.name} are {space}, which tables cannot be indexed by; "
-            "use a source with a network"
-        )
-
-    @classmethod
-    @abstractmethod
-    def enumerate_tasks(cls, **kwargs: Any) -> Tensor | None:
-        """Every task of the family, (M, K), in a fixed order; None if there are infinitely many.
-
-        Args:
-            **kwargs: The environment's own keyword arguments.
-        """
-
-    @classmethod
-    def sample_tasks(
-        cls, num_tasks: int, *, split: Split, generator: torch.Generator, **kwargs: Any
-    ) -> Tensor:
-        """Draw tasks (num_tasks, K) of a family that cannot be enumerated.
-
-        `split` matters where test tasks are distributed differently; validation tasks are
-        distributed as train tasks are.
-        """
-        raise TypeError(f"{cls.__name__} enumerates its tasks; choose from enumerate_tasks()")
-
-    @classmethod
-    def task_cells(cls, tasks: Tensor, **kwargs: Any) -> Tensor | None:
-        """The grid cells that each task is made of, (M, cells) int64, to hold out by cell.
-
-        None where tasks have no cells.
-
-        Args:
-            tasks: (M, K).
-            **kwargs: The environment's own keyword arguments.
-        """
-        return None
 
     @abstractmethod
     def reset(self) -> Tensor:
@@ -156,6 +120,42 @@ class BatchedEnv(ABC):
             truncated (N,) bool.
         """
 
-    @abstractmethod
-    def optimal_return(self) -> Tensor:
+    def optimal_return(self) -> Tensor | None:
         """Expected return per episode of an optimal policy that knows its task, (N,) float32."""
+        return None
+
+    def expert(self, observation: Tensor) -> Tensor | None:
+        """An optimal policy that knows its task, uniform over the best actions.
+
+        Args:
+            observation: (N, ...) of the present step.
+
+        Returns:
+            Probabilities (N, A) float32.
+        """
+        return None
+
+    def rules(self) -> Rules | None:
+        """The finite MDP behind the observations."""
+        return None
+
+    def regret(self, action: Tensor) -> Tensor | None:
+        """Expected reward missed, of a bandit: by pulling the arms `action`, (N, T); (N,) float32.
+
+        Pseudo-regret, the sum over the T pulls.
+        """
+        return None
+
+    def render_text(self, observation: Tensor, index: int) -> str:
+        """Environment `index`, where `observation` (N, ...) is seen, as lines of text."""
+        return f"{observation[index].tolist()} in task {self.tasks[index].tolist()}\n"
+
+
+def uniform_over(chosen: Tensor) -> Tensor:
+    """The uniform distribution over the true entries of each row, (N, A) float32.
+
+    Args:
+        chosen: (N, A) bool with at least one true entry in each row.
+    """
+    weights = chosen.float()
+    return weights.div_(weights.sum(dim=1, keepdim=True))

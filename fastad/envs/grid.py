@@ -1,65 +1,123 @@
 """What the grid worlds share: a walled square, five actions and cells that give a reward."""
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
 from fastad.base.errors import UserError
-from fastad.envs.base import BatchedEnv
+from fastad.envs.base import BatchedEnv, Rules, uniform_over
+from fastad.envs.family import EnvSpec, TaskFamily
 
 # No-op, up, right, down, left as changes of (x, y). y grows downwards, as rows of text do.
 STEPS = ((0, 0), (0, -1), (1, 0), (0, 1), (-1, 0))
 
 
+@dataclass(frozen=True)
+class GridFamily(TaskFamily):
+    """`size` x `size` rooms whose invisible target cells reward whoever ends a step on them.
+
+    A task says where the targets are; they pay in turn. The cell (x, y) has the number
+    `x * size + y`. Every episode is truncated after `episode_length` steps, as by Gymnasium's
+    `TimeLimit`.
+    """
+
+    size: int = 9
+    """Cells along each wall; odd where episodes start at the centre."""
+    episode_length: int = 20
+    """Steps per episode."""
+
+    task_arguments: ClassVar = {"goal": 2}
+    landmarks: ClassVar[str] = "G"  # one letter per target cell, to draw it by
+    # Targets that pay once each, in turn, and 1 for the rest of the episode. 1 in all: the only
+    # target pays on every step that ends on it.
+    num_phases: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        """Refuse rooms without a centre to start from, and episodes without a step."""
+        check_size(self.size, needs_centre=not self.random_start)
+        if self.episode_length < 1:
+            raise UserError(f"episode_length={self.episode_length} is not possible; use 1 or more")
+
+    @property
+    def terminates(self) -> bool:
+        """Whether collecting the last target ends the episode, terminated."""
+        return False
+
+    @property
+    def random_start(self) -> bool:
+        """Whether episodes start in uniformly random cells instead of the centre."""
+        return False
+
+    @property
+    def task_fields(self) -> dict[str, int]:
+        """The columns of a task, and one past the largest value of each."""
+        return {
+            f"{name}_{axis}": self.size
+            for name, width in self.task_arguments.items()
+            if width == 2
+            for axis in "xy"
+        }
+
+    def spec(self) -> EnvSpec:
+        """See `TaskFamily.spec`."""
+        room = spaces.MultiDiscrete([self.size, self.size])
+        moves = spaces.Discrete(len(STEPS))
+        return EnvSpec(room, moves, self.episode_length, fixed_length=not self.terminates)
+
+    def cells(self, tasks: Tensor) -> Tensor:
+        """The numbers of the target cells, in the order in which they pay, (M, targets) int64."""
+        num_targets = len(self.landmarks)
+        return tasks[:, 0 : 2 * num_targets : 2] * self.size + tasks[:, 1 : 2 * num_targets : 2]
+
+    def make(self, tasks: Tensor, generator: torch.Generator) -> "GridEnv":
+        """See `TaskFamily.make`."""
+        return GridEnv(self, tasks, generator)
+
+    def check_tasks(self, tasks: Tensor) -> None:
+        """Refuse tasks (N, K) that are not cells of the room."""
+        names = ", ".join(self.task_fields)
+        if tasks.ndim != 2 or tasks.shape[1] != len(self.task_fields) or tasks.shape[0] == 0:
+            raise UserError(
+                f"tasks of shape {tuple(tasks.shape)} do not fit {self.name}; "
+                f"give (N, {len(self.task_fields)}) with N >= 1 and the columns {names}"
+            )
+        if tasks.is_floating_point():
+            raise UserError(f"tasks are {tasks.dtype}; {self.name} wants int64 columns {names}")
+        limits = tasks.new_tensor(list(self.task_fields.values()))
+        wrong = ((tasks < 0) | (tasks >= limits)).nonzero()
+        if len(wrong):
+            row, column = wrong[0].tolist()
+            raise UserError(
+                f"tasks[{row}] has {list(self.task_fields)[column]}={int(tasks[row, column])}; "
+                f"with size={self.size} it must lie in 0..{int(limits[column]) - 1}"
+            )
+
+
 class GridEnv(BatchedEnv):
-    """A `size` x `size` room whose invisible target cells reward whoever ends a step on them.
+    """The rooms of one `GridFamily`.
 
     The observation is one's own (x, y), int64, (N, 2). Actions are 0 no-op, 1 up (y - 1),
     2 right (x + 1), 3 down (y + 1), 4 left (x - 1); a move into a wall leaves one where one is.
-    The cell with the coordinates (x, y) has the number `x * size + y`.
-
-    Every episode is truncated after `episode_length` steps, as by Gymnasium's `TimeLimit`. With
-    `terminates` it also ends, terminated, when the last target has been collected.
-    Neither `reset` nor `step` waits for the device, and both update the state in place, so that
-    they can be captured in a CUDA graph.
 
     Args:
-        tasks: (N, K) int64, the columns of `task_fields`.
+        family: Says what pays, and when episodes begin and end.
+        tasks: (N, K) int64, the columns of `GridFamily.task_fields`.
         generator: Draws the start cells, where these are random.
-        size: Cells along each wall.
-        episode_length: Steps per episode.
-        terminates: Whether collecting the last target ends the episode.
-        random_start: Start each episode in a uniformly random cell instead of the centre.
     """
 
-    task_fields: ClassVar[tuple[str, ...]] = ("goal_x", "goal_y")
-    landmarks: ClassVar[str] = "G"  # one letter per target cell, to draw it by
-    action_space = spaces.Discrete(len(STEPS))
+    family: GridFamily
 
-    def __init__(
-        self,
-        tasks: Tensor,
-        *,
-        generator: torch.Generator,
-        size: int,
-        episode_length: int,
-        terminates: bool = False,
-        random_start: bool = False,
-    ) -> None:
-        check_size(size, needs_centre=not random_start)
-        if episode_length < 1:
-            raise UserError(f"episode_length={episode_length} is not possible; use 1 or more")
-        self._check_tasks(tasks, size)
-        super().__init__(tasks.long(), generator=generator)
-        self.size = size
-        self.episode_length = episode_length
-        self.fixed_length = not terminates
-        self.observation_space = spaces.MultiDiscrete([size, size])
-        self._random_start = random_start
-
-        device, cells = tasks.device, torch.arange(size * size, device=tasks.device)
+    def __init__(self, family: GridFamily, tasks: Tensor, generator: torch.Generator) -> None:
+        family.check_tasks(tasks)
+        super().__init__(family, tasks.long(), generator)
+        self.num_phases, self._random_start = family.num_phases, family.random_start
+        size, device = family.size, tasks.device
+        self._num_cells = size * size
+        cells = torch.arange(self._num_cells, device=device)
         self._coordinates = torch.stack((cells // size, cells % size), dim=1)  # (S, 2)
         ends = self._coordinates[:, None] + torch.tensor(STEPS, device=device)  # (S, A, 2)
         ends = ends.clamp(0, size - 1)
@@ -68,35 +126,15 @@ class GridEnv(BatchedEnv):
         # action that does not exist leads out of the table, and is refused.
         self._moves_by_action = self._moves.t().flatten()
         self._cell = torch.empty(self.num_envs, dtype=torch.int64, device=device)
-        self._start = torch.full_like(self._cell, self.num_states // 2)
+        self._start = torch.full_like(self._cell, self._num_cells // 2)
         self._time = torch.zeros_like(self._cell)
         self._collected = torch.zeros_like(self._cell)[:, None]  # (N, 1)
-        # (N, num_phases): the cell that gives the next reward, by rewards collected so far.
-        self._targets = self._target_cells(self.tasks)
+        # (N, num_phases): the cell that pays next, by targets collected so far; -1 where none.
+        targets = family.cells(self.tasks)
+        padding = (0, self.num_phases - targets.shape[1])
+        self._targets = torch.nn.functional.pad(targets, padding, value=-1)
         self._first_targets = self._targets[:, 0]
         self.final_observation = self.reset()
-
-    @classmethod
-    def task_cells(cls, tasks: Tensor, *, size: int = 9, **kwargs: Any) -> Tensor:
-        """The numbers of the cells that each task is made of, (M, cells) int64."""
-        return tasks[:, 0:1] * size + tasks[:, 1:2]
-
-    @property
-    def num_states(self) -> int:
-        """`S`, the cells of the grid."""
-        return self.size * self.size
-
-    def state(self, observation: Tensor) -> Tensor:
-        """The number of the cell that an observation (..., 2) shows, (...) int64."""
-        return observation[..., 0] * self.size + observation[..., 1]
-
-    def transitions(self) -> Tensor:
-        """The cell that every action leads to from every cell.
-
-        Returns:
-            (1, S, A) int64, or (N, S, A) where it depends on the task.
-        """
-        return self._moves[None].clone()
 
     def reset(self) -> Tensor:
         """Begin a new episode everywhere; returns observations (N, 2)."""
@@ -120,61 +158,71 @@ class GridEnv(BatchedEnv):
         self.final_observation = self._coordinates.index_select(0, cell)
         return self._begin(ended, cell), rewarded.float(), terminated, truncated
 
-    def distance(self, start: Tensor, end: Tensor) -> Tensor:
-        """Fewest steps between cells given by their numbers, which broadcast; int64."""
-        return (self._coordinates[start] - self._coordinates[end]).abs().sum(-1)
+    def optimal_return(self) -> Tensor:
+        """Rewards that shortest paths collect in time, in the mean over starts; (N,) float32."""
+        starts = torch.arange(self._num_cells, device=self.device)
+        if not self._random_start:
+            starts = self._start[:1]
+        # Standing on a target already, one still has to end a step there: a no-op.
+        targets = self._targets[:, : len(self.family.landmarks)].unsqueeze(2).unbind(dim=1)
+        steps = self._distance(starts, targets[0]).clamp(min=1)  # (N, starts)
+        if self.num_phases == 1:
+            return (self.episode_length - steps + 1).clamp(min=0).float().mean(dim=1)
+        in_time = (steps <= self.episode_length).float()
+        for before, target in pairwise(targets):
+            steps = steps + self._distance(before, target).clamp(min=1)
+            in_time = in_time + (steps <= self.episode_length).float()
+        return in_time.mean(dim=1)
 
-    def start_cells(self) -> Tensor:
-        """The equally likely cells in which an episode begins, (starts,) int64."""
-        cells = torch.arange(self.num_states, device=self.device)
-        return cells if self._random_start else cells[self.num_states // 2 :][:1]
+    def expert(self, observation: Tensor) -> Tensor:
+        """Uniform over the actions that begin a shortest path to the target that pays next."""
+        target = self._targets.gather(1, self._collected)  # (N, 1)
+        steps = self._distance(self._ends(self.rules().state(observation)), target)  # (N, A)
+        return uniform_over((steps == steps.amin(dim=1, keepdim=True)) | (target < 0))
 
-    def _target_cells(self, tasks: Tensor) -> Tensor:
-        """Target cells in the order of their collection, (N, num_phases); -1 where none is left."""
-        cells = self.task_cells(tasks, size=self.size)
-        return torch.nn.functional.pad(cells, (0, self.num_phases - cells.shape[1]), value=-1)
+    def rules(self) -> Rules:
+        """Cells as states; see `BatchedEnv.rules`."""
+        return Rules.of(
+            self.observation_space, num_phases=self.num_phases, transitions=self._transitions
+        )
+
+    def render_text(self, observation: Tensor, index: int) -> str:
+        """The room: @ for oneself, the landmarks' letters for what is hidden."""
+        size, targets = self.family.size, self.family.cells(self.tasks[index : index + 1])[0]
+        marks = dict(zip(targets.tolist(), self.family.landmarks, strict=True))
+        marks[int(self.rules().state(observation[index]))] = "@"
+        rows = [" ".join(marks.get(x * size + y, ".") for x in range(size)) for y in range(size)]
+        return "\n".join(rows) + "\n"
+
+    def _transitions(self) -> Tensor:
+        """The cell that every action leads to from every cell, (1, S, A) or (N, S, A)."""
+        return self._moves[None].clone()
+
+    def _ends(self, cell: Tensor) -> Tensor:
+        """The cells that the actions lead to from `cell` (N,), (N, A)."""
+        return self._moves.index_select(0, cell)
 
     def _move(self, action: Tensor) -> Tensor:
         """The cell that each action (N,) leads to."""
-        index = torch.add(self._cell, action, alpha=self.num_states)
+        index = torch.add(self._cell, action, alpha=self._num_cells)
         return self._moves_by_action.index_select(0, index)
+
+    def _distance(self, start: Tensor, end: Tensor) -> Tensor:
+        """Fewest steps between cells given by their numbers, which broadcast; int64."""
+        return (self._coordinates[start] - self._coordinates[end]).abs().sum(-1)
 
     def _begin(self, starting: Tensor, cell: Tensor) -> Tensor:
         """Begin an episode where `starting`, go on in `cell` elsewhere; returns observations."""
         start = self._start
         if self._random_start:
             start = torch.randint(
-                self.num_states, cell.shape, generator=self.generator, device=self.device
+                self._num_cells, cell.shape, generator=self.generator, device=self.device
             )
         torch.where(starting, start, cell, out=self._cell)
         self._time.masked_fill_(starting, 0)
         if self.num_phases > 1:
             self._collected.masked_fill_(starting[:, None], 0)
         return self._coordinates.index_select(0, self._cell)
-
-    @classmethod
-    def _task_limits(cls, size: int) -> tuple[int, ...]:
-        """One past the largest value of each task field."""
-        return (size,) * len(cls.task_fields)
-
-    @classmethod
-    def _check_tasks(cls, tasks: Tensor, size: int) -> None:
-        fields = ", ".join(cls.task_fields)
-        if tasks.ndim != 2 or tasks.shape[1] != len(cls.task_fields) or tasks.shape[0] == 0:
-            raise UserError(
-                f"tasks of shape {tuple(tasks.shape)} do not fit {cls.name}; "
-                f"give (N, {len(cls.task_fields)}) with N >= 1 and the columns {fields}"
-            )
-        if tasks.is_floating_point():
-            raise UserError(f"tasks are {tasks.dtype}; {cls.name} wants int64 columns {fields}")
-        limits = tasks.new_tensor(cls._task_limits(size))
-        wrong = ((tasks < 0) | (tasks >= limits)).nonzero()
-        if len(wrong):
-            row, column = wrong[0].tolist()
-            raise UserError(
-                f"tasks[{row}] has {cls.task_fields[column]}={int(tasks[row, column])}; "
-                f"with size={size} it must lie in 0..{int(limits[column]) - 1}"
-            )
 
 
 def check_size(size: int, *, needs_centre: bool) -> None:

@@ -1,11 +1,11 @@
 """Gymnasium's view of the batched environments: one task as `Env`, many as `VectorEnv`.
 
-Both take the environment's own keyword arguments and, if wanted, the task (`TASK_ARGUMENTS`):
+Both take the family's options and, if wanted, the task (`TaskFamily.task_arguments`):
 `gymnasium.make("fastad/DarkRoom-v0", goal=(3, 7), size=11)`. A task that is not given is drawn
 from `np_random` at the first reset and at every seeded one, and kept by resets without a seed, so
-that an agent can go on learning it. `reset(options={"task": row})` sets another task and
-`options={"task": "random"}` draws one, until the next seeded reset. The info that `reset` returns
-holds the task.
+that an agent can go on learning it; where there are infinitely many, `split="test"` draws as for
+the test. `reset(options={"task": row})` sets another task and `options={"task": "random"}` draws
+one, until the next seeded reset. The info that `reset` returns holds the task.
 """
 
 from typing import Any, ClassVar
@@ -18,39 +18,35 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from fastad.base.errors import UserError, unknown
-from fastad.envs.base import BatchedEnv, Split
-from fastad.envs.grid import GridEnv
-from fastad.envs.registry import env_class, env_options, make_env
-
-# The arguments that say which task, in the order of its columns, and the width of each.
-TASK_ARGUMENTS: dict[str, dict[str, int | None]] = {
-    "bernoulli-bandit": {"means": None},
-    "gaussian-bandit": {"means": None},
-    "adversarial-bandit": {"means": None},
-    "dark-room": {"goal": 2},
-    "dark-room-hard": {"goal": 2},
-    "dark-room-permuted": {"goal": 2, "permutation": 1},
-    "dark-key-to-door": {"key": 2, "door": 2},
-}
+from fastad.envs.base import BatchedEnv
+from fastad.envs.family import SPLITS
+from fastad.envs.registry import env_options, family_class, make_family
 
 
 class _Tasks:
     """The batched environment behind an adapter, with the tasks that it was given or drew."""
 
     def __init__(self, name: str, num_envs: int, arguments: dict[str, Any]) -> None:
-        self.name, self.num_envs = name, num_envs
-        self.options = dict(arguments)
-        self.split: Split = "train"
-        choices = {**env_options(name), **TASK_ARGUMENTS[name]}
-        if name == "adversarial-bandit":  # the one family whose train and test tasks differ
-            choices["split"] = None
-            self.split = self.options.pop("split", "train")
-            if self.split not in ("train", "test"):
-                raise unknown("split", self.split, ("train", "test"))
-        for argument in self.options:
+        self.num_envs = num_envs
+        wanted = family_class(name).task_arguments
+        choices = (*env_options(name), *wanted, "split")
+        for argument in arguments:
             if argument not in choices:
                 raise unknown(f"argument of {name}", argument, choices)
-        self.given = self._given_tasks()
+        self.split = arguments.get("split", "train")
+        if self.split not in SPLITS:
+            raise unknown("split", self.split, SPLITS)
+        options = {k: v for k, v in arguments.items() if k not in (*wanted, "split")}
+        given = {key: arguments[key] for key in wanted if arguments.get(key) is not None}
+        for key in given:
+            width = wanted[key]
+            if isinstance(width, str):  # the option that says how many numbers there are
+                options.setdefault(width, np.atleast_1d(given[key]).shape[-1])
+        self.family = make_family(name, **options)
+        self.listed = self.family.tasks()
+        if "split" in arguments and self.listed is not None:
+            raise UserError(f"split={self.split!r} is not possible: {name} lists its tasks")
+        self.given = self._given_tasks(given)
         self.generator = torch.Generator()
         tasks = self._draw(np.random.default_rng(0)) if self.given is None else self.given
         self.env = self._make(tasks)
@@ -78,43 +74,37 @@ class _Tasks:
         """The current tasks, (N, K), a copy."""
         return self.env.tasks.numpy().copy()
 
-    def _given_tasks(self) -> Tensor | None:
-        """Take the task from the arguments; None if they do not say which."""
-        widths = TASK_ARGUMENTS[self.name]
-        given = {key: self.options.pop(key) for key in widths if self.options.get(key) is not None}
-        for key in widths:
-            self.options.pop(key, None)
+    def _given_tasks(self, given: dict[str, Any]) -> Tensor | None:
+        """The task from its arguments; None if they do not say which."""
+        name, widths = self.family.name, self.family.task_arguments
         if not given:
             return None
         if missing := [key for key in widths if key not in given]:
-            raise UserError(f"{missing[0]} is not given; {self.name} wants {' and '.join(widths)}")
-        if "means" in given:
-            self.options.setdefault("num_arms", np.atleast_1d(given["means"]).shape[-1])
+            raise UserError(f"{missing[0]} is not given; {name} wants {' and '.join(widths)}")
         return torch.cat([self._rows(key, given[key], widths[key]) for key in widths], dim=1)
 
-    def _rows(self, field: str, value: Any, width: int | None) -> Tensor:
+    def _rows(self, field: str, value: Any, width: int | str | None) -> Tensor:
         """One row for all environments or one for each, as (N, width)."""
         rows = np.asarray(value)
         rows = rows.reshape(-1, 1) if width == 1 else np.atleast_2d(rows)
-        fits = rows.ndim == 2 and len(rows) in (1, self.num_envs) and width in (None, rows.shape[1])
+        fits = rows.ndim == 2 and len(rows) in (1, self.num_envs)
+        if isinstance(width, int):
+            fits = fits and rows.shape[1] == width
         if rows.dtype.kind not in "iuf" or not fits:
-            numbers = "numbers" if width is None else f"{width} number{'s' * (width > 1)}"
+            numbers = f"{width} number{'s' * (width > 1)}" if isinstance(width, int) else "numbers"
             many = f", or {self.num_envs} such rows" if self.num_envs > 1 else ""
             raise UserError(f"{field}={value!r} is not possible; give {numbers}{many}")
         return torch.tensor(rows).expand(self.num_envs, -1).contiguous()
 
     def _draw(self, np_random: np.random.Generator) -> Tensor:
-        env = env_class(self.name)
-        tasks = env.enumerate_tasks(**self.options)
-        if tasks is not None:
-            return tasks[torch.from_numpy(np_random.integers(len(tasks), size=self.num_envs))]
+        if self.listed is not None:
+            rows = np_random.integers(len(self.listed), size=self.num_envs)
+            return self.listed[torch.from_numpy(rows)]
         generator = torch.Generator().manual_seed(int(np_random.integers(2**63)))
-        return env.sample_tasks(
-            self.num_envs, split=self.split, generator=generator, **self.options
-        )
+        return self.family.sample(self.num_envs, self.split, generator)
 
     def _make(self, tasks: Tensor) -> BatchedEnv:
-        return make_env(self.name, tasks, generator=self.generator, **self.options)
+        return self.family.make(tasks, self.generator)
 
 
 class GymEnv(gymnasium.Env[Any, Any]):
@@ -123,7 +113,7 @@ class GymEnv(gymnasium.Env[Any, Any]):
     Args:
         env: The family's name in the registry.
         render_mode: "ansi" or None.
-        **arguments: Of the task and of the environment, see the module.
+        **arguments: Of the task and of the family, see the module.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 4}  # type: ignore[misc]
@@ -159,10 +149,10 @@ class GymEnv(gymnasium.Env[Any, Any]):
         return _single(self._observation), float(reward), bool(terminated), bool(truncated), {}
 
     def render(self) -> str | None:
-        """The grid or the arms as text, if `render_mode` is "ansi"."""
+        """The environment as text, if `render_mode` is "ansi"."""
         if self.render_mode is None or self._observation is None:
             return None
-        return _text(self._tasks.env, self._observation, 0)
+        return self._tasks.env.render_text(self._observation, 0)
 
 
 class GymVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
@@ -172,7 +162,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         env: The family's name in the registry.
         num_envs: Environments advanced together.
         render_mode: "ansi" or None.
-        **arguments: Of the tasks and of the environment, see the module; a task argument is one
+        **arguments: Of the tasks and of the family, see the module; a task argument is one
             task for all or a sequence of `num_envs`.
     """
 
@@ -233,11 +223,11 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         )
 
     def render(self) -> tuple[str, ...] | None:
-        """The grids or the arms as text, if `render_mode` is "ansi"."""
+        """The environments as text, if `render_mode` is "ansi"."""
         if self.render_mode is None or self._observation is None:
             return None
         env, observation = self._tasks.env, self._observation
-        return tuple(_text(env, observation, index) for index in range(self.num_envs))
+        return tuple(env.render_text(observation, index) for index in range(self.num_envs))
 
     def _task_info(self, mask: np.ndarray) -> dict[str, Any]:
         """The tasks of the environments in `mask` that have just begun an episode."""
@@ -266,14 +256,3 @@ def _single(observation: Tensor) -> Any:
     """The observation of one environment (1, ...), as a number or an array of its own."""
     array = observation[0].numpy().copy()
     return array if array.ndim else array[()]
-
-
-def _text(env: BatchedEnv, observation: Tensor, index: int) -> str:
-    """Environment `index` as text: @ for oneself, capitals for what is hidden; or the means."""
-    task = env.tasks[index : index + 1]
-    if not isinstance(env, GridEnv):
-        return " ".join(f"{mean:.2f}" for mean in task[0].tolist()) + "\n"
-    marks = dict(zip(env.task_cells(task, size=env.size)[0].tolist(), env.landmarks, strict=True))
-    marks[int(env.state(observation[index]))] = "@"
-    cells = [[marks.get(x * env.size + y, ".") for x in range(env.size)] for y in range(env.size)]
-    return "\n".join(" ".join(row) for row in cells) + "\n"

@@ -1,60 +1,59 @@
-"""Environments by name, and their construction from what a user wrote."""
+"""Environments by name: the one list that the command line, datasets and Gymnasium follow.
 
-import inspect
-from typing import Any
+Families are named, not imported: `import fastad` registers them with Gymnasium without torch.
+"""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
+
+from dataclasses import fields
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
 
 from fastad.base.errors import UserError, unknown
-from fastad.envs.bandits import AdversarialBandit, BernoulliBandit, GaussianBandit
-from fastad.envs.base import BatchedEnv
-from fastad.envs.dark_room import DarkRoom, DarkRoomHard, DarkRoomPermuted
-from fastad.envs.key_to_door import DarkKeyToDoor
 
-ENVS: dict[str, type[BatchedEnv]] = {
-    env.name: env
-    for env in (
-        BernoulliBandit,
-        GaussianBandit,
-        AdversarialBandit,
-        DarkRoom,
-        DarkRoomHard,
-        DarkRoomPermuted,
-        DarkKeyToDoor,
-    )
+if TYPE_CHECKING:
+    from fastad.envs.family import TaskFamily
+
+# Module and class of each family. Gymnasium calls it by its class: fastad/DarkRoom-v0.
+ENVS: dict[str, str] = {
+    "bernoulli-bandit": "fastad.envs.bandits:BernoulliBandit",
+    "gaussian-bandit": "fastad.envs.bandits:GaussianBandit",
+    "adversarial-bandit": "fastad.envs.bandits:AdversarialBandit",
+    "dark-room": "fastad.envs.dark_room:DarkRoom",
+    "dark-room-hard": "fastad.envs.dark_room:DarkRoomHard",
+    "dark-room-permuted": "fastad.envs.dark_room:DarkRoomPermuted",
+    "dark-key-to-door": "fastad.envs.key_to_door:DarkKeyToDoor",
 }
-
 
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
 
-def env_class(name: str) -> type[BatchedEnv]:
-    """The environment class called `name`.
+def family_class(name: str) -> type[TaskFamily]:
+    """The family called `name`.
 
     Raises:
         UserError: If there is none; the message proposes the nearest name.
     """
     if name not in ENVS:
         raise unknown("env", name, ENVS)
-    return ENVS[name]
+    module, kind = ENVS[name].split(":")
+    family: type[TaskFamily] = getattr(import_module(module), kind)
+    return family
 
 
 def env_options(name: str) -> dict[str, Any]:
-    """The keyword arguments of the environment called `name`, with their defaults."""
-    parameters = inspect.signature(env_class(name)).parameters
-    return {
-        key: parameter.default
-        for key, parameter in parameters.items()
-        if key not in ("tasks", "generator")
-    }
+    """The options of the environment called `name`, with their defaults."""
+    return {field.name: field.default for field in fields(family_class(name))}
 
 
-def check_options(name: str, options: dict[str, Any]) -> None:
-    """Refuse keyword arguments that the environment called `name` does not have.
+def make_family(name: str, **options: Any) -> TaskFamily:
+    """The family called `name`, with these of its options and the defaults of the others.
 
     Raises:
-        UserError: Naming the nearest valid one, or the type that the value must have.
+        UserError: If the name, an option or its value is not possible, naming the nearest valid
+            one or the type that the value must have.
     """
     valid = env_options(name)
     for option, value in options.items():
@@ -65,19 +64,21 @@ def check_options(name: str, options: dict[str, Any]) -> None:
         # bool is a subclass of int, but true is no size.
         if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
             raise UserError(f"{option}={value!r} of {name} must be {_KINDS[kind]}")
+    return family_class(name)(**options)
 
 
-def make_env(name: str, tasks: Tensor, *, generator: torch.Generator, **kwargs: Any) -> BatchedEnv:
-    """Build the environment called `name` for `tasks`.
+def gymnasium_id(name: str) -> str:
+    """What Gymnasium calls the environment called `name`."""
+    return f"fastad/{ENVS[name].split(':')[1]}-v0"
 
-    Args:
-        name: A key of `ENVS`.
-        tasks: (N, K), on the device that everything shall live on.
-        generator: The only source of randomness, on the same device.
-        **kwargs: The environment's own keyword arguments, see `env_options`.
 
-    Raises:
-        UserError: If the name, an option, its value or a task is not possible.
-    """
-    check_options(name, kwargs)
-    return env_class(name)(tasks, generator=generator, **kwargs)
+def register_envs() -> None:
+    """Make every environment known to `gymnasium.make` and `make_vec`; repeating it is harmless."""
+    for name in ENVS:
+        if gymnasium_id(name) not in gymnasium.registry:
+            gymnasium.register(
+                gymnasium_id(name),
+                entry_point="fastad.envs.gym_out:GymEnv",
+                vector_entry_point="fastad.envs.gym_out:GymVectorEnv",
+                kwargs={"env": name},
+            )

@@ -1,15 +1,14 @@
 """Which tasks are for training and which are kept unseen: a pure function of the seed."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fastad.base.errors import UserError, unknown
-from fastad.envs.base import Split
-from fastad.envs.registry import check_options, env_class
+from fastad.envs.family import SPLITS, Split, TaskFamily
 
 Holdout = Literal["task", "cell"]
 
@@ -45,23 +44,21 @@ class _Counts:
 
 
 def split_tasks(
-    env: str,
+    family: TaskFamily,
     *,
-    env_kwargs: dict[str, Any],
     num_train: int | None,
     num_test: int,
     num_validation: int = 0,
     holdout: Holdout = "task",
     seed: int,
 ) -> TaskSplit:
-    """Choose disjoint train, validation and test tasks of the environment called `env`.
+    """Choose disjoint train, validation and test tasks of a family.
 
     The test tasks do not depend on the numbers of the others.
 
     Args:
-        env: A name in the registry.
-        env_kwargs: The environment's own keyword arguments.
-        num_train: Training tasks; None takes all that are left, where tasks can be enumerated.
+        family: Whose tasks.
+        num_train: Training tasks; None takes all that are left, where tasks can be listed.
         num_test: Test tasks; may be 0.
         num_validation: Validation tasks; may be 0.
         holdout: "task" holds out single tasks. "cell" holds out grid cells: test tasks are made
@@ -74,9 +71,8 @@ def split_tasks(
         The split, on the CPU.
 
     Raises:
-        UserError: If a name or an option is unknown, or there are not as many tasks.
+        UserError: If a setting is not possible, or there are not as many tasks.
     """
-    check_options(env, env_kwargs)
     if holdout not in ("task", "cell"):
         raise unknown("holdout", holdout, ("task", "cell"))
     for field, value, least in (
@@ -89,58 +85,48 @@ def split_tasks(
             raise UserError(f"{field}={value} is not possible; use {least} or more")
 
     counts = _Counts(num_train, num_validation, num_test)
-    tasks = env_class(env).enumerate_tasks(**env_kwargs)
+    tasks = family.tasks()
     if tasks is None:
-        split = _sample(env, env_kwargs, counts, holdout, seed)
+        split = _sample(family, counts, holdout, seed)
     else:
-        split = _choose(env, tasks, env_kwargs, counts, holdout, seed)
+        split = _choose(family, tasks, counts, holdout, seed)
     distinct = [len(rows.unique(dim=0)) for rows in (split.train, split.validation, split.test)]
     assert len(split.all.unique(dim=0)) == sum(distinct), "not disjoint"
     return split
 
 
-def _sample(
-    env: str, env_kwargs: dict[str, Any], counts: _Counts, holdout: Holdout, seed: int
-) -> TaskSplit:
-    """Draw the tasks of a family that cannot be enumerated, each split from its own stream."""
+def _sample(family: TaskFamily, counts: _Counts, holdout: Holdout, seed: int) -> TaskSplit:
+    """Draw the tasks of a family that cannot list them, each split from its own stream."""
+    name = family.name
     if counts.train is None:
         raise UserError(
-            f"num_train is not given; {env} has infinitely many tasks: set num_train_tasks"
+            f"num_train is not given; {name} has infinitely many tasks: set num_train_tasks"
         )
     if holdout == "cell":
-        raise UserError(f"holdout='cell' is not possible: {env} has no cells; use holdout='task'")
-
-    def draw(num_tasks: int, split: Split) -> Tensor:
-        generator = _generator(seed, split)
-        return env_class(env).sample_tasks(
-            num_tasks, split=split, generator=generator, **env_kwargs
-        )
-
+        raise UserError(f"holdout='cell' is not possible: {name} has no cells; use holdout='task'")
+    sizes = (counts.train, counts.validation, counts.test)
     return TaskSplit(
-        draw(counts.train, "train"),
-        draw(counts.validation, "validation"),
-        draw(counts.test, "test"),
+        *(
+            family.sample(size, split, _generator(seed, split))
+            for size, split in zip(sizes, SPLITS, strict=True)
+        )
     )
 
 
 def _choose(
-    env: str,
-    tasks: Tensor,
-    env_kwargs: dict[str, Any],
-    counts: _Counts,
-    holdout: Holdout,
-    seed: int,
+    family: TaskFamily, tasks: Tensor, counts: _Counts, holdout: Holdout, seed: int
 ) -> TaskSplit:
-    """Deal out the enumerated tasks (M, K)."""
+    """Deal out the listed tasks (M, K)."""
+    name = family.name
     if counts.test + counts.validation + (counts.train or 0) > len(tasks):
-        raise UserError(f"{counts} does not fit: {env} has {len(tasks)} tasks; ask for fewer")
+        raise UserError(f"{counts} does not fit: {name} has {len(tasks)} tasks; ask for fewer")
     generator = _generator(seed, "train")
     # Holding out tasks is holding out cells where every task is a cell of its own.
     cells: Tensor | None = torch.arange(len(tasks))[:, None]
     if holdout == "cell":
-        cells = env_class(env).task_cells(tasks, **env_kwargs)
+        cells = family.cells(tasks)
         if cells is None:
-            raise UserError(f"holdout='cell' is not possible: {env} has no cells; use 'task'")
+            raise UserError(f"holdout='cell' is not possible: {name} has no cells; use 'task'")
         cells = cells.unique(return_inverse=True)[1]
     assert cells is not None
 
@@ -152,7 +138,7 @@ def _choose(
     if len(validation) < counts.validation or len(train) < (counts.train or 1):
         raise UserError(
             f"{counts} does not fit: with holdout={holdout!r}, {len(train)} of the {len(tasks)} "
-            f"tasks of {env} are left for training and {len(validation)} for validation; ask for "
+            f"tasks of {name} are left for training and {len(validation)} for validation; ask for "
             "fewer"
         )
     test = _shuffled(test, generator)[: counts.test]

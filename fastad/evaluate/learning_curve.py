@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from fastad.envs.base import Split
+from fastad.envs.family import Split
 from fastad.evaluate.task_set import TaskSet, try_model
 from fastad.histories.reader import HistoryDataset
 from fastad.model.transformer import Transformer

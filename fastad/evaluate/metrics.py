@@ -1,9 +1,8 @@
-"""Figures drawn from returns: means over tasks, their intervals, regret."""
+"""Figures drawn from returns: means over tasks and their intervals."""
 
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 ENOUGH_FOR_SKEWNESS = 5  # tasks; with fewer, taking it out covers less than leaving it in
@@ -95,16 +94,3 @@ def _unbend(quantile: float, bend: np.ndarray) -> np.ndarray:
     b = np.where(small, 1.0, bend)
     solved = (np.cbrt(1.0 + b * (quantile - b / 6)) - 1.0) * 3.0 / b
     return np.where(small, quantile, solved)
-
-
-def bandit_regret(means: Tensor, actions: Tensor) -> Tensor:
-    """Expected reward missed per pull by not choosing the best arm.
-
-    Args:
-        means: Arm means, (N, K).
-        actions: Arms chosen, (N, T) int64.
-
-    Returns:
-        (N, T) float32; its sum over T is the pseudo-regret.
-    """
-    return means.max(dim=1, keepdim=True).values - torch.gather(means, 1, actions)

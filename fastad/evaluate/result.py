@@ -14,7 +14,7 @@ from fastad.base.extras import how_to_install
 from fastad.base.files import read_json
 from fastad.base.outputs import check_output, write_output
 from fastad.base.provenance import describe_machine
-from fastad.envs.base import Split
+from fastad.envs.family import Split
 from fastad.evaluate.figures import figures_of
 from fastad.evaluate.metrics import task_means
 from fastad.evaluate.plots import PICTURE_SUFFIXES, draw_result, write_figure

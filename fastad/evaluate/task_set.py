@@ -12,10 +12,10 @@ from torch import Tensor
 
 from fastad.acting.interact import Transition, episode_returns
 from fastad.base.errors import UserError
-from fastad.envs.bandits import Bandit
-from fastad.envs.base import BatchedEnv, Split
-from fastad.envs.registry import env_class, make_env
-from fastad.evaluate.metrics import bandit_regret, task_means
+from fastad.envs.base import BatchedEnv
+from fastad.envs.family import Split
+from fastad.envs.registry import make_family
+from fastad.evaluate.metrics import task_means
 from fastad.histories.jobs import run_source
 from fastad.histories.reader import load_description
 from fastad.histories.schema import DatasetInfo
@@ -67,8 +67,8 @@ class TaskSet:
 
     def make_env(self, generator: torch.Generator) -> BatchedEnv:
         """One environment per rollout."""
-        rows = self.rows.to(generator.device)
-        return make_env(self.info.env, rows, generator=generator, **self.info.env_kwargs)
+        family = make_family(self.info.env, **self.info.env_kwargs)
+        return family.make(self.rows.to(generator.device), generator)
 
     @property
     def source_knows(self) -> str:
@@ -80,7 +80,7 @@ class TaskSet:
         if info.source not in SOURCES:
             return info.source_knows
         generator = self.generator("cpu")
-        env = make_env(info.env, self.tasks[:1], generator=generator, **info.env_kwargs)
+        env = make_family(info.env, **info.env_kwargs).make(self.tasks[:1], generator)
         return make_source(
             info.source, env, num_episodes=1, generator=generator, **info.source_kwargs
         ).knows
@@ -144,9 +144,7 @@ class Trial:
     @property
     def regret(self) -> Tensor | None:
         """Pseudo-regret over all pulls, (N,), where the tasks are bandits."""
-        if not issubclass(env_class(self.tasks.info.env), Bandit):
-            return None
-        return bandit_regret(self.tasks.rows, self.actions.cpu()).sum(dim=1)
+        return self.tasks.make_env(self.tasks.generator("cpu")).regret(self.actions.cpu())
 
     @property
     def mean(self) -> np.ndarray:

@@ -19,8 +19,7 @@ from fastad.base.config import check_seed
 from fastad.base.device import one_thread
 from fastad.base.errors import UserError
 from fastad.base.provenance import describe_machine
-from fastad.envs.base import BatchedEnv
-from fastad.envs.registry import make_env
+from fastad.envs.registry import make_family
 from fastad.envs.split import Holdout, split_tasks
 from fastad.executors.local import run_jobs
 from fastad.histories.folder import begin_dataset
@@ -126,9 +125,9 @@ def prepare(
     _check_noise(action_noise)
     if num_validation is None:
         num_validation = _default_validation(out, num_test, resume)
+    family = make_family(env, **env_kwargs)
     split = split_tasks(
-        env,
-        env_kwargs=env_kwargs,
+        family,
         num_train=num_train,
         num_validation=num_validation,
         num_test=num_test,
@@ -136,7 +135,7 @@ def prepare(
         seed=seed,
     )
     generator = torch.Generator()
-    probe = make_env(env, split.train[:1], generator=generator, **env_kwargs)
+    probe = family.make(split.train[:1], generator)
     learner = make_source(
         source, probe, num_episodes=num_episodes, generator=generator, **source_kwargs
     )
@@ -304,7 +303,7 @@ def _run(
         torch.Generator(tasks.device).manual_seed(int(state))
         for state in streams.generate_state(3, np.uint64)
     )
-    batch: BatchedEnv = make_env(env, tasks, generator=world, **env_kwargs)
+    batch = make_family(env, **env_kwargs).make(tasks, world)
     learners = make_source(
         source, batch, num_episodes=num_episodes, generator=learning, **source_kwargs
     )

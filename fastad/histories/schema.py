@@ -14,7 +14,7 @@ from gymnasium import spaces
 from fastad.acting.interact import NoiseLabels
 from fastad.base.errors import UserError, unknown
 from fastad.base.files import read_json
-from fastad.envs.base import SPLITS, Split
+from fastad.envs.family import SPLITS, Split
 from fastad.spaces import space_from_json, space_to_json
 
 SCHEMA_VERSION = 1

@@ -119,8 +119,8 @@ def check_spaces(model: Transformer, env: BatchedEnv) -> None:
         ours, theirs = getattr(model, name), getattr(env, name)
         if ours != theirs:
             raise UserError(
-                f"{name}: the model was trained for {ours}, but env={env.name} has {theirs}; "
-                f"choose an environment with the model's spaces, or train on this one"
+                f"{name}: the model was trained for {ours}, but env={env.family.name} has "
+                f"{theirs}; choose an environment with the model's spaces, or train on this one"
             )
 
 

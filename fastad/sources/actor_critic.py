@@ -19,7 +19,7 @@ class ActorCritic(TabularSource):
     bootstraps, termination does not.
 
     Args:
-        env: A grid world.
+        env: A finite MDP, such as a grid world.
         num_episodes: Length of the histories.
         generator: Draws the actions.
         actor_rate: Step size of the policy's logits.

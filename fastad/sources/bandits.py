@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from fastad.acting.interact import Transition
-from fastad.envs.bandits import Bandit, GaussianBandit
-from fastad.envs.base import BatchedEnv
-from fastad.sources.base import Source, number, soft_exp, uniform_over, whole_number
+from fastad.envs.bandits import BanditFamily, GaussianBandit
+from fastad.envs.base import BatchedEnv, uniform_over
+from fastad.sources.base import Source, number, soft_exp, whole_number
 
 PART = 64  # learners whose posteriors are compared at once
 
@@ -26,7 +26,7 @@ class BanditRule(Source):
     @classmethod
     def fits(cls, env: BatchedEnv) -> bool:
         """Bandits."""
-        return isinstance(env, Bandit)
+        return isinstance(env.family, BanditFamily)
 
     @abstractmethod
     def policy(self) -> Tensor:
@@ -75,8 +75,8 @@ class UCB1(BanditRule):
     ) -> None:
         super().__init__(env, num_episodes=num_episodes, generator=generator)
         self.exploration = number("exploration", exploration, low=0.0)
-        if isinstance(env, GaussianBandit):
-            self.scale = env.reward_std
+        if isinstance(env.family, GaussianBandit):
+            self.scale = env.family.reward_std
             self.is_told("the standard deviation of the rewards")
         else:
             self.scale = 0.5
@@ -167,9 +167,9 @@ class Thompson(BanditRule):
         middles = (torch.arange(grid_points, device=self.device) + 0.5) / grid_points  # of (0, 1)
         self.reward_variance = 0.0  # 0 for rewards of 0 and 1
         # The log-posterior on the grid is statistics (N, A, 2) @ these (2, grid_points).
-        if isinstance(env, GaussianBandit):
+        if isinstance(env.family, GaussianBandit):
             # The floor keeps rewards without noise, known after one pull, from dividing by 0.
-            self.reward_variance = max(env.reward_std**2, 1e-6)
+            self.reward_variance = max(env.family.reward_std**2, 1e-6)
             self.is_told("the standard deviation of the rewards")
             self.is_told("the mean and variance, 1/2 and 1/12, of the arms' means")
             # Measured from the prior mean, so that the squares stay small.

@@ -64,16 +64,6 @@ class Source(ABC):
         return draw_actions(probs, self.generator)
 
 
-def uniform_over(chosen: Tensor) -> Tensor:
-    """The uniform distribution over the true entries of each row, (N, A) float32.
-
-    Args:
-        chosen: (N, A) bool with at least one true entry in each row.
-    """
-    weights = chosen.float()
-    return weights.div_(weights.sum(dim=1, keepdim=True))
-
-
 def soft_exp(values: Tensor) -> Tensor:
     """In-place exp of values <= 0, none smaller than exp(-80).
 

@@ -3,9 +3,7 @@
 import torch
 from torch import Tensor
 
-from fastad.envs.base import BatchedEnv
-from fastad.envs.grid import GridEnv
-from fastad.sources.base import uniform_over
+from fastad.envs.base import BatchedEnv, uniform_over
 from fastad.sources.tabular import Experience, TabularSource
 
 # Farther than any cell: the distance of a cell that is no candidate.
@@ -21,7 +19,7 @@ class Frontier(TabularSource):
     been in a start cell, which pays only on arrival), what was visited is forgotten.
 
     Args:
-        env: A grid world, whose `transitions()` the source is given.
+        env: A finite MDP, whose transitions the source is given.
         num_episodes: Length of the histories.
         generator: Draws the actions.
     """
@@ -31,8 +29,10 @@ class Frontier(TabularSource):
 
     def __init__(self, env: BatchedEnv, *, num_episodes: int, generator: torch.Generator) -> None:
         super().__init__(env, num_episodes=num_episodes, generator=generator)
-        assert isinstance(env, GridEnv)
-        moves = env.transitions()  # (1 or N, S, A)
+        rules = env.rules()
+        assert rules is not None
+        assert rules.transitions is not None
+        moves = rules.transitions()  # (1 or N, S, A)
         graph, distances = _distances(moves)
         # Rows of the two tables below that belong to cell 0 of each learner, (N,).
         ones = torch.ones_like(self.learners)
@@ -47,6 +47,12 @@ class Frontier(TabularSource):
         self._visited = torch.zeros(num_states, dtype=torch.int16, device=self.device)
         # The cell of each phase's reward, -1 until it was seen.
         self._target = torch.full((self.num_learners * self.num_phases,), -1, device=self.device)
+
+    @classmethod
+    def fits(cls, env: BatchedEnv) -> bool:
+        """Finite MDPs whose transitions are deterministic and known."""
+        rules = env.rules()
+        return rules is not None and rules.transitions is not None
 
     def policy(self, cell: Tensor) -> Tensor:
         """Uniform over the actions that begin a shortest path to where the learner wants to go."""

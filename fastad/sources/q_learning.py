@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from fastad.envs.base import BatchedEnv
-from fastad.sources.base import number, soft_exp, uniform_over, whole_number
+from fastad.envs.base import BatchedEnv, uniform_over
+from fastad.sources.base import number, soft_exp, whole_number
 from fastad.sources.tabular import EpisodeMemory, Experience, TabularSource
 
 
@@ -14,7 +14,7 @@ class QLearning(TabularSource):
     Truncation by the time limit bootstraps, termination does not.
 
     Args:
-        env: A grid world.
+        env: A finite MDP, such as a grid world.
         num_episodes: Length of the histories.
         generator: Draws the actions.
         learning_rate: In (0, 1]; 1 is right for deterministic rules.

@@ -66,7 +66,9 @@ def make_source(
     source = source_class(name)
     if not source.fits(env):
         fitting = ", ".join(key for key, other in SOURCES.items() if other.fits(env))
-        raise UserError(f"source {name!r} cannot learn env {env.name!r}; choose one of: {fitting}")
+        raise UserError(
+            f"source {name!r} cannot learn env {env.family.name!r}; choose one of: {fitting}"
+        )
     valid = source_options(name)
     for option in kwargs:
         if option not in valid:

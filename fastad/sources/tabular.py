@@ -9,7 +9,6 @@ from torch import Tensor
 
 from fastad.acting.interact import Transition
 from fastad.envs.base import BatchedEnv
-from fastad.envs.grid import GridEnv
 from fastad.sources.base import Source
 
 
@@ -17,8 +16,8 @@ class Experience(NamedTuple):
     """One step of every learner in table coordinates.
 
     A state is a row of the learners' stacked tables: learner * num_states + phase * num_cells +
-    cell. The phase is the number of rewards collected in the episode, which the MDPs of this
-    project need beside the observation (`BatchedEnv.num_phases`).
+    cell. The cell is what is observed, numbered, and the phase what the MDP needs besides, see
+    `Rules`.
     """
 
     state: Tensor  # (N,) int64
@@ -37,9 +36,9 @@ class TabularSource(Source):
 
     def __init__(self, env: BatchedEnv, *, num_episodes: int, generator: torch.Generator) -> None:
         super().__init__(env, num_episodes=num_episodes, generator=generator)
-        assert isinstance(env, GridEnv), "make_source checks that the source fits"
-        self.num_cells = env.num_states
-        self.num_phases = env.num_phases
+        rules = env.rules()
+        assert rules is not None, "make_source checks that the source fits"
+        self.num_cells, self.num_phases = rules.num_states, rules.num_phases
         if self.num_phases > 1:
             often = "once" if self.num_phases == 2 else f"{self.num_phases - 1} times"
             self.is_told(f"that an episode pays {often} at most")
@@ -50,12 +49,12 @@ class TabularSource(Source):
         self.phase = torch.zeros_like(self.learners)  # (N,)
         self.episode_step = torch.zeros_like(self.learners)  # (N,) since the episode began
         self.state = self.first_state  # (N,)
-        self._to_cell = env.state
+        self._to_cell = rules.state
 
     @classmethod
     def fits(cls, env: BatchedEnv) -> bool:
-        """Grid worlds, whose cell and phase together are the state."""
-        return isinstance(env, GridEnv)
+        """Finite MDPs, such as grid worlds."""
+        return env.rules() is not None
 
     @abstractmethod
     def policy(self, cell: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from fastad.envs.base import BatchedEnv
-from fastad.sources.base import number, uniform_over
+from fastad.envs.base import BatchedEnv, uniform_over
+from fastad.sources.base import number
 from fastad.sources.tabular import Experience, TabularSource
 
 # Table entries swept over together: so few that they stay in a CPU core's cache, which is a third
@@ -25,7 +25,7 @@ class UCBVI(TabularSource):
     acting looks one step ahead with all that is known by then, uniformly over the best actions.
 
     Args:
-        env: A grid world with deterministic rules.
+        env: A finite MDP with deterministic rules.
         num_episodes: Length of the histories.
         generator: Draws the actions.
         bonus: Worth of one step in the unknown. At 1, the largest reward per step, learners end
@@ -58,6 +58,12 @@ class UCBVI(TabularSource):
         # Value with `left` steps to go, (T + 1, N, width); an episode plans its own columns.
         value_shape = (self.episode_length + 1, self.num_learners, self._width)
         self._value = torch.zeros(value_shape, device=self.device)
+
+    @classmethod
+    def fits(cls, env: BatchedEnv) -> bool:
+        """Finite MDPs whose transitions are deterministic."""
+        rules = env.rules()
+        return rules is not None and rules.transitions is not None
 
     def policy(self, cell: Tensor) -> Tensor:
         """Uniform over the actions of the highest value; plans first where an episode begins."""

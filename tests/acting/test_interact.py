@@ -28,7 +28,7 @@ def run(num_envs: int = 1, **options: Any) -> tuple[AlwaysRight, list[Transition
     """A room of 5 x 5, start at (2, 2), episodes of 3 steps, the goal at (3, 2)."""
     generator = torch.Generator().manual_seed(0)
     tasks = torch.tensor([[3, 2]]).repeat(num_envs, 1)
-    env = DarkRoom(tasks, generator=generator, size=5, episode_length=3)
+    env = DarkRoom(size=5, episode_length=3).make(tasks, generator)
     agent = AlwaysRight()
     settings = {"num_steps": 7, "block_steps": 3} | options
     return agent, list(interact(env, agent, generator=generator, **settings))
@@ -58,7 +58,7 @@ def test_the_agent_is_told_where_the_step_ended_before_the_reset() -> None:
 def test_whoever_takes_a_block_may_learn_from_it() -> None:
     """Steps are taken in inference mode; blocks are ordinary tensors, outside of it."""
     generator = torch.Generator().manual_seed(0)
-    env = DarkRoom(torch.tensor([[3, 2]]), generator=generator, size=5, episode_length=3)
+    env = DarkRoom(size=5, episode_length=3).make(torch.tensor([[3, 2]]), generator)
     for block in interact(env, AlwaysRight(), num_steps=7, block_steps=3, generator=generator):
         assert not torch.is_inference_mode_enabled()
         weight = torch.ones(5, requires_grad=True)

@@ -18,11 +18,11 @@ def pull(env, arm, num_pulls):
 
 
 def adversarial(num_tasks=4000, split="train", **kwargs):
-    return AdversarialBandit.sample_tasks(num_tasks, split=split, generator=generator(), **kwargs)
+    return AdversarialBandit(**kwargs).sample(num_tasks, split, generator())
 
 
 def test_every_pull_ends_an_episode():
-    env = BernoulliBandit(torch.rand(4, 3), generator=generator(), num_arms=3)
+    env = BernoulliBandit(num_arms=3).make(torch.rand(4, 3), generator())
     observation = env.reset()
 
     next_observation, _, terminated, truncated = env.step(torch.zeros(4, dtype=torch.int64))
@@ -35,14 +35,14 @@ def test_every_pull_ends_an_episode():
 
 
 def test_bernoulli_arms_with_certain_rewards_pay_exactly_these():
-    env = BernoulliBandit(torch.tensor([[0.0, 1.0]]), generator=generator(), num_arms=2)
+    env = BernoulliBandit(num_arms=2).make(torch.tensor([[0.0, 1.0]]), generator())
 
     assert pull(env, 0, 200).sum() == 0
     assert pull(env, 1, 200).sum() == 200
 
 
 def test_bernoulli_rewards_have_the_mean_of_the_arm_that_was_pulled():
-    env = BernoulliBandit(torch.tensor([[0.2, 0.7]] * 2000), generator=generator(), num_arms=2)
+    env = BernoulliBandit(num_arms=2).make(torch.tensor([[0.2, 0.7]] * 2000), generator())
 
     rewards = pull(env, 1, 50)
 
@@ -52,7 +52,7 @@ def test_bernoulli_rewards_have_the_mean_of_the_arm_that_was_pulled():
 
 
 def test_gaussian_rewards_have_mean_and_standard_deviation():
-    env = GaussianBandit(torch.tensor([[0.2, 0.7]] * 2000), generator=generator(), num_arms=2)
+    env = GaussianBandit(num_arms=2).make(torch.tensor([[0.2, 0.7]] * 2000), generator())
 
     rewards = pull(env, 0, 50)
 
@@ -62,22 +62,22 @@ def test_gaussian_rewards_have_mean_and_standard_deviation():
 
 def test_gaussian_without_deviation_pays_its_means():
     means = torch.tensor([[-1.5, 2.0]])
-    env = GaussianBandit(means, generator=generator(), num_arms=2, reward_std=0.0)
+    env = GaussianBandit(num_arms=2, reward_std=0.0).make(means, generator())
 
     assert pull(env, 1, 2).tolist() == [[2.0], [2.0]]
 
 
 def test_the_optimum_is_the_best_mean():
     means = torch.tensor([[0.1, 0.9, 0.3], [0.5, 0.2, 0.4]])
-    env = BernoulliBandit(means, generator=generator(), num_arms=3)
+    env = BernoulliBandit(num_arms=3).make(means, generator())
 
     assert torch.equal(env.optimal_return(), torch.tensor([0.9, 0.5]))
 
 
-@pytest.mark.parametrize("env", [BernoulliBandit, GaussianBandit])
-def test_means_are_uniform_in_both_splits(env):
+@pytest.mark.parametrize("family", [BernoulliBandit, GaussianBandit])
+def test_means_are_uniform_in_both_splits(family):
     for split in ("train", "test"):
-        means = env.sample_tasks(5000, split=split, generator=generator(), num_arms=4)
+        means = family(num_arms=4).sample(5000, split, generator())
 
         assert means.shape == (5000, 4)
         assert means.mean().item() == pytest.approx(1 / 2, abs=0.01)
@@ -131,27 +131,42 @@ def test_variant_c_separates_good_from_bad_arms(split, favoured):
 def test_adversarial_means_are_probabilities_of_a_possible_bandit(variant, split, num_arms):
     tasks = adversarial(20, split, variant=variant, num_arms=num_arms)
 
-    AdversarialBandit(tasks, generator=generator(), num_arms=num_arms, variant=variant)
+    AdversarialBandit(num_arms=num_arms, variant=variant).make(tasks, generator())
     assert tasks.shape == (20, num_arms)
 
 
-def test_families_of_bandits_cannot_be_enumerated():
-    assert BernoulliBandit.enumerate_tasks(num_arms=5) is None
+def test_families_of_bandits_cannot_list_their_tasks():
+    assert BernoulliBandit(num_arms=5).tasks() is None
+
+
+def test_experts_pull_the_best_arms():
+    means = torch.tensor([[0.1, 0.9, 0.3], [0.5, 0.2, 0.5]])
+    env = BernoulliBandit(num_arms=3).make(means, generator())
+
+    assert env.expert(env.reset()).tolist() == [[0.0, 1.0, 0.0], [0.5, 0.0, 0.5]]
+
+
+def test_regret_is_the_expected_reward_missed_by_all_pulls():
+    env = BernoulliBandit(num_arms=2).make(torch.tensor([[0.2, 0.9], [0.5, 0.1]]), generator())
+
+    regret = env.regret(torch.tensor([[0, 1, 1], [1, 1, 0]]))
+
+    torch.testing.assert_close(regret, torch.tensor([0.7, 0.8]))
 
 
 def test_impossible_means_are_refused_with_their_place():
     with pytest.raises(UserError, match=r"tasks\[1\] gives arm 0 the mean 1\.5"):
-        BernoulliBandit(torch.tensor([[0.1, 0.2], [1.5, 0.2]]), generator=generator(), num_arms=2)
+        BernoulliBandit(num_arms=2).make(torch.tensor([[0.1, 0.2], [1.5, 0.2]]), generator())
     with pytest.raises(UserError, match="must be finite"):
-        GaussianBandit(torch.tensor([[float("nan"), 0.2]]), generator=generator(), num_arms=2)
+        GaussianBandit(num_arms=2).make(torch.tensor([[float("nan"), 0.2]]), generator())
 
 
 def test_impossible_arguments_are_refused():
     with pytest.raises(UserError, match="do not fit num_arms=10"):
-        BernoulliBandit(torch.rand(2, 3), generator=generator())
+        BernoulliBandit().make(torch.rand(2, 3), generator())
     with pytest.raises(UserError, match="num_arms=1 is not possible"):
-        BernoulliBandit(torch.rand(2, 1), generator=generator(), num_arms=1)
+        BernoulliBandit(num_arms=1).make(torch.rand(2, 1), generator())
     with pytest.raises(UserError, match=r"reward_std=-0\.1 is not possible"):
-        GaussianBandit(torch.rand(2, 10), generator=generator(), reward_std=-0.1)
+        GaussianBandit(reward_std=-0.1).make(torch.rand(2, 10), generator())
     with pytest.raises(UserError, match="unknown variant 'd'"):
-        AdversarialBandit(torch.rand(2, 10), generator=generator(), variant="d")
+        AdversarialBandit(variant="d").make(torch.rand(2, 10), generator())

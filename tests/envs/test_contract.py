@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from gymnasium import spaces
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastad.envs.base import BatchedEnv
-from fastad.envs.registry import ENVS, env_class, make_env
+from fastad.envs.base import BatchedEnv, Rules, uniform_over
+from fastad.envs.registry import ENVS, make_family
 
 NAMES = sorted(ENVS)
 GRIDS = [name for name in NAMES if name.startswith("dark")]
@@ -29,17 +30,14 @@ class Operations(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def some_tasks(name, num_tasks, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    tasks = env_class(name).enumerate_tasks()
+def build(name, num_envs=6, seed=1):
+    family, generator = make_family(name), torch.Generator().manual_seed(seed)
+    tasks = family.tasks()
     if tasks is None:
-        return env_class(name).sample_tasks(num_tasks, split="train", generator=generator)
-    return tasks[torch.randint(len(tasks), (num_tasks,), generator=generator)]
-
-
-def build(name, num_envs=6, seed=1, **kwargs) -> BatchedEnv:
-    generator = torch.Generator().manual_seed(seed)
-    return make_env(name, some_tasks(name, num_envs), generator=generator, **kwargs)
+        rows = family.sample(num_envs, "train", generator)
+    else:
+        rows = tasks[torch.randint(len(tasks), (num_envs,), generator=generator)]
+    return family.make(rows, generator)
 
 
 def actions_for(env, num_steps, seed=2):
@@ -137,42 +135,67 @@ def test_the_same_seed_gives_the_same_episodes(name):
 @pytest.mark.parametrize("name", GRIDS)
 def test_transitions_agree_with_what_steps_do(name):
     env = build(name, num_envs=40)
-    table = env.transitions().expand(40, -1, -1)
-    state = env.state(env.reset())
+    rules = env.rules()
+    table = rules.transitions().expand(40, -1, -1)
+    state = rules.state(env.reset())
     for action in actions_for(env, 60):
         observation = env.step(action)[0]
-        end = env.state(env.final_observation)
+        end = rules.state(env.final_observation)
         assert torch.equal(end, table[torch.arange(40), state, action])
-        state = env.state(observation)
+        state = rules.state(observation)
 
 
-@pytest.mark.parametrize("name", GRIDS)
-def test_the_grids_own_numbering_is_the_contracts(name):
-    env = build(name, num_envs=30)
-    env.reset()
-    observation = env.step(actions_for(env, 1)[0])[0]
+def test_observations_are_numbered_in_row_major_order():
+    every = torch.cartesian_prod(torch.arange(2), torch.arange(3), torch.arange(4))
+    rules = Rules.of(spaces.MultiDiscrete([2, 3, 4]))
 
-    assert torch.equal(env.state(observation), BatchedEnv.state(env, observation))
-    assert env.num_states == BatchedEnv.num_states.fget(env)
-
-
-def test_bandits_have_one_state_and_no_transitions():
-    env = build("bernoulli-bandit")
-
-    assert env.num_states == 1
-    assert env.state(env.reset()).tolist() == [0] * 6
-    assert env.transitions() is None
+    assert rules.num_states == 24
+    assert rules.state(every.view(2, 12, 3)).flatten().tolist() == list(range(24))
+    assert Rules.of(spaces.Discrete(3)).state(torch.tensor([2, 0])).tolist() == [2, 0]
 
 
 @pytest.mark.parametrize(
     ("name", "phases"),
-    [
-        ("bernoulli-bandit", 1),
-        ("dark-room", 1),
-        ("dark-room-permuted", 1),
-        ("dark-room-hard", 2),
-        ("dark-key-to-door", 3),
-    ],
+    [("dark-room", 1), ("dark-room-permuted", 1), ("dark-room-hard", 2), ("dark-key-to-door", 3)],
 )
-def test_num_phases_counts_the_stages_of_reward(name, phases):
-    assert build(name).num_phases == phases
+def test_phases_count_the_stages_of_reward(name, phases):
+    assert build(name).rules().num_phases == phases
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_experts_give_distributions_over_actions(name):
+    env = build(name)
+    observation = env.reset()
+    for action in actions_for(env, 10):
+        probs = env.expert(observation)
+        assert probs.shape == (env.num_envs, env.num_actions)
+        torch.testing.assert_close(probs.sum(dim=1), torch.ones(env.num_envs))
+        observation = env.step(action)[0]
+
+
+class Unknown(BatchedEnv):
+    """Tells nothing about itself that it need not."""
+
+    def reset(self):
+        return torch.zeros(self.num_envs, dtype=torch.int64)
+
+    def step(self, action):
+        never = torch.zeros(self.num_envs, dtype=torch.bool)
+        return self.reset(), torch.zeros(self.num_envs), never, never
+
+
+def test_what_an_environment_does_not_know_is_none():
+    env = Unknown(make_family("dark-room"), torch.tensor([[3, 4]]), torch.Generator())
+    observation = env.reset()
+
+    assert env.optimal_return() is None
+    assert env.expert(observation) is None
+    assert env.rules() is None
+    assert env.regret(observation[:, None]) is None
+    assert env.render_text(observation, 0) == "0 in task [3, 4]\n"
+
+
+def test_uniform_over_spreads_each_row_over_its_true_entries():
+    chosen = torch.tensor([[True, False, True, False], [True, True, True, True]])
+    expected = torch.tensor([[0.5, 0.0, 0.5, 0.0], [0.25, 0.25, 0.25, 0.25]])
+    torch.testing.assert_close(uniform_over(chosen), expected)

@@ -10,9 +10,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import fastad.envs  # noqa: F401
 from fastad.base.errors import UserError
-from fastad.envs.registration import GYMNASIUM_IDS
+from fastad.envs.registry import ENVS, gymnasium_id
 
 UP, RIGHT, DOWN = 1, 2, 3
+GYMNASIUM_IDS = [gymnasium_id(name) for name in ENVS]
 
 
 def make(name, **kwargs):
@@ -114,6 +115,8 @@ def test_adversarial_tasks_are_drawn_from_the_split_asked_for():
 
     assert train.argmax() % 2 == 1
     assert test.argmax() % 2 == 0
+    with pytest.raises(UserError, match="split='test' is not possible: dark-room lists its tasks"):
+        make("DarkRoom", split="test")
 
 
 def test_text_shows_oneself_and_what_is_hidden():

@@ -11,7 +11,7 @@ NOOP, UP, RIGHT, DOWN, LEFT = range(5)
 
 def build(tasks, start="centre", seed=0, **kwargs):
     generator = torch.Generator().manual_seed(seed)
-    return DarkKeyToDoor(torch.tensor(tasks), generator=generator, start=start, **kwargs)
+    return DarkKeyToDoor(start=start, **kwargs).make(torch.tensor(tasks), generator)
 
 
 def rewards_of(env, actions):
@@ -20,16 +20,17 @@ def rewards_of(env, actions):
 
 def best_return(env):
     """Value iteration over (cell, collected), in the mean over start cells."""
-    moves = env.transitions()[0]
-    key, door = env.task_cells(env.tasks, size=env.size)[0].tolist()
-    value = torch.zeros(3, env.num_states)
+    rules, family = env.rules(), env.family
+    moves, centre = rules.transitions()[0], rules.num_states // 2
+    key, door = family.cells(env.tasks)[0].tolist()
+    value = torch.zeros(3, rules.num_states)
     for _ in range(env.episode_length):
         rows = [
             (torch.where(moves == target, 1 + after[moves], here[moves])).amax(dim=1)
             for target, here, after in ((key, value[0], value[1]), (door, value[1], value[2]))
         ]
-        value = torch.stack((*rows, torch.zeros(env.num_states)))
-    return value[0, env.start_cells()].mean().item()
+        value = torch.stack((*rows, torch.zeros(rules.num_states)))
+    return (value[0].mean() if family.start == "random" else value[0, centre]).item()
 
 
 def test_key_then_door_are_each_rewarded_once():
@@ -84,7 +85,7 @@ def test_terminate_on_door_ends_the_episode_at_the_door_only():
 def test_random_starts_are_uniform_over_all_cells():
     env = build([[0, 0, 0, 0]] * 8100, start="random")
 
-    counts = torch.bincount(env.state(env.reset()), minlength=81)
+    counts = torch.bincount(env.rules().state(env.reset()), minlength=81)
 
     # Poisson around 100: five standard deviations.
     assert counts.min() > 50
@@ -109,7 +110,7 @@ def test_starts_come_from_the_generator_alone():
 
 
 def test_there_are_6561_tasks():
-    tasks = DarkKeyToDoor.enumerate_tasks()
+    tasks = DarkKeyToDoor().tasks()
 
     assert tasks.shape == (6561, 4)
     assert len(tasks.unique(dim=0)) == 6561
@@ -119,12 +120,12 @@ def test_there_are_6561_tasks():
 def test_cells_of_a_task_are_its_key_and_its_door():
     tasks = torch.tensor([[1, 2, 3, 4]])
 
-    assert DarkKeyToDoor.task_cells(tasks).tolist() == [[11, 31]]
-    assert DarkKeyToDoor.task_cells(tasks, size=5).tolist() == [[7, 19]]
+    assert DarkKeyToDoor().cells(tasks).tolist() == [[11, 31]]
+    assert DarkKeyToDoor(size=5).cells(tasks).tolist() == [[7, 19]]
 
 
 def test_optimum_of_the_default_is_two_for_every_task():
-    env = DarkKeyToDoor(DarkKeyToDoor.enumerate_tasks(), generator=torch.Generator())
+    env = DarkKeyToDoor().make(DarkKeyToDoor().tasks(), torch.Generator())
 
     assert env.optimal_return().unique().tolist() == [2.0]
 
@@ -159,25 +160,30 @@ def test_optimum_equals_value_iteration(task, episode_length, start):
     assert env.optimal_return().item() == pytest.approx(best_return(env), abs=1e-5)
 
 
-def test_walking_shortest_paths_earns_the_optimum():
+def test_following_the_expert_earns_the_optimum():
     num_episodes, length = 4000, 5
     env = build([[1, 3, 4, 2]] * num_episodes, start="random", size=5, episode_length=length)
-    position, target = env.reset(), torch.tensor([[1, 3]]).expand(num_episodes, -1)
-    total, door = torch.zeros(num_episodes), torch.tensor([4, 2])
+    observation, total = env.reset(), torch.zeros(num_episodes)
+    generator = torch.Generator().manual_seed(0)
     for _ in range(length):
-        dx, dy = (target - position).unbind(dim=1)
-        horizontal = torch.where(dx > 0, RIGHT, LEFT)
-        vertical = torch.where(dy > 0, DOWN, torch.where(dy < 0, UP, NOOP))
-        position, reward, *_ = env.step(torch.where(dx != 0, horizontal, vertical))
+        action = torch.multinomial(env.expert(observation), 1, generator=generator)[:, 0]
+        observation, reward, *_ = env.step(action)
         total += reward
-        target = torch.where(reward[:, None] > 0, door, target)
 
     # The standard error over random starts is below 0.01.
     assert total.mean().item() == pytest.approx(env.optimal_return()[0].item(), abs=0.04)
 
 
+def test_experts_have_no_preference_once_all_is_collected():
+    env = build([[5, 4, 6, 4]])
+    observation = env.reset()
+    for expected in ([0.0, 0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0, 0.0], [0.2] * 5):
+        torch.testing.assert_close(env.expert(observation), torch.tensor([expected]))
+        observation = env.step(torch.tensor([RIGHT]))[0]
+
+
 def test_a_random_start_needs_no_centre():
-    assert build([[0, 0, 3, 3]], start="random", size=4).num_states == 16
+    assert build([[0, 0, 3, 3]], start="random", size=4).rules().num_states == 16
     with pytest.raises(UserError, match="size=4 is not possible; it must be odd"):
         build([[0, 0, 3, 3]], start="centre", size=4)
 

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from fastad.envs.registry import env_class
+from fastad.envs.registry import make_family
 from fastad.envs.split import split_tasks
 
 # Environment, options; number of all tasks, their second one, and the digest of all.
@@ -53,7 +53,7 @@ def digest(tasks):
 
 @pytest.mark.parametrize(("env", "options", "count", "second", "expected"), TASKS)
 def test_all_tasks_in_their_order(env, options, count, second, expected):
-    tasks = env_class(env).enumerate_tasks(**options)
+    tasks = make_family(env, **options).tasks()
 
     assert len(tasks) == count
     assert tasks[1].tolist() == second
@@ -65,7 +65,7 @@ def test_all_tasks_in_their_order(env, options, count, second, expected):
 )
 def test_splits_of_a_seed(env, options, num_train, holdout, seed, trained, expected):
     split = split_tasks(
-        env, env_kwargs=options, num_train=num_train, num_validation=3, num_test=6,
+        make_family(env, **options), num_train=num_train, num_validation=3, num_test=6,
         holdout=holdout, seed=seed,
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastad.base.errors import UserError
-from fastad.envs.registry import env_class
+from fastad.envs.registry import make_family
 from fastad.envs.split import split_tasks
 
 
@@ -13,8 +13,7 @@ def split(
     **env_kwargs,
 ):  # fmt: skip
     return split_tasks(
-        env,
-        env_kwargs=env_kwargs,
+        make_family(env, **env_kwargs),
         num_train=num_train,
         num_validation=num_validation,
         num_test=num_test,
@@ -32,7 +31,7 @@ def test_train_and_test_together_are_all_tasks():
 
     assert len(tasks.train) == 64
     assert len(tasks.test) == 16
-    assert rows(tasks.train) | rows(tasks.test) == rows(env_class("dark-room").enumerate_tasks())
+    assert rows(tasks.train) | rows(tasks.test) == rows(make_family("dark-room").tasks())
 
 
 def test_the_seed_decides_the_split():
@@ -60,7 +59,7 @@ def test_the_test_tasks_do_not_depend_on_the_validation_tasks():
 
 def test_validation_tasks_are_held_out_by_cell_as_well():
     tasks = split("dark-key-to-door", num_validation=9, num_test=64, holdout="cell")
-    cells = env_class("dark-key-to-door").task_cells
+    cells = make_family("dark-key-to-door").cells
     train, validation, test = (
         set(cells(part).flatten().tolist()) for part in (tasks.train, tasks.validation, tasks.test)
     )
@@ -81,7 +80,7 @@ def test_holding_out_cells_is_holding_out_tasks_where_tasks_are_cells():
 
 def test_key_to_door_holds_out_the_fewest_cells_that_make_enough_pairs():
     tasks = split("dark-key-to-door", num_test=64, holdout="cell")
-    cells = env_class("dark-key-to-door").task_cells
+    cells = make_family("dark-key-to-door").cells
 
     # 8 cells make 64 pairs; the other 73 make 5,329.
     assert len(cells(tasks.test).unique()) == 8
@@ -117,7 +116,7 @@ def test_splits_are_disjoint_and_of_the_sizes_asked_for(env, holdout, sizes, see
     parts = [rows(part) for part in (tasks.train, tasks.validation, tasks.test)]
     assert tuple(map(len, parts)) == sizes
     assert len(set.union(*parts)) == sum(sizes)
-    assert set.union(*parts) <= rows(env_class(env).enumerate_tasks(size=5))
+    assert set.union(*parts) <= rows(make_family(env, size=5).tasks())
     assert tasks.all.tolist() == [
         row for part in (tasks.train, tasks.validation, tasks.test) for row in part.tolist()
     ]

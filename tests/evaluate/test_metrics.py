@@ -1,10 +1,10 @@
-"""Intervals and regret, by values worked out by hand."""
+"""Intervals, by values worked out by hand."""
 
 import numpy as np
 import pytest
 import torch
 
-from fastad.evaluate.metrics import bandit_regret, estimate, t_quantile, task_means
+from fastad.evaluate.metrics import estimate, t_quantile, task_means
 
 
 def interval_of(returns, num_tasks):
@@ -80,10 +80,3 @@ def test_95_percent_intervals_over_16_tasks_cover_94_to_97_percent(effects):
 def test_one_task_has_no_interval():
     means = task_means(torch.rand(8, 3), 1)
     assert estimate(means).interval is None
-
-
-def test_regret_is_the_expected_reward_missed_at_each_pull():
-    means = torch.tensor([[0.2, 0.9], [0.5, 0.1]])
-    actions = torch.tensor([[0, 1, 1], [1, 1, 0]])
-    expected = torch.tensor([[0.7, 0.0, 0.0], [0.4, 0.4, 0.0]])
-    torch.testing.assert_close(bandit_regret(means, actions), expected)

@@ -11,7 +11,7 @@ from fastad_kernels import native
 from fastad.acting.interact import Transition, interact
 from fastad.acting.steps import Steps
 from fastad.base.errors import UserError
-from fastad.envs.registry import make_env
+from fastad.envs.dark_room import DarkRoom, DarkRoomHard
 from fastad.model.config import ModelConfig
 from fastad.model.memory import CachedMemory, RecomputedMemory, RecordedMemory
 from fastad.model.transformer import Transformer
@@ -24,7 +24,7 @@ GOALS = torch.tensor([[0, 0], [2, 1], [1, 2], [2, 2]])
 def make_room(seed=0, goals=GOALS, **kwargs):
     generator = torch.Generator().manual_seed(seed)
     options = {"size": 3, "episode_length": 4} | kwargs
-    return make_env("dark-room", goals, generator=generator, **options), generator
+    return DarkRoom(**options).make(goals, generator), generator
 
 
 def make_model(env, **changes):
@@ -191,10 +191,8 @@ def test_no_reward_shows_the_model_zeros_while_the_return_is_real():
 
 def test_variable_length_episodes_are_counted_one_by_one():
     generator = torch.Generator().manual_seed(0)
-    env = make_env(
-        "dark-room-hard", torch.tensor([[1, 0], [2, 2]]), generator=generator, size=3,
-        episode_length=5, terminate_on_goal=True,
-    )  # fmt: skip
+    room = DarkRoomHard(size=3, episode_length=5, terminate_on_goal=True)
+    env = room.make(torch.tensor([[1, 0], [2, 2]]), generator)
     result = rollout(make_model(env), env, num_episodes=6, generator=generator)
     assert result.returns.shape == (2, 6)
     assert set(result.returns.flatten().tolist()) <= {0.0, 1.0}

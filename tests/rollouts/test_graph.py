@@ -8,7 +8,7 @@ from fastad_kernels.testing.replay import Recording
 from fastad.acting.interact import Transition
 from fastad.base import provenance
 from fastad.commands import doctor
-from fastad.envs.registry import env_class, make_env
+from fastad.envs.registry import make_family
 from fastad.model.config import ModelConfig
 from fastad.model.memory import CachedMemory
 from fastad.model.transformer import Transformer
@@ -25,12 +25,12 @@ ENVS = {
 
 def make_step(name, positions, *, untracked, control="none"):
     """A step that writes its transition to fixed memory, and that memory."""
-    options = ENVS[name]
+    family = make_family(name, **ENVS[name])
     generator = torch.Generator().manual_seed(0)
-    tasks = env_class(name).enumerate_tasks(**options)
+    tasks = family.tasks()
     if tasks is None:
         tasks = torch.rand(NUM_ENVS, 3, generator=generator)
-    env = make_env(name, tasks[:NUM_ENVS], generator=generator, **options)
+    env = family.make(tasks[:NUM_ENVS], generator)
     torch.manual_seed(0)
     config = ModelConfig(context=10, width=16, num_heads=2, positions=positions)
     model = Transformer(config, env.observation_space, env.action_space, env.episode_length).eval()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastad.acting.interact import Transition, episode_returns, interact
 from fastad.envs.base import BatchedEnv
-from fastad.envs.registry import env_class, make_env
+from fastad.envs.registry import make_family
 from fastad.sources.base import Source
 from fastad.sources.registry import make_source
 
@@ -35,11 +35,11 @@ def learn_tasks(
     **options: Any,
 ) -> Learned:
     """Learn `tasks`, or all tasks of the environment, with separate streams for everything."""
-    env_kwargs = env_kwargs or {}
-    tasks = env_class(env).enumerate_tasks(**env_kwargs) if tasks is None else tasks
+    family = make_family(env, **(env_kwargs or {}))
+    tasks = family.tasks() if tasks is None else tasks
     assert tasks is not None
     streams = [torch.Generator().manual_seed(3 * seed + i) for i in range(3)]
-    batch = make_env(env, tasks, generator=streams[0], **env_kwargs)
+    batch = family.make(tasks, streams[0])
     learners = make_source(
         source, batch, num_episodes=num_episodes, generator=streams[1], **options
     )

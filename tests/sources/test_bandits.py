@@ -30,7 +30,7 @@ def pull(rule: Any, arm: int, reward: float) -> None:
 
 def gaussian(rule: type, **options: Any) -> Any:
     generator = torch.Generator().manual_seed(0)
-    env = GaussianBandit(torch.zeros(1, 3), generator=generator, num_arms=3)
+    env = GaussianBandit(num_arms=3).make(torch.zeros(1, 3), generator)
     return rule(env, num_episodes=100, generator=generator, **options)
 
 
@@ -91,7 +91,7 @@ def test_epsilon_greedy_mixes_the_best_arm_with_all_arms() -> None:
 
 def test_thompson_knows_who_is_better_by_the_closed_form_of_two_beta_arms() -> None:
     generator = torch.Generator().manual_seed(0)
-    env = BernoulliBandit(torch.zeros(1, 2), generator=generator, num_arms=2)
+    env = BernoulliBandit(num_arms=2).make(torch.zeros(1, 2), generator)
     rule = Thompson(env, num_episodes=1, generator=generator)
     torch.testing.assert_close(rule.policy(), torch.tensor([[0.5, 0.5]]))
     pull(rule, 0, 1.0)
@@ -104,7 +104,7 @@ def test_thompson_knows_who_is_better_by_the_closed_form_of_two_beta_arms() -> N
 
 def test_thompson_knows_who_is_better_by_the_closed_form_of_two_normal_arms() -> None:
     generator = torch.Generator().manual_seed(0)
-    env = GaussianBandit(torch.zeros(1, 2), generator=generator, num_arms=2)
+    env = GaussianBandit(num_arms=2).make(torch.zeros(1, 2), generator)
     rule = Thompson(env, num_episodes=1, generator=generator)
     for arm, reward in ((0, 0.9), (0, 0.7), (1, 0.2)):
         pull(rule, arm, reward)

@@ -3,13 +3,13 @@ import torch
 
 from fastad.base.errors import UserError
 from fastad.envs.dark_room import DarkRoom
-from fastad.sources.base import number, uniform_over, whole_number
+from fastad.sources.base import number, whole_number
 from fastad.sources.frontier import Frontier
 
 
 def frontier(num_learners: int = 1) -> Frontier:
     generator = torch.Generator().manual_seed(0)
-    env = DarkRoom(torch.zeros(num_learners, 2, dtype=torch.int64), generator=generator)
+    env = DarkRoom().make(torch.zeros(num_learners, 2, dtype=torch.int64), generator)
     return Frontier(env, num_episodes=1, generator=generator)
 
 
@@ -28,12 +28,6 @@ def test_actions_of_probability_zero_are_never_drawn(only: int) -> None:
     assert (frontier().draw(probs) == only).all()
 
 
-def test_uniform_over_spreads_each_row_over_its_true_entries() -> None:
-    chosen = torch.tensor([[True, False, True, False], [True, True, True, True]])
-    expected = torch.tensor([[0.5, 0.0, 0.5, 0.0], [0.25, 0.25, 0.25, 0.25]])
-    torch.testing.assert_close(uniform_over(chosen), expected)
-
-
 @pytest.mark.parametrize("value", [-0.1, 1.1, "fast", True, None, float("nan")])
 def test_numbers_out_of_range_and_other_values_are_refused(value: object) -> None:
     with pytest.raises(UserError, match=r"gamma=.* must be a number between 0 and 1"):
@@ -48,6 +42,6 @@ def test_whole_numbers_are_whole(value: object) -> None:
 
 def test_zero_episodes_are_refused() -> None:
     generator = torch.Generator()
-    env = DarkRoom(torch.zeros(1, 2, dtype=torch.int64), generator=generator)
+    env = DarkRoom().make(torch.zeros(1, 2, dtype=torch.int64), generator)
     with pytest.raises(UserError, match="num_episodes=0"):
         Frontier(env, num_episodes=0, generator=generator)

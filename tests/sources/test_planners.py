@@ -55,7 +55,7 @@ def test_ucbvi_learns_that_termination_pays_nothing_more(learn: Callable[..., An
 
 
 def test_frontier_returns_are_those_of_the_experiments(learn: Callable[..., Any]) -> None:
-    tasks = DarkRoom.enumerate_tasks().repeat(8, 1)
+    tasks = DarkRoom().tasks().repeat(8, 1)
     run = learn("dark-room", "frontier", tasks=tasks, num_episodes=10)
     means = run.returns.mean(dim=0)
     assert 2.2 < means[0] < 3.2
@@ -121,8 +121,8 @@ def test_frontier_says_what_it_knows() -> None:
 
 def test_distances_are_manhattan_and_shared_by_permuted_rooms() -> None:
     tasks = torch.tensor([[0, 0, 0], [0, 0, 77], [0, 0, 119]])
-    env = DarkRoomPermuted(tasks, generator=torch.Generator(), size=5)
-    graph, distances = _distances(env.transitions())
+    rules = DarkRoomPermuted(size=5).make(tasks, torch.Generator()).rules()
+    graph, distances = _distances(rules.transitions())
     cells = torch.arange(25)
     x, y = cells // 5, cells % 5
     expected = (x[:, None] - x).abs() + (y[:, None] - y).abs()
@@ -140,7 +140,7 @@ def test_different_graphs_get_distances_of_their_own() -> None:
 
 
 def test_frontier_works_where_the_room_terminates_at_the_door(learn: Callable[..., Any]) -> None:
-    tasks = DarkKeyToDoor.enumerate_tasks(size=3)
+    tasks = DarkKeyToDoor(size=3).tasks()
     shape = {"size": 3, "episode_length": 20, "terminate_on_door": True}
     run = learn("dark-key-to-door", "frontier", tasks=tasks, env_kwargs=shape, num_episodes=8)
     assert (run.returns[:, -1] == 2).all()

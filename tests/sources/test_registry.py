@@ -6,7 +6,7 @@ import torch
 
 from fastad.base.errors import UserError
 from fastad.envs.grid import GridEnv
-from fastad.envs.registry import make_env
+from fastad.envs.registry import make_family
 from fastad.sources.base import Source
 from fastad.sources.registry import SOURCES, make_source, source_options
 
@@ -22,7 +22,7 @@ def make(source: str, env: str, **options: Any) -> Source:
         tasks = torch.rand(2, 10, generator=generator)
     else:
         tasks = torch.zeros(2, FIELDS.get(env, 2), dtype=torch.int64)
-    batch = make_env(env, tasks, generator=generator)
+    batch = make_family(env).make(tasks, generator)
     return make_source(source, batch, num_episodes=2, generator=generator, **options)
 
 
@@ -88,7 +88,7 @@ def test_tabula_rasa_learners_are_told_no_rules(
     def told(self: GridEnv) -> None:
         raise AssertionError("asked for the rules")
 
-    monkeypatch.setattr(GridEnv, "transitions", told)
+    monkeypatch.setattr(GridEnv, "_transitions", told)
     learn("dark-room", source, num_episodes=2)
 
 

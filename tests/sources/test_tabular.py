@@ -17,7 +17,7 @@ UP = 1
 def tiny(source: type, **options: Any) -> Any:
     """A learner in a 3 x 3 room; cell 4 is the centre, cell 3 the goal above it."""
     generator = torch.Generator().manual_seed(0)
-    env = DarkRoom(torch.tensor([[1, 0]]), generator=generator, **TINY)
+    env = DarkRoom(**TINY).make(torch.tensor([[1, 0]]), generator)
     learner = source(env, num_episodes=1, generator=generator, **options)
     learner.act(env.reset())
     return learner

@@ -1,0 +1,78 @@
+"""A family of tasks: its options, what its environments are like, and which tasks there are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from gymnasium import spaces
+from torch import Generator, Tensor
+
+if TYPE_CHECKING:
+    from fastad.envs.base import BatchedEnv
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What all environments of a family have in common."""
+
+    observation_space: spaces.Space[Any]  # of one environment
+    action_space: spaces.Discrete
+    episode_length: int  # an episode never lasts longer
+    fixed_length: bool = True  # whether every episode lasts exactly `episode_length` steps
+
+
+@dataclass(frozen=True)
+class TaskFamily(ABC):
+    """Tasks that differ in one row of numbers each, and are alike in everything else.
+
+    A subclass is a frozen dataclass whose fields are the environment's options, each with a
+    default: what `--env-options`, `gymnasium.make` and dataset.json know of them follows from
+    that. `__post_init__` refuses values that are not possible. A family either lists its `tasks`
+    or has infinitely many and draws them, by `sample`.
+    """
+
+    name: ClassVar[str]  # as in the registry
+    # The arguments of `gymnasium.make` that together say which task, in the order of its columns.
+    # The width of each, the option that is its width, or None for any.
+    task_arguments: ClassVar[Mapping[str, int | str | None]] = {"task": None}
+
+    @abstractmethod
+    def spec(self) -> EnvSpec:
+        """Spaces and the length of episodes."""
+
+    @abstractmethod
+    def make(self, tasks: Tensor, generator: Generator) -> BatchedEnv:
+        """One environment per task, as a batch.
+
+        Args:
+            tasks: (N, K), on the device that everything shall live on.
+            generator: The only source of randomness, on the same device.
+
+        Raises:
+            UserError: If a task is not possible, or the two are on different kinds of device.
+        """
+
+    def tasks(self) -> Tensor | None:
+        """Every task, (M, K), always in the same order; None if there are infinitely many."""
+        return None
+
+    def sample(self, num_tasks: int, split: Split, generator: Generator) -> Tensor:
+        """Draw tasks (num_tasks, K) of a family that cannot list them, on the generator's device.
+
+        `split` matters where test tasks are distributed differently; validation tasks are
+        distributed as train tasks are.
+        """
+        raise TypeError(f"{self.name} lists its tasks; choose from tasks()")
+
+    def cells(self, tasks: Tensor) -> Tensor | None:
+        """What each task (M, K) is made of, as numbers, (M, cells) int64, to hold out by.
+
+        None where tasks are not made of anything that they share.
+        """
+        return None
