@@ -81,7 +81,7 @@ def write_json(file: Path, values: Mapping[str, Any], *, seal: bool = False) -> 
 
 def as_json(value: Any) -> Any:
     """`value` as it comes back from JSON: tuples as lists, NumPy numbers as plain ones."""
-    return json.loads(_dump(value))
+    return json.loads(json.dumps(value, default=_plain))  # without indents it is C
 
 
 def digest(content: bytes) -> str:

@@ -49,14 +49,13 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     from fastad.evaluate.cache_comparison import compare_cache
     from fastad.evaluate.task_set import load_task_set
     from fastad.presets import preset
-    from fastad.training.checkpoint import load_model
 
     chosen = preset(config.preset)
     if config.json is not None:
         check_output("json", config.json)
     device = choose_device("auto", config.threads)
     out = config.out or Path("runs") / f"demo-{config.preset}-seed{config.seed}"
-    data, run = out / "data", out / "run"
+    data = out / "data"
     began = time.perf_counter()
     print(f"{chosen.summary}\n")
     resume, overwrite = not config.overwrite, config.overwrite
@@ -65,30 +64,30 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
         is_part=True,
     )
     settings = replace(chosen.train.settings, seed=config.seed)
-    train_seconds = run_train(
+    run = run_train(
         replace(
-            chosen.train, data=data, out=run, settings=settings, threads=config.threads,
+            chosen.train, data=data, out=out / "run", settings=settings, threads=config.threads,
             resume=resume, overwrite=overwrite,
         ),
         is_part=True,
     )  # fmt: skip
     rollout = replace(
-        chosen.rollout, run=run, seed=config.seed + 1, plot=out / "returns.png",
+        chosen.rollout, run=run.path, seed=config.seed + 1, plot=out / "returns.png",
         threads=config.threads,
     )  # fmt: skip
-    print(f"\ntrained in {train_seconds:.0f} s; the weights are frozen from here on\n")
+    print(f"\ntrained in {run.train_seconds:.0f} s; the weights are frozen from here on\n")
     figures = run_rollout(rollout).to_json()
     tasks = load_task_set(
-        run, split=rollout.split, num_tasks=rollout.tasks, repeats=rollout.rollouts_per_task,
+        run.path, split=rollout.split, num_tasks=rollout.tasks, repeats=rollout.rollouts_per_task,
         seed=rollout.seed,
     )  # fmt: skip
-    compared = compare_cache(load_model(run).to(device), tasks)
-    figures |= {"train_seconds": train_seconds, "seed": config.seed} | compared
+    figures |= {"train_seconds": run.train_seconds, "seed": config.seed}
+    figures |= compare_cache(run.model(device), tasks)
     figures["wall_seconds"] = time.perf_counter() - began
     if config.json is not None:
         write_output(config.json, figures)
     _print_cache(figures)
-    at_data, at_run = (shlex.quote(str(path)) for path in (data, run))
+    at_data, at_run = (shlex.quote(str(path)) for path in (data, run.path))
     print(
         f"\nnext{'' if shutil.which('fastad') else ' (after: source .venv/bin/activate)'}:\n"
         f"  fastad rollout {at_run} --control no-reward      # the reward hidden: no learning\n"

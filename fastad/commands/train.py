@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastad.configs import TrainConfig
+
+if TYPE_CHECKING:
+    from fastad.training.run import Run
 
 # Metrics that the progress bar has room for; all of them go to metrics.jsonl.
 SHOWN = ("loss", "steps_per_second", "eval_first", "eval_last", "eval_regret")
 
 
-def run_train(config: TrainConfig, *, is_part: bool = False) -> float:
-    """Train, show progress and say, unless it `is_part` of more, what is next.
-
-    Returns:
-        Seconds spent on updates, evaluation excluded.
-    """
+def run_train(config: TrainConfig, *, is_part: bool = False) -> Run:
+    """Train, show progress and say, unless it `is_part` of more, what is next."""
     from fastad.api import train
     from fastad.base.progress import reporting
 
@@ -29,4 +28,4 @@ def run_train(config: TrainConfig, *, is_part: bool = False) -> float:
         run = train(config, progress=show)
     if not is_part:
         print(f"next: {shlex.join(['fastad', 'rollout', str(run.path)])}")
-    return run.train_seconds
+    return run

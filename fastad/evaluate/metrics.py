@@ -1,5 +1,6 @@
 """Figures drawn from returns: means over tasks and their intervals."""
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -59,6 +60,7 @@ def estimate(per_task: np.ndarray, *, confidence: float = 0.95) -> Estimate:
     return Estimate(mean, np.stack(ends))
 
 
+@cache
 def t_quantile(probability: float, degrees: int) -> float:
     """The quantile of Student's t distribution.
 
