@@ -11,35 +11,36 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.models import DEVICE, make_model, random_steps
-from fastad.model.memory import CachedMemory
-from fastad.model.transformer import Transformer
+from fastad.model.sequence_model import SequenceModel
 
 WARM_UP = 64
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def update(model: Transformer, length: int) -> None:
+def update(model: SequenceModel, length: int) -> None:
     """Two updates on one sequence; AdamW's state is there in the second."""
     optimizer = torch.optim.AdamW(model.parameters())
     steps = random_steps(1, length)
     for _ in range(2):
-        F.cross_entropy(model(steps).flatten(0, 1), steps.previous_action.flatten()).backward()
+        F.cross_entropy(
+            model(steps).policy.flatten(0, 1), steps.previous_action.flatten()
+        ).backward()
         optimizer.step()
         optimizer.zero_grad()
 
 
 @torch.inference_mode()
-def roll_out(model: Transformer, num_envs: int) -> None:
+def roll_out(model: SequenceModel, num_envs: int) -> None:
     """Three steps with a full cache, which is filled without a forward pass."""
-    cache = CachedMemory(model, num_envs, device=DEVICE).cache
-    for ring in cache:
+    memory = model.make_memory(num_envs)
+    for ring in memory.rings:
         # Expanded, not repeated: what fills the rings takes no memory of its own.
         shape = (num_envs, model.config.context, *ring.keys.shape[2:])
         tokens = torch.zeros((), device=DEVICE).expand(shape)
         ring.append(tokens, tokens)
     steps = random_steps(num_envs, 1)
     for _ in range(3):
-        model(steps, cache)
+        model(steps, memory)
 
 
 def peak_bytes() -> int:
@@ -67,7 +68,7 @@ def main(task: str, size: int, context: int, impl: str) -> int:
     """Bytes above what is held once everything has run on a tiny size."""
     run = update if task == "train" else roll_out
 
-    def make(context: int) -> Transformer:
+    def make(context: int) -> SequenceModel:
         model = make_model(context).train(task == "train")
         model.kernels = impl  # type: ignore[assignment]
         return model

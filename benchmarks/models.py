@@ -9,7 +9,7 @@ from fastad.acting.steps import Steps
 from fastad.envs.base import BatchedEnv
 from fastad.envs.dark_room import DarkRoom
 from fastad.model.config import ModelConfig
-from fastad.model.transformer import Transformer
+from fastad.model.sequence_model import SequenceModel
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NUM_LAYERS, EPISODE_LENGTH = 4, 20
@@ -23,12 +23,12 @@ def dark_room(num_envs: int, *, seed: int = 0) -> tuple[BatchedEnv, torch.Genera
     return DarkRoom().make(goals, generator), generator
 
 
-def make_model(context: int, **settings: Any) -> Transformer:
+def make_model(context: int, **settings: Any) -> SequenceModel:
     """An untrained model, the same one for the same settings."""
     torch.manual_seed(0)
     config = ModelConfig(num_layers=NUM_LAYERS, context=context, **settings)
     space = spaces.MultiDiscrete([9, 9])
-    model = Transformer(config, space, spaces.Discrete(5), episode_length=EPISODE_LENGTH)
+    model = SequenceModel(config, space, spaces.Discrete(5), episode_length=EPISODE_LENGTH)
     return model.to(DEVICE).eval()
 
 

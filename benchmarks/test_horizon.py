@@ -11,9 +11,9 @@ from functools import cache
 import torch
 
 from benchmarks.harness import Measure, relative_difference
-from benchmarks.models import DEVICE, dark_room, make_model
+from benchmarks.models import dark_room, make_model
 from fastad.acting.interact import interact
-from fastad.model.memory import CachedMemory, RecordedMemory
+from fastad.model.memory import RecordedMemory
 from fastad.rollouts.agent import InContextAgent
 
 BLOCK = 20  # steps that are timed together
@@ -40,8 +40,7 @@ SIDES = ("fastad, ring just full", "fastad, at the end")
 def roll_out(case: Case) -> tuple[float, dict[str, list[float]]]:
     """Relative difference of the last logits, and steps per second of every block by side."""
     model, (env, generator) = make_model(case.context), dark_room(16)
-    cached = CachedMemory(model, 16, device=DEVICE)
-    memory = RecordedMemory(cached, model.config.receptive_field)
+    memory = RecordedMemory(model.make_memory(16), model.config.receptive_field)
     agent = InContextAgent(memory, model.num_actions, 16, generator=generator)
     rates: dict[str, list[float]] = {side: [] for side in SIDES}
     began = time.perf_counter()
@@ -55,7 +54,7 @@ def roll_out(case: Case) -> tuple[float, dict[str, list[float]]]:
                 rates[SIDES[1]].append(16 * BLOCK / seconds)
             began = time.perf_counter()
     with torch.inference_mode():
-        recomputed = model(memory.whole())
+        recomputed = model(memory.whole()).policy
     return relative_difference(memory.logits[-1], recomputed[:, -1]), rates
 
 

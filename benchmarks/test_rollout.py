@@ -30,8 +30,8 @@ from benchmarks.peers.jax_scan import JaxScan
 from benchmarks.peers.rolled import RolledCache
 from fastad.acting.interact import interact
 from fastad.acting.steps import Steps
-from fastad.model.memory import CachedMemory, Memory, RecomputedMemory
-from fastad.model.transformer import Transformer
+from fastad.model.memory import Memory
+from fastad.model.sequence_model import SequenceModel
 from fastad.rollouts.agent import InContextAgent
 from fastad.rollouts.graph import GraphedStep
 
@@ -55,26 +55,27 @@ CASES = [Case(n, context) for context in (400, 2048, 8192) for n in (1, 64, 1024
 QUICK = [Case(2, 40)]
 
 
-class _Cached(CachedMemory):
-    def __init__(
-        self, model: Transformer, num_envs: int, *, full: bool, kernels: Implementation = "auto"
-    ) -> None:
-        model.kernels = kernels
-        super().__init__(model, num_envs, device=DEVICE)
-        if full:
-            for ring in self.cache:
-                shape = (num_envs, ring.capacity, *ring.keys.shape[2:])
-                keys = torch.randn(shape, device=DEVICE)
-                ring.append(keys, keys if ring.shared else torch.randn(shape, device=DEVICE))
+def _cached(
+    model: SequenceModel, num_envs: int, *, full: bool, kernels: Implementation = "auto"
+) -> Memory:
+    model.kernels = kernels
+    memory = model.make_memory(num_envs)
+    for ring in memory.rings if full else ():
+        shape = (num_envs, ring.capacity, *ring.keys.shape[2:])
+        keys = torch.randn(shape, device=DEVICE)
+        ring.append(keys, keys if ring.shared else torch.randn(shape, device=DEVICE))
+    return memory
 
 
 class _Rolled(RolledCache):
     draw = staticmethod(fastad_kernels.draw)
 
-    def __init__(self, model: Transformer, num_envs: int, *, full: bool) -> None:
+    def __init__(self, model: SequenceModel, num_envs: int, *, full: bool) -> None:
         super().__init__(model, num_envs)
         if full:
-            self.layers = [random_keys(model, num_envs, model.config.context) for _ in model.blocks]
+            self.layers = [
+                random_keys(model, num_envs, model.config.context) for _ in model.trunk.blocks
+            ]
 
     def predict(self, steps: Steps) -> Tensor:
         return self.decode(steps)
@@ -83,11 +84,11 @@ class _Rolled(RolledCache):
 class _GPT2:
     draw = staticmethod(fastad_kernels.draw)
 
-    def __init__(self, model: Transformer, num_envs: int, *, full: bool) -> None:
+    def __init__(self, model: SequenceModel, num_envs: int, *, full: bool) -> None:
         self.gpt2 = GPT2(model, model.config.context).eval()
         self.cache, self.full = peer("transformers").DynamicCache(), full
         if full:
-            for layer in range(len(model.blocks)):
+            for layer in range(len(model.trunk.blocks)):
                 self.cache.update(*random_keys(model, num_envs, model.config.context - 1), layer)
 
     def predict(self, steps: Steps) -> Tensor:
@@ -97,39 +98,39 @@ class _GPT2:
         return logits
 
 
-class _Recomputed(RecomputedMemory):
-    def __init__(
-        self,
-        model: Transformer,
-        num_envs: int,
-        *,
-        full: bool,
-        field: bool,
-        kernels: Implementation = "auto",
-    ) -> None:
-        model.kernels = kernels
-        super().__init__(model, num_envs)
-        if full:
-            self.capacity = model.config.receptive_field if field else model.config.context
-            if num_envs * self.capacity > MAX_RECOMPUTED:
-                pytest.skip(f"every step would recompute {num_envs * self.capacity:,} tokens")
-            steps = random_steps(num_envs, self.capacity)
-            self.steps = [Steps(*(f[:, t : t + 1] for f in steps)) for t in range(self.capacity)]
-            self.lengths += self.capacity
+def _recomputed(
+    model: SequenceModel,
+    num_envs: int,
+    *,
+    full: bool,
+    field: bool,
+    kernels: Implementation = "auto",
+) -> Memory:
+    model.kernels = kernels
+    memory = model.make_memory(num_envs, kv_cache=False)
+    if full:
+        capacity = model.config.receptive_field if field else model.config.context
+        if num_envs * capacity > MAX_RECOMPUTED:
+            pytest.skip(f"every step would recompute {num_envs * capacity:,} tokens")
+        steps = random_steps(num_envs, capacity)
+        memory.steps = [Steps(*(f[:, t : t + 1] for f in steps)) for t in range(capacity)]
+        memory.capacity = capacity
+        memory.lengths += capacity
+    return memory
 
 
 SIDES: dict[str, Callable[..., Memory]] = {
-    "fastad": _Cached,
-    "fastad, PyTorch alone": partial(_Cached, kernels="sdpa"),
+    "fastad": _cached,
+    "fastad, PyTorch alone": partial(_cached, kernels="sdpa"),
     "GPT-2, Hugging Face": _GPT2,
     "JAX, lax.scan": JaxScan,
     "rolled copy": _Rolled,
-    "recomputing the context": partial(_Recomputed, field=False, kernels="sdpa"),
-    "recomputing all that counts": partial(_Recomputed, field=True),
+    "recomputing the context": partial(_recomputed, field=False, kernels="sdpa"),
+    "recomputing all that counts": partial(_recomputed, field=True),
 }
 
 
-def random_keys(model: Transformer, num_envs: int, num_tokens: int) -> tuple[Tensor, Tensor]:
+def random_keys(model: SequenceModel, num_envs: int, num_tokens: int) -> tuple[Tensor, Tensor]:
     """What fills a cache: keys and values, each (N, H, tokens, D)."""
     shape = (num_envs, model.config.num_heads, num_tokens, model.config.head_dim)
     return torch.randn(shape, device=DEVICE), torch.randn(shape, device=DEVICE)
@@ -145,7 +146,7 @@ def difference(side: str, num_envs: int) -> float:
     memory = SIDES[side](model, num_envs, full=False)
     for t in range(num_steps):
         logits = memory.predict(Steps(*(field[:, t : t + 1] for field in steps)))
-    return relative_difference(logits, model(steps)[:, -1])
+    return relative_difference(logits, model(steps).policy[:, -1])
 
 
 def test_rollout(measure: Measure, case: Case, side: str) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from benchmarks.harness import Measure, relative_difference
 from benchmarks.models import DEVICE, make_model, random_steps
 from benchmarks.peers.gpt2 import GPT2
-from fastad.model.transformer import Transformer
+from fastad.model.sequence_model import SequenceModel
 
 NUM_TOKENS, WINDOW, GATE_WINDOW = 8192, 512, 48
 OWN_GELU = "GPT-2 with its own GELU"
@@ -40,25 +40,25 @@ CASES = [Case(length, NUM_TOKENS, WINDOW) for length in (256, 512, 1024, 2048, 4
 QUICK = [Case(80, 160, 40)]
 
 
-def banded(model: Transformer, length: int) -> nn.Module:
+def banded(model: SequenceModel, length: int) -> nn.Module:
     """Fastad as it is."""
     return model
 
 
-def without_kernels(model: Transformer, length: int) -> nn.Module:
+def without_kernels(model: SequenceModel, length: int) -> nn.Module:
     """Fastad by PyTorch's operations."""
     model.kernels = "sdpa"
     return model
 
 
-def dense(model: Transformer, length: int) -> nn.Module:
+def dense(model: SequenceModel, length: int) -> nn.Module:
     """The same model, whose window is the whole sequence."""
     wide = make_model(length)
     wide.load_state_dict(model.state_dict())
     return wide
 
 
-SIDES: dict[str, Callable[[Transformer, int], nn.Module]] = {
+SIDES: dict[str, Callable[[SequenceModel, int], nn.Module]] = {
     "fastad": banded,
     "fastad, PyTorch alone": without_kernels,
     "dense causal attention": dense,
@@ -67,12 +67,13 @@ SIDES: dict[str, Callable[[Transformer, int], nn.Module]] = {
 }
 
 
-def gradients(module: nn.Module, model: Transformer, num_steps: int) -> Tensor:
-    """Of the loss by the parameters that all sides share, embedding and head, flat."""
+def gradients(module: nn.Module, model: SequenceModel, num_steps: int) -> Tensor:
+    """Of the loss by the parameters that all sides share, encoder and policy head, flat."""
     steps, target = random_steps(2, num_steps), random_targets(2, num_steps)
     module.zero_grad()
-    F.cross_entropy(module(steps).flatten(0, 1), target.flatten()).backward()
-    shared = [*module.embedding.parameters(), *module.head.parameters()]
+    F.cross_entropy(module(steps).policy.flatten(0, 1), target.flatten()).backward()
+    policy = module.policy if isinstance(module, GPT2) else module.heads.policy
+    shared = [*module.encoder.parameters(), *policy.parameters()]
     return torch.cat([parameter.grad.flatten() for parameter in shared])
 
 
@@ -102,7 +103,7 @@ def test_train(measure: Measure, case: Case, side: str) -> None:
     optimizer = torch.optim.AdamW(module.parameters(), fused=True)
 
     def update() -> None:
-        F.cross_entropy(module(steps).flatten(0, 1), target.flatten()).backward()
+        F.cross_entropy(module(steps).policy.flatten(0, 1), target.flatten()).backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 from benchmarks.models import DEVICE, EPISODE_LENGTH, random_steps
 from fastad.acting.steps import Steps
-from fastad.model.transformer import Transformer
+from fastad.model.sequence_model import SequenceModel
 from fastad.presets import preset
 from fastad.training.schedule import make_optimizers
 
@@ -18,14 +18,14 @@ NUM_STEPS = 200
 class Training(NamedTuple):
     """A model, its optimisers, and one batch of Dark Room to fit."""
 
-    model: Transformer
+    model: SequenceModel
     optimizers: list[torch.optim.Optimizer]
     steps: Steps
     actions: torch.Tensor
 
     def backward(self) -> None:
         """Forward, loss, backward and clipping."""
-        logits = self.model(self.steps)
+        logits = self.model(self.steps).policy
         F.cross_entropy(logits.flatten(0, 1), self.actions.flatten()).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
 
@@ -41,7 +41,7 @@ def make_training(name: str = "dark-room") -> Training:
     """The training of a preset, on random histories of 200 steps."""
     config = preset(name).train
     torch.manual_seed(0)
-    model = Transformer(
+    model = SequenceModel(
         config.model, spaces.MultiDiscrete([9, 9]), spaces.Discrete(5), EPISODE_LENGTH
     )
     model.to(DEVICE).train()

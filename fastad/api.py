@@ -26,7 +26,7 @@ from fastad.histories.reader import HistoryDataset
 from fastad.histories.writer import ShardWriter
 from fastad.methods.windows import WindowSampler
 from fastad.model.kernels import check_kernels
-from fastad.model.transformer import Transformer
+from fastad.model.sequence_model import SequenceModel
 from fastad.rollouts.gpu_proof import takes_graph
 from fastad.training import trainer
 from fastad.training.checkpoint import load_model
@@ -283,7 +283,7 @@ def _open_data(config: TrainConfig) -> HistoryDataset:
 
 
 def _learning_curve(
-    config: TrainConfig, sampler: WindowSampler, model: Transformer
+    config: TrainConfig, sampler: WindowSampler, model: SequenceModel
 ) -> LearningCurve:
     """What is looked at while training, refused now if the model cannot be rolled out so far."""
     dataset = sampler.dataset
@@ -301,7 +301,7 @@ def _learning_curve(
 
 
 def _announce(
-    config: TrainConfig, model: Transformer, sampler: WindowSampler, numerics: Numerics, done: int
+    config: TrainConfig, model: SequenceModel, sampler: WindowSampler, numerics: Numerics, done: int
 ) -> None:
     """Say what is trained by what, and what is no longer as the run was begun."""
     settings, info = config.settings, sampler.dataset.info

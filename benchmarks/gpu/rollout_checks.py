@@ -29,7 +29,7 @@ def play(kernels: str, *, cuda_graph: bool = False) -> Tensor:
     """Sampled actions of a small untrained model in Dark Room, (4, steps)."""
     from fastad.envs.dark_room import DarkRoom
     from fastad.model.config import ModelConfig
-    from fastad.model.transformer import Transformer
+    from fastad.model.sequence_model import SequenceModel
     from fastad.rollouts.engine import rollout
 
     generator = torch.Generator(DEVICE).manual_seed(0)
@@ -37,7 +37,7 @@ def play(kernels: str, *, cuda_graph: bool = False) -> Tensor:
     env = DarkRoom().make(goals, generator)
     torch.manual_seed(0)
     config = ModelConfig(context=CONTEXT, width=32, num_heads=2, positions="rope")
-    model = Transformer(config, env.observation_space, env.action_space, env.episode_length)
+    model = SequenceModel(config, env.observation_space, env.action_space, env.episode_length)
     model.kernels = kernels
     blocks = []
     rollout(

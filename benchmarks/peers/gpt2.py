@@ -5,11 +5,12 @@ from torch import Tensor, nn
 
 from benchmarks.harness import peer
 from fastad.acting.steps import Steps
-from fastad.model.transformer import Transformer
+from fastad.model.heads import Output
+from fastad.model.sequence_model import SequenceModel
 
 
 class GPT2(nn.Module):
-    """The blocks and the cache are Hugging Face's; embedding and head are the model's own.
+    """The blocks and the cache are Hugging Face's; encoder and policy head are the model's own.
 
     Its logits equal the model's as long as everything lies within the model's context: GPT-2's
     attention has no window.
@@ -20,7 +21,7 @@ class GPT2(nn.Module):
         activation: "gelu" is fastad's; GPT-2's own is "gelu_new", by tanh, nearly the same.
     """
 
-    def __init__(self, model: Transformer, num_places: int, *, activation: str = "gelu") -> None:
+    def __init__(self, model: SequenceModel, num_places: int, *, activation: str = "gelu") -> None:
         super().__init__()
         transformers = peer("transformers")
         config = model.config
@@ -39,28 +40,29 @@ class GPT2(nn.Module):
             attn_pdrop=0.0,
         )
         self.body = transformers.GPT2Model(sizes)
-        self.embedding, self.head = model.embedding, model.head
-        self.body.to(model.head.weight.device)
+        self.encoder, self.policy = model.encoder, model.heads.policy
+        self.body.to(self.policy.weight.device)
         _copy_weights(model, self.body)
 
-    def forward(self, steps: Steps) -> Tensor:
-        """Logits (B, T, A), all steps at once."""
-        tokens = self.embedding(steps)
-        return self.head(self.body(inputs_embeds=tokens, use_cache=False).last_hidden_state)
+    def forward(self, steps: Steps) -> Output:
+        """As the model's, all steps at once."""
+        tokens = self.encoder(steps)
+        out = self.body(inputs_embeds=tokens, use_cache=False)
+        return Output(self.policy(out.last_hidden_state))
 
     @torch.inference_mode()
     def decode(self, steps: Steps, cache: object) -> Tensor:
         """Logits (B, A) of the newest of the steps (B, T), which join its `DynamicCache`."""
-        tokens = self.embedding(steps)
+        tokens = self.encoder(steps)
         out = self.body(inputs_embeds=tokens, past_key_values=cache, use_cache=True)
-        return self.head(out.last_hidden_state[:, -1])
+        return self.policy(out.last_hidden_state[:, -1])
 
 
 @torch.no_grad()
-def _copy_weights(model: Transformer, body: nn.Module) -> None:
+def _copy_weights(model: SequenceModel, body: nn.Module) -> None:
     body.wpe.weight.zero_()
-    body.ln_f.load_state_dict(model.final_norm.state_dict())
-    for ours, theirs in zip(model.blocks, body.h, strict=True):
+    body.ln_f.load_state_dict(model.heads.norm.state_dict())
+    for ours, theirs in zip(model.trunk.blocks, body.h, strict=True):
         theirs.ln_1.load_state_dict(ours.attention_norm.state_dict())
         theirs.ln_2.load_state_dict(ours.mlp_norm.state_dict())
         projections = (ours.query, ours.key, ours.value)

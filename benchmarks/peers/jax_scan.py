@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from benchmarks.harness import peer
 from fastad.acting.steps import Steps
 from fastad.envs.grid import STEPS
-from fastad.model.transformer import Transformer
+from fastad.model.sequence_model import SequenceModel
 
 SIZE = 9  # of the room
 
@@ -30,14 +30,14 @@ class JaxScan:
         full: Whether the caches begin filled, with noise.
     """
 
-    def __init__(self, model: Transformer, num_envs: int, *, full: bool) -> None:
+    def __init__(self, model: SequenceModel, num_envs: int, *, full: bool) -> None:
         self.jax = peer("jax")
         config = model.config
         assert (config.positions, config.layout, config.norm) == ("none", "fused", "pre")
         assert config.episode_step
         self.num_envs, self.num_actions = num_envs, model.num_actions
         self.heads, self.scale = (config.num_heads, config.head_dim), config.head_dim**-0.5
-        self.epsilon, self.capacity = model.final_norm.eps, config.context
+        self.epsilon, self.capacity = model.heads.norm.eps, config.context
         self.last_step = model.episode_length - 1
         self.reward_shift, self.reward_scale = model.reward_shift, model.reward_scale
         self.weights = self.jax.tree.map(lambda x: self.jax.numpy.asarray(x), _weights(model))
@@ -49,7 +49,9 @@ class JaxScan:
         shape = tuple(sizes[axis] for axis in self.order)
         keys = iter(self.jax.random.split(self.jax.random.key(0), 2 * config.num_layers))
         fill = self.jax.random.normal if full else lambda key, shape: self.jax.numpy.zeros(shape)
-        self.cache = [(fill(next(keys), shape), fill(next(keys), shape)) for _ in model.blocks]
+        self.cache = [
+            (fill(next(keys), shape), fill(next(keys), shape)) for _ in model.trunk.blocks
+        ]
         self.position = self.jax.numpy.int32(self.capacity if full else 0)
         self._decode = self.jax.jit(self._logits, donate_argnums=1)
 
@@ -152,15 +154,13 @@ def _linear(affine: Any, x: Any) -> Any:
     return x @ affine[0] + affine[1]
 
 
-def _weights(model: Transformer) -> Any:
+def _weights(model: SequenceModel) -> Any:
     """As NumPy arrays; matrices transposed, as JAX code keeps them."""
-    embedding = model.embedding
-    tables = {
-        name: getattr(embedding, name).weight for name in ("action", "reward", "start", "step")
-    }
+    encoder = model.encoder
+    tables = {name: getattr(encoder, name).weight for name in ("action", "reward", "start", "step")}
     tables |= {
-        "observation": embedding.observation.table.weight,
-        "offsets": embedding.observation.offsets,
+        "observation": encoder.observation.table.weight,
+        "offsets": encoder.observation.offsets,
     }
     blocks = [
         {
@@ -171,13 +171,13 @@ def _weights(model: Transformer) -> Any:
             "mlp_in": _affine(block.mlp_in),
             "mlp_out": _affine(block.mlp_out),
         }
-        for block in model.blocks
+        for block in model.trunk.blocks
     ]
     return {
         "embedding": {name: table.detach().cpu().numpy() for name, table in tables.items()},
         "blocks": blocks,
-        "norm": _affine(model.final_norm),
-        "head": _affine(model.head),
+        "norm": _affine(model.heads.norm),
+        "head": _affine(model.heads.policy),
     }
 
 

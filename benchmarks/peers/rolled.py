@@ -8,26 +8,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastad.acting.steps import Steps
-from fastad.model.transformer import Transformer
+from fastad.model.sequence_model import SequenceModel
 
 
 class RolledCache:
     """Keys and values of the last W tokens, oldest first, each layer (B, H, tokens, D)."""
 
-    def __init__(self, model: Transformer, num_envs: int) -> None:
+    def __init__(self, model: SequenceModel, num_envs: int) -> None:
         config = model.config
         assert (config.positions, config.layout, config.norm) == ("none", "fused", "pre")
         self.model, self.heads = model, (config.num_heads, config.head_dim)
-        device = model.head.weight.device
+        device = model.heads.policy.weight.device
         empty = torch.empty(num_envs, config.num_heads, 0, config.head_dim, device=device)
-        self.layers = [(empty, empty) for _ in model.blocks]
+        self.layers = [(empty, empty) for _ in model.trunk.blocks]
 
     @torch.inference_mode()
     def decode(self, steps: Steps) -> Tensor:
         """Logits (B, A) of one more step (B, 1)."""
         model = self.model
-        x = model.embedding(steps)
-        for index, block in enumerate(model.blocks):
+        x = model.encoder(steps)
+        for index, block in enumerate(model.trunk.blocks):
             tokens = block.attention_norm(x)
             q, k, v = (
                 projection(tokens).unflatten(-1, self.heads).transpose(1, 2)
@@ -42,4 +42,4 @@ class RolledCache:
             out = F.scaled_dot_product_attention(q, keys, values)
             x = x + block.attention_out(out.transpose(1, 2).flatten(2))
             x = x + block.mlp_out(F.gelu(block.mlp_in(block.mlp_norm(x))))
-        return model.head(model.final_norm(x))[:, -1]
+        return model.heads(x).policy[:, -1]

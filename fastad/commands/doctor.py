@@ -122,7 +122,7 @@ def _cache(device: torch.device) -> str:
 
     from fastad.envs.dark_room import DarkRoom
     from fastad.model.config import ModelConfig
-    from fastad.model.transformer import Transformer
+    from fastad.model.sequence_model import SequenceModel
     from fastad.rollouts.engine import cache_error
 
     torch.manual_seed(0)
@@ -130,7 +130,7 @@ def _cache(device: torch.device) -> str:
     goals = torch.tensor([[1, 2], [7, 3]], device=device)
     env = DarkRoom().make(goals, generator)
     config = ModelConfig(context=30, positions="rope")
-    model = Transformer(config, env.observation_space, env.action_space, env.episode_length)
+    model = SequenceModel(config, env.observation_space, env.action_space, env.episode_length)
     error = cache_error(model.to(device), env, num_steps=100, generator=generator)
     assert error < 1e-4, f"logits differ by {error:.1e}"
     return f"logits differ by {error:.1e} of the largest"

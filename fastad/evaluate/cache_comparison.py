@@ -4,13 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 from fastad.evaluate.task_set import TaskSet, try_model
-from fastad.model.transformer import Transformer
+from fastad.model.sequence_model import SequenceModel
 from fastad.rollouts.engine import cache_error
 
 ENVIRONMENTS, STEPS = 64, 200  # at most: recomputing is slow
 
 
-def compare_cache(model: Transformer, tasks: TaskSet) -> dict[str, Any]:
+def compare_cache(model: SequenceModel, tasks: TaskSet) -> dict[str, Any]:
     """Speed, actions and logits with and without the KV cache, by name.
 
     Args:

@@ -7,7 +7,7 @@ import torch
 from fastad.envs.family import Split
 from fastad.evaluate.task_set import TaskSet, try_model
 from fastad.histories.reader import HistoryDataset
-from fastad.model.transformer import Transformer
+from fastad.model.sequence_model import SequenceModel
 
 
 class LearningCurve:
@@ -29,7 +29,7 @@ class LearningCurve:
         self.tasks = TaskSet(dataset.info, chosen, repeats, seed=seed, split=split)
         self.num_episodes = num_episodes
 
-    def __call__(self, model: Transformer) -> dict[str, Any]:
+    def __call__(self, model: SequenceModel) -> dict[str, Any]:
         """Mean returns of the first, the last and every episode; regret of bandits."""
         trial = try_model(model, self.tasks, num_episodes=self.num_episodes)
         mean = trial.mean.tolist()

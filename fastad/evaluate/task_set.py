@@ -19,7 +19,7 @@ from fastad.evaluate.metrics import task_means
 from fastad.histories.jobs import run_source
 from fastad.histories.reader import load_description
 from fastad.histories.schema import DatasetInfo
-from fastad.model.transformer import Transformer
+from fastad.model.sequence_model import SequenceModel
 from fastad.rollouts.engine import RolloutResult, rollout
 from fastad.sources.registry import SOURCES, make_source
 from fastad.training.run_files import DATASET, check_run, run_of
@@ -183,7 +183,7 @@ def load_task_set(
 
 
 def try_model(
-    model: Transformer,
+    model: SequenceModel,
     tasks: TaskSet,
     *,
     num_episodes: int,

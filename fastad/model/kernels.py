@@ -25,7 +25,7 @@ from fastad_kernels import (
 from fastad_kernels.blocks import absorb
 from fastad_kernels.cache import Order
 from fastad_kernels.dispatch import OPERATIONS, find_implementation, resolve
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastad.base.errors import UserError
 
@@ -39,6 +39,7 @@ __all__ = [
     "Positions",
     "RingCache",
     "StepTables",
+    "affine",
     "attend",
     "check_kernels",
     "draw",
@@ -144,6 +145,14 @@ def make_ring(
         batch_size, capacity, num_kv_heads, head_dim, dtype=dtype, device=device,
         order=orders.get(impl),
     )  # fmt: skip
+
+
+def affine(*layers: nn.Linear | nn.LayerNorm) -> Affine:
+    """One affine map of all layers' outputs, without a gradient."""
+    weight, bias = zip(
+        *((layer.weight.detach(), layer.bias.detach()) for layer in layers), strict=True
+    )
+    return Affine(*(x[0] if len(x) == 1 else torch.cat(x) for x in (weight, bias)))
 
 
 def freeze_model(

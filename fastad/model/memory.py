@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from fastad.acting.steps import Steps
-from fastad.model.cache import ModelCache
-from fastad.model.kernels import draw
-from fastad.model.transformer import Transformer
+from fastad.model.heads import Output
+from fastad.model.kernels import FrozenModel, RingCache, draw
 
 Draw = Callable[[Tensor, Tensor], Tensor]  # see `fastad_kernels.draw`
 
@@ -39,58 +38,53 @@ class CachedMemory:
     """Keys and values of the last tokens in rings; one step costs the same at any length.
 
     Args:
-        model: In evaluation mode; weights that change later may not be seen.
-        num_envs: `N`.
-        device: Of the model.
-        compile: Compile PyTorch's step with `torch.compile`, which takes a while at the first one,
-            instead of taking the kernels for whole steps where there are any.
-        untracked: Keep lengths on the device alone, so that every step performs the same
-            operations on the same memory and can be replayed as a CUDA graph.
+        rings: Of all layers, which always hold the same positions.
+        forward: The model's, which reads the rings and appends to them.
+        frozen: If given, this decodes whole steps in one call, from rings of its own kind.
     """
 
     def __init__(
         self,
-        model: Transformer,
-        num_envs: int,
+        rings: list[RingCache],
+        forward: Callable[[Steps, "CachedMemory"], Output],
         *,
-        device: torch.device | str = "cpu",
-        compile: bool = False,
-        untracked: bool = False,
+        frozen: FrozenModel | None = None,
     ) -> None:
-        self.cache = ModelCache(
-            model.config, num_envs, device=device, kernels=model.kernels,
-            frozen=None if compile else model.freeze(),
-        )  # fmt: skip
-        if untracked:
-            self.cache.untrack()
-        frozen = self.cache.frozen
+        self.rings, self.forward, self.frozen = rings, forward, frozen
         self.draw: Draw = draw if frozen is None else frozen.draw
-        # Not the module's own call, which looks for hooks at every step.
-        self.forward: Callable[[Steps, ModelCache], Tensor] = model.forward
-        if compile:
-            self.forward = torch.compile(model)
 
     def predict(self, steps: Steps) -> Tensor:
         """See `Memory.predict`."""
-        return self.forward(steps, self.cache).squeeze(1)
+        return self.forward(steps, self).policy.squeeze(1)
 
     def forget(self, mask: Tensor) -> None:
         """See `Memory.forget`."""
-        self.cache.forget(mask)
+        for ring in self.rings:
+            ring.reset(mask)
+
+    def positions(self, num_new: int) -> Tensor:
+        """Positions (N, T) that the next `num_new` tokens will have."""
+        return self.rings[0].new_positions(num_new)
+
+    def longest(self) -> int:
+        """Tokens of the longest context since its last reset."""
+        lockstep = self.rings[0].lockstep
+        return int(self.rings[0].lengths.max()) if lockstep is None else lockstep
 
 
 class RecomputedMemory:
     """The steps that can influence a prediction, from which it is computed every time.
 
-    A query sees `W` tokens, but through L layers L * (W - 1) + 1 of them reach it: that many are
-    kept, per environment.
+    Args:
+        forward: The model's, over whole sequences.
+        num_envs: `N`.
+        capacity: Steps to keep of each environment.
     """
 
     draw = staticmethod(draw)
 
-    def __init__(self, model: Transformer, num_envs: int) -> None:
-        self.model = model
-        self.capacity = -(-model.config.receptive_field // model.config.tokens_per_step)
+    def __init__(self, forward: Callable[[Steps], Output], num_envs: int, capacity: int) -> None:
+        self.forward, self.capacity = forward, capacity
         self.lengths = torch.zeros(num_envs, dtype=torch.int64)  # on the host
         self.steps: list[Steps] = []  # the newest `capacity` of them, each (N, 1)
 
@@ -99,13 +93,17 @@ class RecomputedMemory:
         self.lengths = (self.lengths + 1).clamp(max=self.capacity)
         total = int(self.lengths.max())
         self.steps = [*self.steps, _copied(steps)][-total:]
-        logits = steps.previous_reward.new_empty((len(self.lengths), self.model.num_actions))
         whole = _joined(self.steps)
+        logits: Tensor | None = None
         # Environments with equally long contexts are recomputed together.
         for length in self.lengths.unique().tolist():
-            rows = (self.lengths == length).to(logits.device)
+            rows = (self.lengths == length).to(steps.previous_reward.device)
             context = Steps(*(field[rows, total - length :] for field in whole))
-            logits[rows] = self.model(context)[:, -1]
+            newest = self.forward(context).policy[:, -1]
+            if logits is None:
+                logits = newest.new_empty((len(rows), newest.shape[1]))
+            logits[rows] = newest
+        assert logits is not None
         return logits
 
     def forget(self, mask: Tensor) -> None:

@@ -10,8 +10,8 @@ from torch import Tensor
 from fastad.acting.interact import Transition, episode_returns, interact
 from fastad.base.errors import UserError
 from fastad.envs.base import BatchedEnv
-from fastad.model.memory import CachedMemory, Memory, RecomputedMemory, RecordedMemory
-from fastad.model.transformer import Transformer
+from fastad.model.memory import RecordedMemory
+from fastad.model.sequence_model import SequenceModel
 from fastad.rollouts.agent import Control, InContextAgent
 from fastad.rollouts.graph import GraphedStep
 
@@ -37,7 +37,7 @@ class RolloutResult:
 
 
 def rollout(
-    model: Transformer,
+    model: SequenceModel,
     env: BatchedEnv,
     *,
     num_episodes: int,
@@ -84,11 +84,9 @@ def rollout(
     # Learned positions are checked against their table on the host, at every step.
     slides = model.config.positions != "learned"
     cuda_graph = cuda_graph and kv_cache and slides and env.device.type == "cuda"
-    memory: Memory = RecomputedMemory(model, env.num_envs)
-    if kv_cache:
-        memory = CachedMemory(
-            model, env.num_envs, device=env.device, compile=compile, untracked=cuda_graph
-        )
+    memory = model.make_memory(
+        env.num_envs, kv_cache=kv_cache, compile=compile, untracked=cuda_graph
+    )
     agent = InContextAgent(
         memory, model.num_actions, env.num_envs, generator=generator, greedy=greedy,
         control=control,
@@ -113,7 +111,7 @@ def rollout(
     return RolloutResult(returns, seconds, num_steps * env.num_envs)
 
 
-def check_spaces(model: Transformer, env: BatchedEnv) -> None:
+def check_spaces(model: SequenceModel, env: BatchedEnv) -> None:
     """Refuse an environment whose spaces are not those that the model was trained for."""
     for name in ("observation_space", "action_space"):
         ours, theirs = getattr(model, name), getattr(env, name)
@@ -126,7 +124,7 @@ def check_spaces(model: Transformer, env: BatchedEnv) -> None:
 
 @torch.no_grad()
 def cache_error(
-    model: Transformer, env: BatchedEnv, *, num_steps: int, generator: torch.Generator
+    model: SequenceModel, env: BatchedEnv, *, num_steps: int, generator: torch.Generator
 ) -> float:
     """Largest difference between cached and recomputed logits, relative to the largest logit.
 
@@ -134,9 +132,9 @@ def cache_error(
     """
     check_spaces(model, env)
     model.eval()
-    memory = RecordedMemory(CachedMemory(model, env.num_envs, device=env.device))
+    memory = RecordedMemory(model.make_memory(env.num_envs))
     agent = InContextAgent(memory, model.num_actions, env.num_envs, generator=generator)
     for _ in interact(env, agent, num_steps=num_steps, block_steps=num_steps, generator=generator):
         pass
-    recomputed, cached = model(memory.whole()), torch.stack(list(memory.logits), dim=1)
+    recomputed, cached = model(memory.whole()).policy, torch.stack(list(memory.logits), dim=1)
     return ((recomputed - cached).abs().max() / recomputed.abs().max()).item()

@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 from fastad.base.config import from_plain
 from fastad.base.errors import UserError
 from fastad.model.config import ModelConfig
-from fastad.model.transformer import Transformer
+from fastad.model.sequence_model import SequenceModel
 from fastad.spaces import space_from_json, space_to_json
 from fastad.training.checkpoint_folder import (
     DAMAGED,
@@ -29,13 +29,22 @@ from fastad.training.checkpoint_folder import (
     write_checkpoint,
 )
 
-FORMAT_VERSION = 2  # 1: without digests, optimiser states by position
+# 1: without digests, optimiser states by position. 2: parameters by their earlier names.
+FORMAT_VERSION = 3
+# How parameters were called before the model had slots: by prefix, then and now. No name of now
+# begins as one of then did.
+EARLIER_NAMES = {
+    "embedding.": "encoder.",
+    "blocks.": "trunk.blocks.",
+    "final_norm.": "heads.norm.",
+    "head.": "heads.policy.",
+}
 
 
 def save_checkpoint(
     run: Path,
     step: int,
-    model: Transformer,
+    model: SequenceModel,
     optimizers: list[torch.optim.Optimizer],
     *,
     train_seconds: float,
@@ -61,7 +70,7 @@ def save_checkpoint(
     return write_checkpoint(run, step, files, keep=keep)
 
 
-def load_model(path: Path) -> Transformer:
+def load_model(path: Path) -> SequenceModel:
     """Rebuild the model of a checkpoint or of a run's newest checkpoint, in evaluation mode.
 
     Raises:
@@ -77,7 +86,7 @@ def load_model(path: Path) -> Transformer:
                 raise
 
 
-def _load_from(folder: Path) -> Transformer:
+def _load_from(folder: Path) -> SequenceModel:
     with _way_on_named(folder):
         files, _ = read_checkpoint(folder, DESCRIPTION, MODEL)
         model = _build(_parse_json(files[DESCRIPTION], folder / DESCRIPTION), folder / DESCRIPTION)
@@ -86,7 +95,7 @@ def _load_from(folder: Path) -> Transformer:
 
 
 def load_training_state(
-    folder: Path, model: Transformer, optimizers: list[torch.optim.Optimizer]
+    folder: Path, model: SequenceModel, optimizers: list[torch.optim.Optimizer]
 ) -> tuple[int, float]:
     """Restore weights and optimiser states in place; returns (updates done, train seconds).
 
@@ -116,16 +125,16 @@ def _way_on_named(folder: Path) -> Iterator[None]:
         raise UserError(f"{error}; {way_on(folder)}") from error
 
 
-def _build(description: dict[str, Any], file: Path) -> Transformer:
+def _build(description: dict[str, Any], file: Path) -> SequenceModel:
     """A model of the description that `_describe` gave."""
     version = description.get("format_version")
-    if version not in (1, FORMAT_VERSION):
+    if version not in (1, 2, FORMAT_VERSION):
         raise UserError(
             f"{file}: format_version={version}, but this fastad reads {FORMAT_VERSION}; upgrade "
             "fastad or train again"
         )
     try:
-        return Transformer(
+        return SequenceModel(
             from_plain(description["config"], ModelConfig, f"{file}: config"),
             space_from_json(description["observation_space"]),
             cast(spaces.Discrete, space_from_json(description["action_space"])),
@@ -137,7 +146,7 @@ def _build(description: dict[str, Any], file: Path) -> Transformer:
         raise UserError(f"{file} is not a fastad model: {error!r}") from error
 
 
-def _describe(model: Transformer) -> dict[str, Any]:
+def _describe(model: SequenceModel) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "config": asdict(model.config),
@@ -149,12 +158,19 @@ def _describe(model: Transformer) -> dict[str, Any]:
     }
 
 
-def _names(model: Transformer) -> dict[torch.Tensor, str]:
+def _now_called(name: str) -> str:
+    for earlier, now in EARLIER_NAMES.items():
+        if name.startswith(earlier):
+            return now + name.removeprefix(earlier)
+    return name
+
+
+def _names(model: SequenceModel) -> dict[torch.Tensor, str]:
     return {parameter: name for name, parameter in model.named_parameters()}
 
 
 def _optimizer_tensors(
-    model: Transformer, optimizers: list[torch.optim.Optimizer]
+    model: SequenceModel, optimizers: list[torch.optim.Optimizer]
 ) -> dict[str, torch.Tensor]:
     """Optimiser states by "FIELD.PARAMETER", whichever optimiser holds the parameter."""
     names = _names(model)
@@ -167,7 +183,7 @@ def _optimizer_tensors(
 
 
 def _restore(
-    model: Transformer,
+    model: SequenceModel,
     optimizers: list[torch.optim.Optimizer],
     tensors: dict[str, torch.Tensor],
     file: Path,
@@ -181,7 +197,7 @@ def _restore(
     kept: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         field, _, name = key.partition(".")
-        kept.setdefault(name, {})[field] = tensor
+        kept.setdefault(_now_called(name), {})[field] = tensor
     for optimizer in optimizers:
         owned = [p for group in optimizer.param_groups for p in group["params"]]
         state = {}
@@ -198,10 +214,10 @@ def _restore(
         raise UserError(f"{file} holds the state of {min(kept)}, which this model does not have")
 
 
-def _load_weights(model: Transformer, content: bytes, folder: Path) -> None:
+def _load_weights(model: SequenceModel, content: bytes, folder: Path) -> None:
     tensors = _parse_tensors(content, folder / MODEL)
     try:
-        model.load_state_dict(tensors)
+        model.load_state_dict({_now_called(name): tensor for name, tensor in tensors.items()})
     except RuntimeError as error:
         raise UserError(f"{folder / MODEL} does not fit its {DESCRIPTION}: {error}") from error
 

@@ -9,7 +9,7 @@ import torch
 from fastad.base.errors import UserError
 from fastad.histories.reader import load_description
 from fastad.histories.schema import DatasetInfo
-from fastad.model.transformer import Transformer
+from fastad.model.sequence_model import SequenceModel
 from fastad.training.checkpoint import load_model
 from fastad.training.checkpoint_folder import list_checkpoints
 from fastad.training.run_files import (
@@ -93,7 +93,7 @@ class Run:
         updates = [record for record in self.metrics if "loss" in record]
         return updates[-1] if updates else {"step": 0, "loss": None, "train_seconds": 0.0}
 
-    def model(self, device: torch.device | str = "cpu") -> Transformer:
+    def model(self, device: torch.device | str = "cpu") -> SequenceModel:
         """The model of the newest checkpoint, in evaluation mode, its weights frozen.
 
         Raises:

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from fastad.model.transformer import Transformer
+from fastad.model.sequence_model import SequenceModel
 from fastad.training.muon import Muon
 from fastad.training.settings import TrainSettings
 
@@ -24,7 +24,7 @@ def learning_rate_factor(update: int, settings: TrainSettings) -> float:
     return settings.final_learning_rate + (1.0 - settings.final_learning_rate) * left
 
 
-def make_optimizers(model: Transformer, settings: TrainSettings) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: SequenceModel, settings: TrainSettings) -> list[torch.optim.Optimizer]:
     """Build the optimisers; groups keep their peak rate as "peak".
 
     Muon takes the matrices that the model names; the rest go to AdamW, as its authors advise.

@@ -15,14 +15,14 @@ from fastad.base.errors import UserError
 from fastad.base.interrupt import deferred_interrupt
 from fastad.methods.windows import Batch, WindowSampler
 from fastad.model.config import ModelConfig
-from fastad.model.transformer import Transformer
+from fastad.model.sequence_model import SequenceModel
 from fastad.training.checkpoint import load_training_state, save_checkpoint
 from fastad.training.checkpoint_folder import list_checkpoints
 from fastad.training.read_ahead import ReadAhead
 from fastad.training.schedule import learning_rate_factor, make_optimizers, set_learning_rate
 from fastad.training.settings import TrainSettings
 
-Evaluation = Callable[[Transformer], dict[str, Any]]
+Evaluation = Callable[[SequenceModel], dict[str, Any]]
 
 
 class Log(Protocol):
@@ -33,11 +33,11 @@ class Log(Protocol):
         ...
 
 
-def build_model(config: ModelConfig, sampler: WindowSampler) -> Transformer:
+def build_model(config: ModelConfig, sampler: WindowSampler) -> SequenceModel:
     """A fresh model for the spaces of the sampler's dataset, with rewards at the size of one."""
     info = sampler.dataset.info
     assert isinstance(info.action_space, spaces.Discrete)
-    return Transformer(
+    return SequenceModel(
         config,
         info.observation_space,
         info.action_space,
@@ -48,7 +48,7 @@ def build_model(config: ModelConfig, sampler: WindowSampler) -> Transformer:
 
 
 def train(
-    model: Transformer,
+    model: SequenceModel,
     sampler: WindowSampler,
     settings: TrainSettings,
     *,
@@ -104,7 +104,7 @@ class _Training:
 
     def __init__(
         self,
-        model: Transformer,
+        model: SequenceModel,
         sampler: WindowSampler,
         settings: TrainSettings,
         run: Path,
@@ -185,7 +185,7 @@ class _Training:
         # Dropout depends on the update alone, so that a resumed run repeats it.
         torch.manual_seed(settings.seed * 1_000_003 + self.step)
         with self._autocast():
-            logits = self.forward(batch.steps)
+            logits = self.forward(batch.steps).policy
         loss = imitation_loss(logits, batch, settings.target)
         loss.backward()
         limit = settings.clip if settings.clip > 0 else float("inf")

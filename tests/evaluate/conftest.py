@@ -9,7 +9,7 @@ import torch
 from fastad.evaluate.result import Result
 from fastad.evaluate.task_set import TaskSet, Trial, try_model
 from fastad.model.config import ModelConfig
-from fastad.model.transformer import Transformer
+from fastad.model.sequence_model import SequenceModel
 
 
 @pytest.fixture
@@ -30,11 +30,11 @@ def arms(make_info):
     return TaskSet(info, torch.tensor([[0.0, 1.0]]), 4, seed=0)
 
 
-def _model(tasks: TaskSet, **changes: Any) -> Transformer:
+def _model(tasks: TaskSet, **changes: Any) -> SequenceModel:
     env = tasks.make_env(tasks.generator("cpu"))
     torch.manual_seed(0)
     config = ModelConfig(**{"width": 16, "num_layers": 1, "context": 8} | changes)
-    return Transformer(config, env.observation_space, env.action_space, env.episode_length).eval()
+    return SequenceModel(config, env.observation_space, env.action_space, env.episode_length).eval()
 
 
 def _trial(tasks: TaskSet, num_episodes: int) -> Trial:
@@ -42,7 +42,7 @@ def _trial(tasks: TaskSet, num_episodes: int) -> Trial:
 
 
 @pytest.fixture
-def model_on() -> Callable[..., Transformer]:
+def model_on() -> Callable[..., SequenceModel]:
     """A model of random weights for a task set, with changes to its config."""
     return _model
 

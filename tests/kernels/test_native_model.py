@@ -9,9 +9,8 @@ from fastad_kernels import native
 from gymnasium import spaces
 
 from fastad.acting.steps import Steps
-from fastad.model.cache import ModelCache
 from fastad.model.config import ModelConfig
-from fastad.model.transformer import Transformer
+from fastad.model.sequence_model import SequenceModel
 
 NUM_ACTIONS, EPISODE, CONTEXT = 5, 6, 12
 SPACES = {
@@ -30,7 +29,7 @@ def make_model(layout="fused", positions="none", space="coordinates", **settings
     torch.manual_seed(0)
     sizes = {"context": CONTEXT, "width": 20, "num_heads": 2, "num_layers": 2}
     config = ModelConfig(**sizes, layout=layout, positions=positions, **settings)
-    model = Transformer(
+    model = SequenceModel(
         config, SPACES[space], spaces.Discrete(NUM_ACTIONS), EPISODE, reward_shift=0.3,
         reward_scale=1.7,
     ).eval()  # fmt: skip
@@ -58,9 +57,9 @@ def decode(model, steps, *, at_once=1, rows=slice(None)):
     """Logits of a frozen model that is shown `at_once` steps at a time."""
     steps = Steps(*(field[rows] for field in steps))
     batch, length = steps.previous_action.shape
-    cache = ModelCache(model.config, batch, prompt_steps=at_once, frozen=model.freeze())
+    memory = model.make_memory(batch, prompt_steps=at_once)
     pieces = [Steps(*(f[:, t : t + at_once] for f in steps)) for t in range(0, length, at_once)]
-    return torch.cat([model(piece, cache) for piece in pieces], dim=1)
+    return torch.cat([model(piece, memory).policy for piece in pieces], dim=1)
 
 
 @pytest.fixture(params=[1, 2], ids=lambda n: f"{n} threads")
@@ -78,7 +77,7 @@ def test_logits_are_those_of_the_plain_forward(layout, positions, space, threads
     model = make_model(layout, positions, space)
     for batch, at_once in ((1, 1), (3, 2), (70, 1)):
         steps = make_steps(space, batch, 4)
-        expected = model(steps)
+        expected = model(steps).policy
         actual = decode(model, steps, at_once=at_once)
         torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
         alone = [decode(model, steps, at_once=at_once, rows=[n]) for n in range(min(batch, 3))]
@@ -91,7 +90,7 @@ def test_logits_are_those_of_the_plain_forward(layout, positions, space, threads
 def test_models_without_a_final_norm_or_episode_steps_have_none(layout, changes):
     model = make_model(layout, **changes)
     steps = make_steps("coordinates", 3, 4)
-    torch.testing.assert_close(decode(model, steps), model(steps), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(decode(model, steps), model(steps).policy, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -112,18 +111,18 @@ def test_the_first_reward_counts_as_none_whatever_it_is():
 @torch.no_grad()
 def test_numbers_without_a_row_are_refused_and_change_nothing(field, value):
     model, steps = make_model(space="discrete"), make_steps("discrete", 3, 1)  # 3 to 9
-    cache = ModelCache(model.config, 3, frozen=model.freeze())
+    memory = model.make_memory(3)
     getattr(steps, field)[1, 0] = value
     with pytest.raises(IndexError, match="1 of 3 steps"):
-        model(steps, cache)
-    assert all(ring.lengths.eq(0).all() and ring.lockstep == 0 for ring in cache)
+        model(steps, memory)
+    assert all(ring.lengths.eq(0).all() and ring.lockstep == 0 for ring in memory.rings)
 
 
 @torch.no_grad()
 def test_steps_shown_in_other_memory_are_read_there():
     """An agent shows the same memory at every step, which the kernels then need not look at."""
     model, steps = make_model(), make_steps("coordinates", 3, 6)
-    cache = ModelCache(model.config, 3, frozen=model.freeze())
+    memory = model.make_memory(3)
     same = Steps(*(field[:, :1].clone() for field in steps))
     actual = []
     for t in range(6):
@@ -136,8 +135,8 @@ def test_steps_shown_in_other_memory_are_read_there():
             now = Steps(*(x.repeat_interleave(2, dim=0)[::2] for x in now))
         elif t == 4:
             now = Steps(*(x.clone() for x in now))
-        actual.append(model(now, cache))
-    torch.testing.assert_close(torch.cat(actual, dim=1), model(steps), atol=1e-5, rtol=1e-5)
+        actual.append(model(now, memory).policy)
+    torch.testing.assert_close(torch.cat(actual, dim=1), model(steps).policy, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

@@ -8,9 +8,8 @@ from fastad_kernels import native
 from gymnasium import spaces
 
 from fastad.acting.steps import Steps
-from fastad.model.cache import ModelCache
 from fastad.model.config import ModelConfig
-from fastad.model.transformer import Transformer
+from fastad.model.sequence_model import SequenceModel
 
 LAYOUTS, SCHEMES = ("fused", "interleaved"), ("none", "rope", "alibi")
 LAYOUT_AND_SCHEME = list(itertools.product(LAYOUTS, SCHEMES))
@@ -24,7 +23,7 @@ def make_model(**changes):
     torch.manual_seed(0)
     config = ModelConfig(**({"context": 12, "num_layers": 3, "width": 32} | changes))
     space = spaces.MultiDiscrete([9, 9])
-    model = Transformer(config, space, spaces.Discrete(5), EPISODE, reward_shift=0.3).eval()
+    model = SequenceModel(config, space, spaces.Discrete(5), EPISODE, reward_shift=0.3).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:
@@ -32,11 +31,11 @@ def make_model(**changes):
     return model
 
 
-def make_cache(model, num_envs, **sizes):
-    """The cache of a frozen model, as a rollout has it, full of NaN."""
-    cache = ModelCache(model.config, num_envs, frozen=model.freeze(), **sizes)
-    poison(cache)
-    return cache
+def make_memory(model, num_envs, **sizes):
+    """The memory of a frozen model, as a rollout has it, full of NaN."""
+    memory = model.make_memory(num_envs, **sizes)
+    poison(memory)
+    return memory
 
 
 def make_steps(batch, length, seed=0):
@@ -57,8 +56,8 @@ def part(steps, first, last, rows=slice(None)):
     return Steps(*(field[rows, first:last] for field in steps))
 
 
-def poison(cache, rows=slice(None)):
-    for ring in cache:
+def poison(memory, rows=slice(None)):
+    for ring in memory.rings:
         ring.keys[rows] = float("nan")
         ring.values[rows] = float("nan")
 
@@ -79,13 +78,13 @@ def test_cached_logits_equal_recomputed_after_three_windows(
     length = 4 * 12  # steps: four windows fused, twelve interleaved
     steps = make_steps(3, length)
     model.kernels = "reference"
-    expected = model(steps)
+    expected = model(steps).policy
     model.kernels = impl
-    cache = make_cache(model, 3)
-    assert (cache.frozen is not None) == (impl == "native")
-    cached = torch.cat([model(part(steps, t, t + 1), cache) for t in range(length)], dim=1)
+    memory = make_memory(model, 3)
+    assert (memory.frozen is not None) == (impl == "native")
+    cached = torch.cat([model(part(steps, t, t + 1), memory).policy for t in range(length)], dim=1)
     assert_close(cached, expected)
-    assert_close(model(steps), expected)
+    assert_close(model(steps).policy, expected)
 
 
 @pytest.mark.parametrize("impl", DECODERS)
@@ -96,21 +95,21 @@ def test_environments_re_tasked_at_different_times_keep_exact_contexts(layout, p
     model.kernels = impl
     length, starts = 50, [0, 17, 31]
     steps = make_steps(3, length)
-    cache = make_cache(model, 3)
+    memory = make_memory(model, 3)
     cached = []
     for t in range(length):
         for row, start in enumerate(starts):
             if t == start > 0:
-                cache.forget(torch.arange(3) == row)
-                poison(cache, [row])
+                memory.forget(torch.arange(3) == row)
+                poison(memory, [row])
         rows = [
             part(steps, t - s if t >= s else t, (t - s if t >= s else t) + 1, slice(row, row + 1))
             for row, s in enumerate(starts)
         ]
-        cached.append(model(Steps(*map(torch.cat, zip(*rows, strict=True))), cache))
+        cached.append(model(Steps(*map(torch.cat, zip(*rows, strict=True))), memory).policy)
     logits = torch.cat(cached, dim=1)
     for row, start in enumerate(starts):
-        expected = model(part(steps, 0, length - start, slice(row, row + 1)))
+        expected = model(part(steps, 0, length - start, slice(row, row + 1))).policy
         assert_close(logits[row : row + 1, start:], expected)
 
 
@@ -122,10 +121,12 @@ def test_a_prompt_may_be_appended_at_once(layout, positions, prompt, impl):
     model = make_model(layout=layout, positions=positions)
     model.kernels = impl
     steps = make_steps(2, prompt + 30)
-    cache = make_cache(model, 2, prompt_steps=max(prompt, 1))
+    memory = make_memory(model, 2, prompt_steps=max(prompt, 1))
     pieces = [(0, prompt)] * (prompt > 0) + [(t, t + 1) for t in range(prompt, prompt + 30)]
-    cached = torch.cat([model(part(steps, first, last), cache) for first, last in pieces], dim=1)
-    assert_close(cached, model(steps))
+    cached = torch.cat(
+        [model(part(steps, first, last), memory).policy for first, last in pieces], dim=1
+    )
+    assert_close(cached, model(steps).policy)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -135,25 +136,25 @@ def test_the_receptive_field_is_all_that_matters_and_no_less(layout):
     per_step = model.config.tokens_per_step
     field = -(-model.config.receptive_field // per_step)  # in steps
     steps = make_steps(2, 40)
-    last = model(steps)[:, -1]
+    last = model(steps).policy[:, -1]
     # Steps farther back than the field change nothing; the last token inside it does.
     changed = Steps(steps.observation.clone(), *steps[1:])
     changed.observation[:, : 40 - field] = 0
-    assert_close(model(changed)[:, -1], last)
+    assert_close(model(changed).policy[:, -1], last)
     changed.observation[:, : 40 - field + 1] = 8 - changed.observation[:, : 40 - field + 1]
-    assert (model(changed)[:, -1] - last).abs().max() > 0
+    assert (model(changed).policy[:, -1] - last).abs().max() > 0
 
 
 @torch.no_grad()
 def test_predictions_never_see_the_future():
     model = make_model(layout="interleaved", positions="rope")
     steps = make_steps(2, 30)
-    before = model(steps)[:, :20]
+    before = model(steps).policy[:, :20]
     changed = Steps(*(field.clone() for field in steps))
     changed.observation[:, 20:] = 0
     changed.previous_reward[:, 20:] = 7.0
     changed.previous_action[:, 20:] = 0
-    assert torch.equal(model(changed)[:, :20], before)
+    assert torch.equal(model(changed).policy[:, :20], before)
 
 
 @torch.no_grad()
@@ -163,7 +164,7 @@ def test_the_interleaved_layout_predicts_from_the_observation_token():
     steps = make_steps(1, 4)
     changed = Steps(steps.observation.clone(), *steps[1:])
     changed.observation[:, -1] = 8 - changed.observation[:, -1]
-    assert (model(changed)[:, -1] - model(steps)[:, -1]).abs().max() > 1e-3
+    assert (model(changed).policy[:, -1] - model(steps).policy[:, -1]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("impl", DECODERS)
@@ -172,10 +173,10 @@ def test_learned_positions_refuse_to_slide(impl):
     model = make_model(positions="learned")
     model.kernels = impl
     steps = make_steps(1, 13)
-    cache = make_cache(model, 1)
-    cached = torch.cat([model(part(steps, t, t + 1), cache) for t in range(12)], dim=1)
-    assert_close(cached, model(part(steps, 0, 12)))
-    for call in (lambda: model(steps), lambda: model(part(steps, 12, 13), cache)):
+    memory = make_memory(model, 1)
+    cached = torch.cat([model(part(steps, t, t + 1), memory).policy for t in range(12)], dim=1)
+    assert_close(cached, model(part(steps, 0, 12)).policy)
+    for call in (lambda: model(steps), lambda: model(part(steps, 12, 13), memory)):
         with pytest.raises(ValueError, match=r"learned has context=12 places and cannot slide"):
             call()
 
@@ -188,7 +189,7 @@ def test_a_frozen_cache_holds_tokens_where_those_are_fewer_numbers_than_keys_and
     ):  # fmt: skip
         model = make_model(positions=positions, num_kv_heads=kv_heads)
         model.kernels = "native"
-        ring = make_cache(model, 1)[0]
+        ring = make_memory(model, 1).rings[0]
         assert ring.shared == shared
         # 32 features of a token, or keys and values of as many heads of 8.
         assert ring.keys.shape[2:] == ((1, 32) if shared else (kv_heads, 8))
@@ -209,7 +210,7 @@ def test_an_environment_s_logits_do_not_depend_on_who_rolls_beside_it(layout, sc
         context=12, num_layers=2, width=32, layout=layout, positions=scheme, norm=norm
     )
     torch.manual_seed(0)
-    model = Transformer(config, SPACES[space], spaces.Discrete(5), EPISODE).eval()
+    model = SequenceModel(config, SPACES[space], spaces.Discrete(5), EPISODE).eval()
     model.kernels = "native"
     largest, length = 70, 14
     steps = make_steps(largest, length)
@@ -218,9 +219,9 @@ def test_an_environment_s_logits_do_not_depend_on_who_rolls_beside_it(layout, sc
 
     @torch.no_grad()
     def logits(rows):
-        cache = make_cache(model, len(rows))
+        memory = make_memory(model, len(rows))
         shown = (part(steps, t, t + 1, rows) for t in range(length))
-        return torch.cat([model(step, cache) for step in shown], dim=1)
+        return torch.cat([model(step, memory).policy for step in shown], dim=1)
 
     before = torch.get_num_threads()
     try:

@@ -13,8 +13,8 @@ from fastad.acting.steps import Steps
 from fastad.base.errors import UserError
 from fastad.envs.dark_room import DarkRoom, DarkRoomHard
 from fastad.model.config import ModelConfig
-from fastad.model.memory import CachedMemory, RecomputedMemory, RecordedMemory
-from fastad.model.transformer import Transformer
+from fastad.model.memory import RecordedMemory
+from fastad.model.sequence_model import SequenceModel
 from fastad.rollouts.agent import InContextAgent
 from fastad.rollouts.engine import cache_error, rollout
 
@@ -30,14 +30,16 @@ def make_room(seed=0, goals=GOALS, **kwargs):
 def make_model(env, **changes):
     torch.manual_seed(0)
     config = ModelConfig(**({"context": 10, "width": 16, "num_heads": 2} | changes))
-    model = Transformer(config, env.observation_space, env.action_space, env.episode_length)
+    model = SequenceModel(config, env.observation_space, env.action_space, env.episode_length)
     with torch.no_grad():
-        model.head.weight.mul_(8.0)  # decided enough that a wrong logit shows in the actions
+        model.heads.policy.weight.mul_(
+            8.0
+        )  # decided enough that a wrong logit shows in the actions
     return model.eval()
 
 
 def make_agent(model, generator, *, kv_cache=True, untracked=False, **options):
-    memory = CachedMemory(model, 4, untracked=untracked) if kv_cache else RecomputedMemory(model, 4)
+    memory = model.make_memory(4, kv_cache=kv_cache, untracked=untracked)
     return InContextAgent(memory, model.num_actions, 4, generator=generator, **options)
 
 
@@ -53,12 +55,12 @@ def play(model, *, num_episodes, seed=0, **options):
 
 def test_a_rollouts_memory_goes_with_it():
     model = make_model(make_room()[0])
-    CachedMemory(model, 4)  # what is imported at first use leaves cycles of its own behind
+    model.make_memory(4)  # what is imported at first use leaves cycles of its own behind
     gc.collect()
     gc.disable()
     try:
-        memory = CachedMemory(model, 4)
-        rings = [weakref.ref(ring) for ring in memory.cache]
+        memory = model.make_memory(4)
+        rings = [weakref.ref(ring) for ring in memory.rings]
         with torch.inference_mode():
             memory.predict(make_step(0))
             memory.predict(make_step(1))
@@ -220,7 +222,7 @@ def test_learned_positions_refuse_a_rollout_that_would_slide():
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for a CPU needs g++")
 def test_a_compiled_step_has_the_same_logits_around_the_ring():
     model = make_model(make_room()[0], context=8)
-    memories = [CachedMemory(model, 4, compile=flag) for flag in (False, True)]
+    memories = [model.make_memory(4, compile=flag) for flag in (False, True)]
     steps = random_steps(30)
     with torch.inference_mode():
         for step in steps:

@@ -10,8 +10,7 @@ from fastad.base import provenance
 from fastad.commands import doctor
 from fastad.envs.registry import make_family
 from fastad.model.config import ModelConfig
-from fastad.model.memory import CachedMemory
-from fastad.model.transformer import Transformer
+from fastad.model.sequence_model import SequenceModel
 from fastad.rollouts.agent import InContextAgent
 from fastad.rollouts.gpu_proof import is_proven, keep_proof, takes_graph
 
@@ -33,9 +32,11 @@ def make_step(name, positions, *, untracked, control="none"):
     env = family.make(tasks[:NUM_ENVS], generator)
     torch.manual_seed(0)
     config = ModelConfig(context=10, width=16, num_heads=2, positions=positions)
-    model = Transformer(config, env.observation_space, env.action_space, env.episode_length).eval()
+    model = SequenceModel(
+        config, env.observation_space, env.action_space, env.episode_length
+    ).eval()
     model.kernels = "reference"  # asks the host nothing on any device
-    memory = CachedMemory(model, NUM_ENVS, untracked=untracked)
+    memory = model.make_memory(NUM_ENVS, untracked=untracked)
     agent = InContextAgent(
         memory, model.num_actions, NUM_ENVS, generator=generator, control=control
     )

@@ -86,10 +86,10 @@ def test_weights_of_another_model_are_refused(saved):
 def test_a_newer_format_and_a_foreign_description_are_refused(saved):
     _, _, path = saved
     description = json.loads((path / "model.json").read_text())
-    describe(path, description | {"format_version": 3})
-    with pytest.raises(UserError, match="format_version=3, but this fastad reads 2; upgrade"):
+    describe(path, description | {"format_version": 4})
+    with pytest.raises(UserError, match="format_version=4, but this fastad reads 3; upgrade"):
         load_model(path)
-    describe(path, {"format_version": 2, "config": {}})
+    describe(path, {"format_version": 3, "config": {}})
     with pytest.raises(UserError, match="is not a fastad model"):
         load_model(path)
 

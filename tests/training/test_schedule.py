@@ -5,7 +5,7 @@ from gymnasium import spaces
 
 from fastad.base.errors import UserError
 from fastad.model.config import ModelConfig
-from fastad.model.transformer import Transformer
+from fastad.model.sequence_model import SequenceModel
 from fastad.training.schedule import learning_rate_factor, make_optimizers, set_learning_rate
 from fastad.training.settings import TrainSettings
 
@@ -30,7 +30,7 @@ def test_constant_stays_after_the_warm_up():
 
 
 def make_model():
-    return Transformer(ModelConfig(), spaces.MultiDiscrete([9, 9]), spaces.Discrete(5), 20)
+    return SequenceModel(ModelConfig(), spaces.MultiDiscrete([9, 9]), spaces.Discrete(5), 20)
 
 
 def test_muon_takes_the_matrices_of_the_blocks_and_adamw_everything_else_once():
@@ -40,9 +40,9 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_everything_else_once():
     matrices = [named[id(p)] for g in muon.param_groups for p in g["params"]]
     rest = [named[id(p)] for g in adamw.param_groups for p in g["params"]]
     assert len(matrices) == 12  # two blocks of query, key, value, out, mlp in, mlp out
-    assert all(name.startswith("blocks.") and name.endswith(".weight") for name in matrices)
+    assert all(name.startswith("trunk.blocks.") and name.endswith(".weight") for name in matrices)
     assert sorted(matrices + rest) == sorted(named.values())
-    assert {"head.weight", "embedding.action.weight"} <= set(rest)
+    assert {"heads.policy.weight", "encoder.action.weight"} <= set(rest)
 
 
 def test_adamw_alone_decays_matrices_only():

@@ -61,7 +61,7 @@ def test_two_runs_of_one_seed_are_equal_and_another_seed_is_not(tiny_training, t
     one, two = (run_training(tiny_training, tmp_path / name) for name in "ab")
     assert_same(one, two)
     other = run_training(tiny_training, tmp_path / "c", model={"seed": 1}, seed=1)
-    assert not torch.equal(one["head.weight"], other["head.weight"])
+    assert not torch.equal(one["heads.policy.weight"], other["heads.policy.weight"])
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])

@@ -1,4 +1,4 @@
-"""From environment steps to tokens, by the kind of observation space."""
+"""The first slot of the model: from environment steps to tokens, by the kind of observation."""
 
 from typing import Any
 
@@ -65,7 +65,7 @@ class VectorEncoder(nn.Module):
         return projection(observation.to(weight.dtype), weight, self.linear.bias, impl=impl)
 
 
-class StepEmbedding(nn.Module):
+class StepEncoder(nn.Module):
     """Tokens of environment steps, in either layout.
 
     fused: the sum of everything known when acting is one token. interleaved: previous action,
@@ -96,6 +96,7 @@ class StepEmbedding(nn.Module):
         self.reward_shift, self.reward_scale = reward_shift, reward_scale
         self.last_step = episode_length - 1
         self.observation = observation_encoder(observation_space, width)
+        self._has_coordinates = isinstance(self.observation, CoordinateEncoder)
         self.action = nn.Embedding(num_actions + 1, width)
         # A reward means something different after each action: bandits need their product.
         self.reward = nn.Embedding(num_actions + 1, width)
@@ -135,8 +136,20 @@ class StepEmbedding(nn.Module):
             tokens = tokens + self.place(positions)
         return tokens
 
+    def beside_tables(self, observation: Tensor) -> Tensor:
+        """What a frozen model is given of observations (B, T, ...): coordinates, or features."""
+        if self._has_coordinates:
+            return observation.long()
+        features: Tensor = self.observation(observation, "native")
+        return features
+
+    def offsets(self) -> Tensor | None:
+        """What a frozen model adds to coordinates, (coordinates,); None where it has features."""
+        encoder = self.observation
+        return encoder.offsets if isinstance(encoder, CoordinateEncoder) else None
+
     def tables(self) -> StepTables:
-        """What a frozen model sums its steps from; the encoder's features come beside them."""
+        """What a frozen model sums its steps from; see `beside_tables` for the rest."""
         encoder = self.observation
         coordinates = encoder.table if isinstance(encoder, CoordinateEncoder) else None
         optional = (self.step, self.kind, self.place)

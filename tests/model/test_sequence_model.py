@@ -8,8 +8,8 @@ from gymnasium import spaces
 from fastad.acting.steps import Steps
 from fastad.base.errors import UserError
 from fastad.model.config import ModelConfig
-from fastad.model.embedding import CoordinateEncoder, observation_encoder
-from fastad.model.transformer import Transformer
+from fastad.model.encoders import CoordinateEncoder, observation_encoder
+from fastad.model.sequence_model import SequenceModel
 
 SPACES = {
     "discrete": (spaces.Discrete(4), torch.tensor([[0, 3, 1]])),
@@ -28,8 +28,8 @@ def steps_with(observation):
 @pytest.mark.parametrize("name", SPACES)
 def test_every_supported_space_gives_one_distribution_per_step(name, layout):
     space, observation = SPACES[name]
-    model = Transformer(ModelConfig(layout=layout), space, spaces.Discrete(7), 10)
-    assert model(steps_with(observation)).shape == (1, 3, 7)
+    model = SequenceModel(ModelConfig(layout=layout), space, spaces.Discrete(7), 10)
+    assert model(steps_with(observation)).policy.shape == (1, 3, 7)
 
 
 def test_each_coordinate_has_a_table_of_its_own():
@@ -47,29 +47,31 @@ def test_a_space_without_an_encoder_is_named():
 
 def test_a_reward_before_the_first_action_is_not_seen():
     space, observation = SPACES["grid"]
-    model = Transformer(ModelConfig(), space, spaces.Discrete(5), 10, reward_shift=0.4).eval()
+    model = SequenceModel(ModelConfig(), space, spaces.Discrete(5), 10, reward_shift=0.4).eval()
     steps = steps_with(observation)
     first = steps._replace(previous_action=torch.full((1, 3), 5))
     other = first._replace(previous_reward=torch.ones(1, 3))
-    assert torch.equal(model(first), model(other))
-    assert not torch.equal(model(steps), model(steps._replace(previous_reward=torch.ones(1, 3))))
+    assert torch.equal(model(first).policy, model(other).policy)
+    assert not torch.equal(
+        model(steps).policy, model(steps._replace(previous_reward=torch.ones(1, 3))).policy
+    )
 
 
 @pytest.mark.parametrize("option", ["dropout", "attention_dropout", "token_mask"])
 def test_noise_acts_in_training_only(option):
     space, observation = SPACES["grid"]
-    model = Transformer(ModelConfig(**{option: 0.5}), space, spaces.Discrete(5), 10)
+    model = SequenceModel(ModelConfig(**{option: 0.5}), space, spaces.Discrete(5), 10)
     steps = steps_with(observation)
-    assert not torch.equal(model(steps), model(steps))
+    assert not torch.equal(model(steps).policy, model(steps).policy)
     model.eval()
-    assert torch.equal(model(steps), model(steps))
+    assert torch.equal(model(steps).policy, model(steps).policy)
 
 
 def test_post_norm_normalises_what_leaves_a_block():
     space, observation = SPACES["grid"]
-    model = Transformer(ModelConfig(norm="post"), space, spaces.Discrete(5), 10).eval()
+    model = SequenceModel(ModelConfig(norm="post"), space, spaces.Discrete(5), 10).eval()
     seen = []
-    model.blocks[-1].register_forward_hook(lambda module, args, out: seen.append(out))
+    model.trunk.blocks[-1].register_forward_hook(lambda module, args, out: seen.append(out))
     model(steps_with(observation))
     assert seen[0].mean(-1).abs().max() < 1e-5
     assert (seen[0].std(-1, correction=0) - 1).abs().max() < 1e-3

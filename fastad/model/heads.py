@@ -1,0 +1,37 @@
+"""The last slot of the model: from the trunk's features to what is predicted at every step."""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from fastad.model.config import ModelConfig
+from fastad.model.kernels import Affine, affine
+
+
+class Output(NamedTuple):
+    """What the model predicts at each of `T` steps of `B` sequences."""
+
+    policy: Tensor  # (B, T, A) logits of the next action
+
+
+class Heads(nn.Module):
+    """A norm, where blocks have theirs first, and a linear map for each prediction.
+
+    Args:
+        config: Of the model.
+        num_actions: `A`.
+    """
+
+    def __init__(self, config: ModelConfig, num_actions: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
+        self.policy = nn.Linear(config.width, num_actions)
+
+    def forward(self, features: Tensor) -> Output:
+        """Predict from features (B, T, width)."""
+        return Output(self.policy(self.norm(features)))
+
+    def weights(self) -> tuple[Affine | None, Affine]:
+        """The norm, if there is one, and the policy's map, as a frozen model takes them."""
+        norm = affine(self.norm) if isinstance(self.norm, nn.LayerNorm) else None
+        return norm, affine(self.policy)

@@ -1,0 +1,186 @@
+"""The model: reads environment steps and predicts the next action, by slots that can be swapped.
+
+steps -> encoder -> tokens -> trunk -> features -> heads -> output
+
+"""
+
+import math
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from fastad.acting.steps import Steps
+from fastad.base.errors import UserError
+from fastad.model.config import ModelConfig
+from fastad.model.encoders import StepEncoder
+from fastad.model.heads import Heads, Output
+from fastad.model.kernels import FrozenModel, Implementation, RingCache, freeze_model, rope_angles
+from fastad.model.memory import CachedMemory, Memory, RecomputedMemory
+from fastad.model.transformer import Transformer
+
+
+class SequenceModel(nn.Module):
+    """Predicts, at every step of a learning history, what to do next.
+
+    Args:
+        config: Sizes and schemes.
+        observation_space: Of one environment.
+        action_space: Discrete.
+        episode_length: Longest episode.
+        reward_shift: Subtracted from rewards before they are embedded.
+        reward_scale: Divides them then.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Discrete,
+        episode_length: int,
+        *,
+        reward_shift: float = 0.0,
+        reward_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.observation_space, self.action_space = observation_space, action_space
+        self.episode_length = episode_length
+        self.reward_shift, self.reward_scale = reward_shift, reward_scale
+        self.num_actions = int(action_space.n)
+        self.kernels: Implementation = "auto"  # a choice of the machine, not of the model
+        # In this order, which decides the weights that a seed draws.
+        self.encoder = StepEncoder(
+            config, observation_space, self.num_actions, episode_length, reward_shift, reward_scale
+        )
+        self.trunk = Transformer(config)
+        self.heads = Heads(config, self.num_actions)
+        self.apply(_initialise)
+
+    def forward(self, steps: Steps, memory: CachedMemory | None = None) -> Output:
+        """Predict for whole sequences, or for the next steps of remembered ones.
+
+        Args:
+            steps: (B, T).
+            memory: If given, the steps follow what it holds and are appended to it.
+
+        Returns:
+            Predictions at step t see steps up to t.
+
+        Raises:
+            UserError: If learned positions run out: they cannot slide.
+        """
+        config = self.config
+        per_step = config.tokens_per_step
+        num_tokens = steps.previous_action.shape[1] * per_step
+        if config.positions == "learned":
+            self.check_length(num_tokens if memory is None else memory.longest() + num_tokens)
+        positions = None
+        if config.positions in ("rope", "learned"):
+            if memory is not None:
+                positions = memory.positions(num_tokens)
+            else:
+                positions = torch.arange(num_tokens, device=steps.previous_action.device)
+        if memory is not None and memory.frozen is not None:
+            return self._decode_at_once(memory.frozen, steps, memory.rings, positions)
+        tokens = self.encoder(steps, positions)
+        rings = None if memory is None else memory.rings
+        features = self.trunk(tokens, positions, rings, impl=self.kernels)
+        # The last token of each step, the observation, is the one that predicts.
+        output: Output = self.heads(features[:, per_step - 1 :: per_step])
+        return output
+
+    def _decode_at_once(
+        self, frozen: FrozenModel, steps: Steps, rings: list[RingCache], positions: Tensor | None
+    ) -> Output:
+        """As `forward`, by kernels that compute every row by itself.
+
+        An environment's logits do not depend on who rolls out beside it, to the last bit, where
+        PyTorch's products do.
+        """
+        config = self.config
+        rope = None
+        if config.positions == "rope":
+            assert positions is not None
+            rope = rope_angles(positions, config.head_dim, base=config.rope_base)
+        logits = frozen.decode(
+            self.encoder.beside_tables(steps.observation), steps.previous_action,
+            steps.previous_reward, steps.episode_start, steps.episode_step, rings,
+            positions=positions, rope=rope,
+        )  # fmt: skip
+        return Output(logits)
+
+    def make_memory(
+        self,
+        num_envs: int,
+        *,
+        kv_cache: bool = True,
+        prompt_steps: int = 1,
+        compile: bool = False,
+        untracked: bool = False,
+    ) -> Memory:
+        """An empty memory of environments, on the model's device; weights must no longer change.
+
+        Args:
+            num_envs: `N`.
+            kv_cache: Keep keys and values in rings, which `forward` takes, too. Else keep the steps
+                that can influence a prediction: a query sees `W` tokens, but through L layers
+                L * (W - 1) + 1 of them reach it.
+            prompt_steps: Steps appended to rings at once, at most.
+            compile: Compile PyTorch's step with `torch.compile`, which takes a while at the first
+                one, instead of taking the kernels for whole steps where there are any.
+            untracked: Keep the rings' lengths on the device alone, so that every step performs the
+                same operations on the same memory and can be replayed as a CUDA graph.
+        """
+        per_step = self.config.tokens_per_step
+        if not kv_cache:
+            return RecomputedMemory(self, num_envs, -(-self.config.receptive_field // per_step))
+        frozen = None if compile else self.freeze()
+        capacity = self.config.context + prompt_steps * per_step - 1
+        if frozen is not None:
+            rings = frozen.make_rings(num_envs, capacity)
+        else:
+            rings = self.trunk.make_rings(num_envs, capacity, impl=self.kernels)
+        if untracked:
+            for ring in rings:
+                ring.untrack()
+        # Not the module's own call, which looks for hooks at every step.
+        return CachedMemory(rings, torch.compile(self) if compile else self.forward, frozen=frozen)
+
+    def matrix_names(self) -> list[str]:
+        """Parameters that map tokens to tokens: what an optimiser of matrices, as Muon, is for.
+
+        What leads into the trunk and out of it is not: those rows stand for themselves.
+        """
+        return [f"trunk.{name}" for name in self.trunk.matrix_names()]
+
+    def freeze(self) -> FrozenModel | None:
+        """The model as one kernel for the cached step, for as long as no weight changes.
+
+        None where the model's implementation of attention has no such kernel on this device.
+        """
+        blocks, shape = self.trunk.weights()
+        norm, head = self.heads.weights()
+        return freeze_model(
+            blocks, shape, self.encoder.tables(), norm=norm, head=head,
+            offsets=self.encoder.offsets(), reward_shift=self.reward_shift,
+            reward_scale=self.reward_scale, scheme=self.config.positions, impl=self.kernels,
+        )  # fmt: skip
+
+    def check_length(self, num_tokens: int) -> None:
+        """Refuse sequences of more tokens than learned positions have places for."""
+        if self.config.positions == "learned" and num_tokens > self.config.context:
+            raise UserError(
+                f"positions=learned has context={self.config.context} places and cannot slide, "
+                f"but {num_tokens} tokens were asked for; use rope, alibi or none, or fewer steps"
+            )
+
+
+def _initialise(module: nn.Module) -> None:
+    """Embeddings at 0.2, projections at half the variance-preserving size, biases at 0."""
+    if isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, std=0.2)
+    elif isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.5 / math.sqrt(module.in_features))
+        nn.init.zeros_(module.bias)
