@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from gymnasium import spaces
 
 from fastad.acting.interact import Transition
+from fastad.envs.registry import ENVS
 from fastad.histories.schema import DatasetInfo, shard_range
 from fastad.histories.writer import ShardWriter, create_dataset
 
@@ -130,6 +132,17 @@ def build_dataset(
                 steps = range(first, min(first + 5, stop))
                 writer.append(build_block(info, histories, steps, episode_lengths))
     return info
+
+
+@pytest.fixture
+def added(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment and the source that tests add, each in one file."""
+    from fastad.sources.registry import SOURCES
+
+    for folder in ("envs", "sources"):
+        monkeypatch.syspath_prepend(Path(__file__).parent / folder)
+    monkeypatch.setitem(ENVS, "combination-lock", "combination_lock:CombinationLock")
+    monkeypatch.setitem(SOURCES, "win-stay", import_module("win_stay").WinStay)
 
 
 @pytest.fixture(scope="session")

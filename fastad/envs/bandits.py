@@ -74,7 +74,6 @@ class BanditEnv(BatchedEnv):
     def __init__(self, family: BanditFamily, tasks: Tensor, generator: torch.Generator) -> None:
         family.check_tasks(tasks)
         super().__init__(family, tasks.float(), generator)
-        self.final_observation = self.reset()
 
     def reset(self) -> Tensor:
         """Begin a new episode everywhere; returns zeros, (N,)."""

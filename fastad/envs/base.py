@@ -72,7 +72,7 @@ class BatchedEnv(ABC):
         UserError: If the two are on different kinds of device.
     """
 
-    final_observation: Tensor  # (N, ...)
+    final_observation: Tensor  # (N, ...), there once a step was taken
 
     def __init__(self, family: TaskFamily, tasks: Tensor, generator: torch.Generator) -> None:
         if generator.device.type != tasks.device.type:

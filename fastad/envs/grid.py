@@ -134,7 +134,7 @@ class GridEnv(BatchedEnv):
         padding = (0, self.num_phases - targets.shape[1])
         self._targets = torch.nn.functional.pad(targets, padding, value=-1)
         self._first_targets = self._targets[:, 0]
-        self.final_observation = self.reset()
+        self.reset()
 
     def reset(self) -> Tensor:
         """Begin a new episode everywhere; returns observations (N, 2)."""
