@@ -131,7 +131,7 @@ def _train(config: TrainConfig, progress: Report | None) -> Run:
     _check_env(config.env, dataset.info.env, config.data)
     sampler = WindowSampler(
         dataset,
-        num_steps=settings.window or dataset.num_steps // settings.every_kth_episode,
+        num_steps=settings.window or _whole_history(dataset, settings.every_kth_episode),
         batch_size=settings.batch_size,
         seed=settings.seed,
         start=settings.start,
@@ -249,6 +249,17 @@ def _rollout(config: RolloutConfig, actions: bool, progress: Report | None) -> R
 
 def _nobody_looks(done: int, total: int, **figures: Any) -> None:
     pass
+
+
+def _whole_history(dataset: HistoryDataset, every_kth_episode: int) -> int:
+    """Steps of a window that shows every k-th episode of a history, first to last."""
+    num_steps = dataset.num_steps // every_kth_episode
+    if num_steps == 0:
+        raise UserError(
+            f"every_kth_episode={every_kth_episode} leaves no step of the {dataset.num_steps} of "
+            f"a history; use at most {dataset.num_steps // dataset.info.episode_length}"
+        )
+    return num_steps
 
 
 def _check_env(wanted: str | None, found: str, where: Path) -> None:

@@ -199,6 +199,10 @@ class RolloutConfig:
     def __post_init__(self) -> None:
         """Check the ranges."""
         check_seed(self.seed)
+        for name in ("episodes", "tasks", "rollouts_per_task"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name}={value} must be at least 1")
 
 
 def how_to_finish(data: Path, info: DatasetInfo) -> str:

@@ -1,10 +1,8 @@
-"""A command's flags, and its config from them; tyro lives here alone."""
+"""A command's flags, and its config from the words that were typed."""
 
-import contextlib
-import io
 import sys
 from collections.abc import Iterator
-from dataclasses import Field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -12,7 +10,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 from fastad.base.config import RENAMED
 from fastad.base.errors import UserError
 from fastad.cli.help import show_help
-from fastad.cli.table import COMMANDS, Command
+from fastad.cli.table import COMMANDS
+from fastad.cli.values import convert
 from fastad.cli.words import Takes, sort_words
 
 LARGEST = 2**40  # of any whole number in a config
@@ -25,8 +24,6 @@ def parse(name: str, arguments: list[str]) -> Any:
         UserError: For flags or values that are not possible.
         SystemExit: After printing the help.
     """
-    import tyro
-
     command, kind, takes = COMMANDS[name], kind_of(name), flags_of(name)
     given, bare = sort_words(name, _by_todays_names(arguments, takes), takes)
     source = given.pop("--config", None)
@@ -36,20 +33,8 @@ def parse(name: str, arguments: list[str]) -> Any:
         usage = f"fastad {name} [{word}]" if word else f"fastad {name}"
         show_help(usage, kind, default, command.settings)
     if bare:
-        given |= _place(name, command, bare, given, takes)
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            config = tyro.cli(
-                kind,
-                args=[word for flag, values in given.items() for word in _joined(flag, values)],
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands),
-                **({} if default is None else {"default": default}),
-            )
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise UserError(f"{_first_line(complaint.getvalue())}; see fastad {name} --help") from None
+        given |= _place(name, bare, given, takes)
+    config = _build(name, kind, default, _values(kind, given))
     _check_sizes(config)
     return config
 
@@ -64,8 +49,8 @@ def flags_of(name: str) -> dict[str, Takes]:
     takes: dict[str, Takes] = {"--help": 0}
     if COMMANDS[name].settings:
         takes["--config"] = 1
-    for setting, hint in _settings(kind_of(name)):
-        flag = f"--{setting.name.replace('_', '-')}"
+    for field, hint in settings_of(kind_of(name)):
+        flag = f"--{field.replace('_', '-')}"
         if hint is bool:
             takes |= {flag: 0, f"--no-{flag[2:]}": 0}
         elif get_origin(hint) is not tuple:
@@ -73,53 +58,72 @@ def flags_of(name: str) -> dict[str, Takes]:
         elif get_args(hint)[-1] is not Ellipsis:
             takes[flag] = len(get_args(hint))
         else:
-            takes[flag] = "pairs" if setting.name.endswith("_options") else "words"
+            takes[flag] = "pairs" if field.endswith("_options") else "words"
     return takes
 
 
-def _settings(kind: Any) -> Iterator[tuple[Field[Any], Any]]:
+def settings_of(kind: Any) -> Iterator[tuple[str, Any]]:
     """Every setting of a command and its type, those of nested dataclasses included."""
     hints = get_type_hints(kind)
     for field in fields(kind):
         if is_dataclass(hints[field.name]):
-            yield from _settings(hints[field.name])
+            yield from settings_of(hints[field.name])
         else:
-            yield field, hints[field.name]
+            yield field.name, hints[field.name]
 
 
 def _place(
-    name: str,
-    command: Command,
-    bare: list[str],
-    given: dict[str, list[str]],
-    takes: dict[str, Takes],
+    name: str, bare: list[str], given: dict[str, list[str]], takes: dict[str, Takes]
 ) -> dict[str, list[str]]:
     """The flag that the bare words stand for, with them as its values.
 
     Raises:
         UserError: If they stand for none, or are more than it takes.
     """
-    shown = " and ".join(map(repr, bare))
-    if not command.positional:
+    shown, positional = " and ".join(map(repr, bare)), COMMANDS[name].positional
+    if not positional:
         raise UserError(f"fastad {name} takes no bare words; {shown} belongs to no option")
-    flag = f"--{command.positional.replace('_', '-')}"
+    flag = f"--{positional.replace('_', '-')}"
     if flag in given:
-        raise UserError(
-            f"{flag} {' '.join(given[flag])} and the bare {shown} are both {flag}; keep one"
-        )
+        was = " ".join(given[flag])
+        raise UserError(f"{flag} {was} and the bare {shown} are both {flag}; keep one")
     if len(bare) > 1 and takes[flag] != "words":
         pairs = [option for option, kind in takes.items() if kind == "pairs" and option in given]
         hint = f"; {pairs[0]} takes KEY=VALUE words alone" if pairs else ""
         raise UserError(
-            f"fastad {name} takes one bare word, its {command.positional.upper()}, and {shown} "
+            f"fastad {name} takes one bare word, its {positional.upper()}, and {shown} "
             f"are {len(bare)}; a value stands right behind its option{hint}"
         )
     return {flag: bare}
 
 
-def _joined(flag: str, values: list[str]) -> list[str]:
-    """A flag as argparse misreads it least: a single value may begin with a dash."""
-    return [f"{flag}={values[0]}"] if len(values) == 1 else [flag, *values]
+def _values(kind: Any, given: dict[str, list[str]]) -> dict[str, Any]:
+    """The values of the fields whose flags were given, the last one's of --x and --no-x."""
+    hints = dict(settings_of(kind))
+    values: dict[str, Any] = {}
+    for flag, words in given.items():
+        field = flag[2:].replace("-", "_")
+        if field not in hints:
+            values[field.removeprefix("no_")] = False
+        else:
+            values[field] = hints[field] is bool or convert(field, hints[field], words)
+    return values
+
+
+def _build(name: str, kind: Any, default: Any, values: dict[str, Any]) -> Any:
+    """A dataclass with `values`, the rest as in `default` or by default, nested ones alike."""
+    hints, own = get_type_hints(kind), {}
+    for field in fields(kind):
+        hint, factory = hints[field.name], field.default_factory
+        if is_dataclass(hint):
+            nested = None if default is None else getattr(default, field.name)
+            own[field.name] = _build(name, hint, nested, values)
+        elif field.name in values:
+            own[field.name] = values[field.name]
+        elif default is None and field.default is MISSING and factory is MISSING:
+            word = field.name.upper()
+            raise UserError(f"fastad {name} needs its {word}; write fastad {name} {word}")
+    return kind(**own) if default is None else replace(default, **own)
 
 
 def _check_sizes(config: Any) -> None:
@@ -139,18 +143,6 @@ def _by_todays_names(arguments: list[str], flags: dict[str, Takes]) -> list[str]
     for old in dict.fromkeys(flag for flag, _, _ in parts if flag in renamed):
         print(f"fastad: {old} is now {renamed[old]}", file=sys.stderr)
     return [renamed.get(flag, flag) + equals + value for flag, equals, value in parts]
-
-
-def _first_line(complaint: str) -> str:
-    """The message in the box that tyro draws."""
-    lines = (line.strip(" │") for line in complaint.splitlines())
-    message: list[str] = []
-    for line in lines:
-        if line.startswith("───") and message:
-            break
-        if line and line[0] not in "╭╰─":
-            message.append(line)
-    return " ".join(message)
 
 
 def _load(name: str, kind: type[Any], source: str) -> Any:

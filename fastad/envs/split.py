@@ -39,8 +39,8 @@ class _Counts:
     test: int
 
     def __str__(self) -> str:
-        held_out = f"num_validation={self.validation} and num_test={self.test}"
-        return f"num_train={self.train} with {held_out}"
+        held_out = f"num_validation_tasks={self.validation} and num_test_tasks={self.test}"
+        return f"num_train_tasks={self.train} with {held_out}"
 
 
 def split_tasks(
@@ -76,9 +76,9 @@ def split_tasks(
     if holdout not in ("task", "cell"):
         raise unknown("holdout", holdout, ("task", "cell"))
     for field, value, least in (
-        ("num_train", num_train, 1),
-        ("num_validation", num_validation, 0),
-        ("num_test", num_test, 0),
+        ("num_train_tasks", num_train, 1),
+        ("num_validation_tasks", num_validation, 0),
+        ("num_test_tasks", num_test, 0),
         ("seed", seed, 0),
     ):
         if value is not None and value < least:
@@ -100,7 +100,7 @@ def _sample(family: TaskFamily, counts: _Counts, holdout: Holdout, seed: int) ->
     name = family.name
     if counts.train is None:
         raise UserError(
-            f"num_train is not given; {name} has infinitely many tasks: set num_train_tasks"
+            f"num_train_tasks is not given, and {name} has infinitely many tasks; say how many"
         )
     if holdout == "cell":
         raise UserError(f"holdout='cell' is not possible: {name} has no cells; use holdout='task'")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from fastad.base.possession import (
     refuse_strangers,
     strangers,
 )
+from fastad.envs.family import SPLITS
 from fastad.histories.reader import load_info
 from fastad.histories.schema import (
     INFO_FILE,
@@ -136,9 +138,26 @@ def _check_unchanged(out: Path, info: DatasetInfo) -> None:
     for side in (old, new):
         for name in NOT_SETTINGS:
             del side[name]
-    changed = differences(old, new)
+    # What was asked for explains what follows from it.
+    changed = differences(_asked_for(old), _asked_for(new)) or differences(old, new)
     if changed:
         raise UserError(
             f"--resume of {out} with changed settings ({'; '.join(changed)}); put them back, or "
             "start anew with --overwrite"
         )
+
+
+def _asked_for(description: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a dataset, as `fastad collect` calls them."""
+    same = ("env", "source", "holdout", "seed", "num_histories", "action_noise", "noise_labels")
+    counts = {f"num_{split}_tasks": description[f"num_{split}"] for split in SPLITS}
+    return (
+        {name: description[name] for name in same}
+        | counts
+        | {
+            "env_options": description["env_kwargs"],
+            "source_options": description["source_kwargs"],
+            "num_episodes": description["num_steps"] // description["episode_length"],
+            "shards": description["num_shards"],
+        }
+    )

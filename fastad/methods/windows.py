@@ -264,7 +264,7 @@ class WindowSampler:
         if not self.dataset.complete:
             remedy += ", or finish the dataset with `fastad collect`"
         raise UserError(
-            f"window of num_steps={self.num_steps} is longer than history {history} of "
+            f"window={self.num_steps} is longer than history {history} of "
             f"{self.dataset.path}: "
             f"{self.dataset.lengths[history]} steps, of which every_kth_episode={self.stride} "
             f"leaves {longest}; {remedy}"

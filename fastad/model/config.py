@@ -67,6 +67,8 @@ class ModelConfig:
         for field in ("dropout", "attention_dropout", "token_mask"):
             if not 0.0 <= getattr(self, field) < 1.0:
                 raise UserError(f"{field}={getattr(self, field)} must be in [0, 1)")
+        if not self.rope_base > 0:
+            raise UserError(f"rope_base={self.rope_base} must be above 0")
 
     @property
     def head_dim(self) -> int:

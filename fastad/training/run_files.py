@@ -163,7 +163,7 @@ def _read_fixed(run: Path, name: str) -> bytes:
 
 
 def settings_of(config: dict[str, Any]) -> dict[str, Any]:
-    """What must not change between a run and its continuation.
+    """What must not change between a run and its continuation, each under its own name.
 
     Where things lie, how they are logged and what computes them may; the dataset is compared by
     its content.
@@ -171,11 +171,12 @@ def settings_of(config: dict[str, Any]) -> dict[str, Any]:
     free = (
         "command", "data", "out", "env", "resume", "overwrite", "device", "threads", "kernels",
         "attention",  # as earlier versions called the kernels
+        "log_every", "eval_every", "checkpoint_every", "eval_episodes", "eval_tasks",
     )  # fmt: skip
-    kept = {k: v for k, v in config.items() if k not in free and not k.startswith("eval_")}
-    logging = ("log_every", "eval_every", "checkpoint_every")
-    settings = {k: v for k, v in config.get("settings", {}).items() if k not in logging}
-    return kept | {"settings": settings}
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= value if isinstance(value, dict) else {key: value}
+    return {key: value for key, value in flat.items() if key not in free}
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:

@@ -93,3 +93,10 @@ def test_the_help_shows_a_presets_values_as_defaults(capsys):
         main(["train", "--config", "paper-dark", "--help"])
     words = capsys.readouterr().out.replace("│", " ").split()
     assert "(default: 50000)" in " ".join(words[words.index("--updates") :][:20])
+
+
+def test_a_folder_named_like_a_preset_does_not_hide_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bandit").mkdir()
+    assert main(["train", "--config", "bandit"]) == 2
+    assert "dataset data/bandit does not exist" in capsys.readouterr().err

@@ -163,7 +163,9 @@ def test_a_split_without_test_tasks_is_all_training():
 
 
 def test_more_tasks_than_there_are_is_refused_with_the_numbers():
-    with pytest.raises(UserError, match=r"num_train=70 .* and num_test=16 .* has 80 tasks"):
+    with pytest.raises(
+        UserError, match=r"num_train_tasks=70 .* and num_test_tasks=16 .* has 80 tasks"
+    ):
         split(num_train=70)
 
 
@@ -179,12 +181,12 @@ def test_cells_that_leave_too_few_validation_tasks_are_refused_with_the_numbers(
 
 
 def test_too_many_training_tasks_beside_held_out_cells_are_refused_with_the_numbers():
-    with pytest.raises(UserError, match=r"num_train=6000 .* 5329 of the 6561 tasks"):
+    with pytest.raises(UserError, match=r"num_train_tasks=6000 .* 5329 of the 6561 tasks"):
         split("dark-key-to-door", num_train=6000, num_test=64, holdout="cell")
 
 
 def test_sampled_families_need_the_number_of_training_tasks():
-    with pytest.raises(UserError, match="num_train is not given; bernoulli-bandit has infinitely"):
+    with pytest.raises(UserError, match="num_train_tasks is not given, and bernoulli-bandit"):
         split("bernoulli-bandit")
 
 
@@ -194,11 +196,11 @@ def test_bandits_have_no_cells_to_hold_out():
 
 
 def test_impossible_arguments_are_refused():
-    with pytest.raises(UserError, match="num_test=-1 is not possible; use 0 or more"):
+    with pytest.raises(UserError, match="num_test_tasks=-1 is not possible; use 0 or more"):
         split(num_test=-1)
-    with pytest.raises(UserError, match="num_validation=-1 is not possible; use 0 or more"):
+    with pytest.raises(UserError, match="num_validation_tasks=-1 is not possible; use 0 or more"):
         split(num_validation=-1)
-    with pytest.raises(UserError, match="num_train=0 is not possible; use 1 or more"):
+    with pytest.raises(UserError, match="num_train_tasks=0 is not possible; use 1 or more"):
         split(num_train=0)
     with pytest.raises(UserError, match="seed=-1 is not possible"):
         split(seed=-1)

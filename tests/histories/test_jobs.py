@@ -190,7 +190,7 @@ def test_resuming_with_other_settings_names_each_of_them(tmp_path: Path) -> None
     with pytest.raises(UserError) as caught:
         collect(tmp_path, resume=True, **changed)
     assert "seed: 5 -> 6" in str(caught.value)
-    assert "source_kwargs.replay_sweeps: 1 -> 2" in str(caught.value)
+    assert "source_options.replay_sweeps: 1 -> 2" in str(caught.value)
     assert contents(tmp_path) == before
 
 
@@ -260,7 +260,7 @@ def test_overwriting_spares_a_dataset_that_something_else_lies_in(tmp_path: Path
     [
         ({"num_histories": 0}, "num_histories=0"),
         ({"num_episodes": 0}, "num_episodes=0"),
-        ({"num_train": 0}, "num_train=0"),
+        ({"num_train": 0}, "num_train_tasks=0"),
         ({"shards": 31}, "shards=31 must lie between 1 and num_histories=30"),
         ({"shards": 0}, "shards=0"),
         ({"action_noise": 1.5}, "action_noise=1.5 is no probability"),

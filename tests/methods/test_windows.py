@@ -180,7 +180,7 @@ def test_windows_are_those_that_a_slow_search_finds(
         windows = sampler(HistoryDataset(path), batch_size=64, **arguments)
         assert shown_steps(windows, num_batches=2) == expected
     else:
-        with pytest.raises(UserError, match=f"num_steps={num_steps} is longer"):
+        with pytest.raises(UserError, match=f"window={num_steps} is longer"):
             sampler(HistoryDataset(path), **arguments)
 
 
@@ -221,7 +221,7 @@ def test_a_dataset_without_train_histories_is_refused(tmp_path, make_dataset):
     [
         (
             {"num_steps": 13},
-            r"num_steps=13 is longer than history 0 .* use a window of 12 steps or less$",
+            r"window=13 is longer than history 0 .* use a window of 12 steps or less$",
         ),
         (
             {"num_steps": 9, "every_kth_episode": 2},
