@@ -19,6 +19,7 @@ from fastad.base.progress import Report
 from fastad.configs import CollectConfig, RolloutConfig, TrainConfig, how_to_finish
 from fastad.evaluate.kept_rollouts import check_place, keep_rollouts
 from fastad.evaluate.learning_curve import LearningCurve
+from fastad.evaluate.measure import measure
 from fastad.evaluate.result import Result
 from fastad.evaluate.task_set import load_task_set, try_model
 from fastad.histories import jobs
@@ -241,7 +242,7 @@ def _rollout(config: RolloutConfig, actions: bool, progress: Report | None) -> R
             cuda_graph=takes_graph(config.cuda_graph, device, kv_cache=config.kv_cache),
             on_block=on_block,
         )  # fmt: skip
-    return Result.of(
+    return measure(
         trial, run=str(config.run), control=config.control, greedy=config.greedy,
         kv_cache=config.kv_cache, trained_episodes=trained_episodes, keep_actions=actions,
     )  # fmt: skip

@@ -11,8 +11,6 @@ from fastad.configs import CollectConfig
 if TYPE_CHECKING:
     from fastad.histories.reader import HistoryDataset
 
-AVERAGED_HISTORIES = 1024  # in the summary
-
 
 def run_collect(config: CollectConfig, *, is_part: bool = False) -> None:
     """Collect, show progress, say what came of it and, unless it `is_part` of more, what next."""
@@ -28,30 +26,23 @@ def run_collect(config: CollectConfig, *, is_part: bool = False) -> None:
 
 def print_summary(dataset: HistoryDataset) -> None:
     """Say what the dataset holds."""
-    import numpy as np
-    import torch
+    from fastad.histories.summary import learned
 
-    from fastad.envs.registry import make_family
-
-    info = dataset.info
-    # Histories visit the tasks in turn: whole rounds show every task equally often.
-    rounds = max(1, AVERAGED_HISTORIES // info.num_train)
-    histories = np.arange(min(info.num_histories, rounds * info.num_train, AVERAGED_HISTORIES))
-    returns = dataset.returns(histories, max_histories=len(histories)).mean
-    tasks = torch.from_numpy(dataset.tasks[dataset.task_ids[histories]])
-    env = make_family(info.env, **info.env_kwargs).make(tasks, torch.Generator())
-    optimal = env.optimal_return()
-    optimum = "" if optimal is None else f"; optimum {optimal.mean().item():.2f}"
+    info, source = dataset.info, learned(dataset)
     noise = ""
     if info.action_noise:
         noise = f" with {info.action_noise:.0%} random actions, labels {info.noise_labels}"
     print(
         f"{dataset.path}: {info.num_histories:,} histories of {info.num_steps:,} steps, {info.env} "
         f"learned by {info.source}{noise}; tasks: {info.num_train:,} train, "
-        f"{info.num_validation:,} validation, {info.num_test:,} test\n"
-        f"mean return: {returns[0]:.2f} in the first episode, {returns[-1]:.2f} in the last"
-        f"{optimum}"
+        f"{info.num_validation:,} validation, {info.num_test:,} test"
     )
+    if source is not None:
+        optimum = "" if source.optimum is None else f"; optimum {source.optimum:.2f}"
+        print(
+            f"mean return: {source.first:.2f} in the first episode, {source.last:.2f} in the last"
+            f"{optimum}"
+        )
     if info.source_knows:
         print(f"source knows: {info.source_knows}")
 

@@ -13,7 +13,6 @@ from fastad.base.errors import UserError
 from fastad.base.extras import how_to_install
 from fastad.base.files import read_json
 from fastad.base.outputs import check_output, write_output
-from fastad.base.provenance import describe_machine
 from fastad.envs.family import Split
 from fastad.evaluate.figures import figures_of
 from fastad.evaluate.metrics import task_means
@@ -23,8 +22,6 @@ from fastad.rollouts.agent import Control
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
-
-    from fastad.evaluate.task_set import Trial
 
 MAX_BYTES = 2**30
 # Fields that figures stand for, under names of their own in a file.
@@ -43,12 +40,6 @@ class Baseline:
 
     returns: np.ndarray
     regret: np.ndarray | None = None
-
-    @classmethod
-    def of(cls, trial: Trial) -> Baseline:
-        """What a trial returned."""
-        regret = None if trial.regret is None else trial.regret.numpy()
-        return cls(trial.result.returns.numpy(), regret)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,60 +125,6 @@ class Result:
                 raise UserError(
                     f"{len(returns)} rollouts are not as many for each of {self.num_tasks} tasks"
                 )
-
-    @classmethod
-    def of(
-        cls,
-        trial: Trial,
-        *,
-        run: str | None = None,
-        control: Control = "none",
-        greedy: bool = False,
-        kv_cache: bool = True,
-        trained_episodes: int | None = None,
-        keep_actions: bool = False,
-    ) -> Result:
-        """Put what a trial returned beside the source and chance, which act on its tasks now.
-
-        Args:
-            trial: Of the frozen model.
-            run: See `Result`, as the following.
-            control: What was hidden from the model.
-            greedy: Whether actions were sampled.
-            kv_cache: Whether keys and values were kept.
-            trained_episodes: Episodes that the training windows showed.
-            keep_actions: Whether to keep them.
-        """
-        tasks, info, own = trial.tasks, trial.tasks.info, Baseline.of(trial)
-        others = {"source": tasks.baseline(), "random": tasks.baseline("random")}
-        if info.action_noise > 0:
-            others["source_clean"] = tasks.baseline(noise=False)
-        return cls(
-            label="algorithm distillation",
-            method="ad",
-            env=info.env,
-            split=tasks.split,
-            control=control,
-            returns=own.returns,
-            tasks=_wide(tasks.tasks),
-            versions=describe_machine(),
-            seed=tasks.seed,
-            env_options=info.env_kwargs,
-            greedy=greedy,
-            kv_cache=kv_cache,
-            steps_per_second=trial.result.steps_per_second,
-            run=run,
-            trained_episodes=trained_episodes,
-            source=info.source,
-            source_options=info.source_kwargs,
-            source_knows=tasks.source_knows,
-            source_action_noise=info.action_noise,
-            noise_labels=info.noise_labels,
-            optimal_return=tasks.optimal_return(),
-            baselines={k: Baseline.of(other) for k, other in others.items() if other is not None},
-            regret=own.regret,
-            actions=_wide(trial.actions) if keep_actions else None,
-        )
 
     @property
     def num_tasks(self) -> int:
@@ -320,9 +257,9 @@ class Result:
         facts = {f.name: stored[f.name] for f in fields(cls) if f.name in stored}
         measured = {
             "returns": _float32(stored["rollout_returns"]),
-            "tasks": _wide(stored["tasks"]),
+            "tasks": wide(stored["tasks"]),
             "regret": _float32(stored["rollout_regret"]),
-            "actions": None if stored["actions"] is None else _wide(stored["actions"]),
+            "actions": None if stored["actions"] is None else wide(stored["actions"]),
             "baselines": {
                 name: Baseline(_float32(other["returns"]), _float32(other["regret"]))
                 for name, other in stored["baselines"].items()
@@ -339,7 +276,7 @@ def _float32(values: Any) -> Any:
     return None if values is None else np.asarray(values, dtype=np.float32)
 
 
-def _wide(values: Any) -> np.ndarray:
-    """As JSON gives numbers back: whole ones as int64, others as float64."""
+def wide(values: Any) -> np.ndarray:
+    """Numbers as JSON gives numbers back: whole ones as int64, others as float64."""
     array = np.asarray(values)
     return array.astype(np.float64 if array.dtype.kind == "f" else np.int64)

@@ -1,8 +1,38 @@
 """What a dataset holds, in figures."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import torch
+
+from fastad.envs.registry import make_family
 from fastad.histories.reader import HistoryDataset
+
+AVERAGED_HISTORIES = 1024  # at most, for `learned`
+
+
+class Learned(NamedTuple):
+    """How far the source came, over the same tasks."""
+
+    first: float  # mean return of the first episode
+    last: float
+    optimum: float | None  # None where unknown
+
+
+def learned(dataset: HistoryDataset) -> Learned | None:
+    """How far the source came in its histories; None if none holds a complete episode."""
+    info = dataset.info
+    # Histories visit the tasks in turn: whole rounds show every task equally often.
+    rounds = max(1, AVERAGED_HISTORIES // info.num_train)
+    histories = np.arange(min(info.num_histories, rounds * info.num_train, AVERAGED_HISTORIES))
+    returns = dataset.returns(histories, max_histories=len(histories)).mean
+    if len(returns) == 0:
+        return None
+    tasks = torch.from_numpy(dataset.tasks[dataset.task_ids[histories]])
+    env = make_family(info.env, **info.env_kwargs).make(tasks, torch.Generator())
+    optimal = env.optimal_return()
+    mean = None if optimal is None else optimal.mean().item()
+    return Learned(float(returns[0]), float(returns[-1]), mean)
 
 
 def summarize(dataset: HistoryDataset) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from fastad.evaluate.measure import measure
 from fastad.evaluate.result import Result
 from fastad.evaluate.task_set import TaskSet, Trial, try_model
 from fastad.model.config import ModelConfig
@@ -56,4 +57,4 @@ def trial_on() -> Callable[[TaskSet, int], Trial]:
 @pytest.fixture
 def result_on() -> Callable[..., Result]:
     """The same as a result, beside the source and chance."""
-    return lambda tasks, num_episodes, **facts: Result.of(_trial(tasks, num_episodes), **facts)
+    return lambda tasks, num_episodes, **facts: measure(_trial(tasks, num_episodes), **facts)

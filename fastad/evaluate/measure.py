@@ -1,0 +1,64 @@
+"""A result from what a model did: its source and chance are put beside it."""
+
+from fastad.base.provenance import describe_machine
+from fastad.evaluate.result import Baseline, Result, wide
+from fastad.evaluate.task_set import Trial
+from fastad.rollouts.agent import Control
+
+
+def measure(
+    trial: Trial,
+    *,
+    run: str | None = None,
+    control: Control = "none",
+    greedy: bool = False,
+    kv_cache: bool = True,
+    trained_episodes: int | None = None,
+    keep_actions: bool = False,
+) -> Result:
+    """Let the source and chance act on the tasks of a trial, and put all beside each other.
+
+    Args:
+        trial: Of the frozen model.
+        run: See `Result`, as the following.
+        control: What was hidden from the model.
+        greedy: Whether it took the most probable action.
+        kv_cache: Whether keys and values were kept.
+        trained_episodes: Episodes that the training windows showed.
+        keep_actions: Whether the result holds every action.
+    """
+    tasks, info, own = trial.tasks, trial.tasks.info, _returned(trial)
+    others = {"source": tasks.baseline(), "random": tasks.baseline("random")}
+    if info.action_noise > 0:
+        others["source_clean"] = tasks.baseline(noise=False)
+    return Result(
+        label="algorithm distillation",
+        method="ad",
+        env=info.env,
+        split=tasks.split,
+        control=control,
+        returns=own.returns,
+        tasks=wide(tasks.tasks),
+        versions=describe_machine(),
+        seed=tasks.seed,
+        env_options=info.env_kwargs,
+        greedy=greedy,
+        kv_cache=kv_cache,
+        steps_per_second=trial.result.steps_per_second,
+        run=run,
+        trained_episodes=trained_episodes,
+        source=info.source,
+        source_options=info.source_kwargs,
+        source_knows=tasks.source_knows,
+        source_action_noise=info.action_noise,
+        noise_labels=info.noise_labels,
+        optimal_return=tasks.optimal_return(),
+        baselines={k: _returned(other) for k, other in others.items() if other is not None},
+        regret=own.regret,
+        actions=wide(trial.actions.cpu()) if keep_actions else None,
+    )
+
+
+def _returned(trial: Trial) -> Baseline:
+    regret = None if trial.regret is None else trial.regret.numpy()
+    return Baseline(trial.result.returns.numpy(), regret)
