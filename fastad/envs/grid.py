@@ -38,7 +38,11 @@ class GridFamily(TaskFamily):
 
     def __post_init__(self) -> None:
         """Refuse rooms without a centre to start from, and episodes without a step."""
-        check_size(self.size, needs_centre=not self.random_start)
+        has_centre = self.size % 2 == 1
+        if self.size < 2 or not (has_centre or self.random_start):
+            centred = "odd, 3 or more, to have a centre to start from"
+            must = "2 or more" if self.random_start else centred
+            raise UserError(f"size={self.size} is not possible; it must be {must}")
         if self.episode_length < 1:
             raise UserError(f"episode_length={self.episode_length} is not possible; use 1 or more")
 
@@ -223,10 +227,3 @@ class GridEnv(BatchedEnv):
         if self.num_phases > 1:
             self._collected.masked_fill_(starting[:, None], 0)
         return self._coordinates.index_select(0, self._cell)
-
-
-def check_size(size: int, *, needs_centre: bool) -> None:
-    """Refuse a grid too small to move in, or without the centre that episodes start from."""
-    if size < 2 or (needs_centre and size % 2 == 0):
-        least = "odd, 3 or more, to have a centre to start from" if needs_centre else "2 or more"
-        raise UserError(f"size={size} is not possible; it must be {least}")

@@ -48,7 +48,7 @@ def env_options(name: str) -> dict[str, Any]:
     return {field.name: field.default for field in fields(family_class(name))}
 
 
-def make_family(name: str, **options: Any) -> TaskFamily:
+def make_family(name: str, /, **options: Any) -> TaskFamily:
     """The family called `name`, with these of its options and the defaults of the others.
 
     Raises:

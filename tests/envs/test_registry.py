@@ -35,6 +35,8 @@ def test_unknown_names_are_refused_with_the_nearest():
 def test_unknown_options_are_refused_with_the_nearest():
     with pytest.raises(UserError, match="unknown option of dark-room 'sise'; did you mean 'size'"):
         make_family("dark-room", sise=5)
+    with pytest.raises(UserError, match="unknown option of dark-room 'name'"):
+        make_family("dark-room", **{"name": "x"})
 
 
 def test_options_are_of_the_kind_of_their_defaults():
