@@ -10,7 +10,7 @@ from benchmarks.models import DEVICE, EPISODE_LENGTH, random_steps
 from fastad.acting.steps import Steps
 from fastad.model.sequence_model import SequenceModel
 from fastad.presets import preset
-from fastad.training.schedule import make_optimizers
+from fastad.training.optimizers import make_optimizers
 
 NUM_STEPS = 200
 

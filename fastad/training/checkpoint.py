@@ -28,6 +28,7 @@ from fastad.training.checkpoint_folder import (
     way_on,
     write_checkpoint,
 )
+from fastad.training.optimizers import named_state, restore_state
 
 # 1: without digests, optimiser states by position. 2: parameters by their earlier names.
 FORMAT_VERSION = 3
@@ -111,7 +112,7 @@ def load_training_state(
             )
         _load_weights(model, files[MODEL], folder)
         tensors = _parse_tensors(files[OPTIMIZER], folder / OPTIMIZER)
-        _restore(model, optimizers, tensors, folder / OPTIMIZER)
+        restore_state(model, optimizers, _by_parameter(tensors), folder / OPTIMIZER)
         progress = _parse_json(files[STATE], folder / STATE)
     return step, float(progress["train_seconds"])
 
@@ -165,53 +166,24 @@ def _now_called(name: str) -> str:
     return name
 
 
-def _names(model: SequenceModel) -> dict[torch.Tensor, str]:
-    return {parameter: name for name, parameter in model.named_parameters()}
-
-
 def _optimizer_tensors(
     model: SequenceModel, optimizers: list[torch.optim.Optimizer]
 ) -> dict[str, torch.Tensor]:
-    """Optimiser states by "FIELD.PARAMETER", whichever optimiser holds the parameter."""
-    names = _names(model)
+    """Optimiser states by "FIELD.PARAMETER"."""
     return {
-        f"{field}.{names[parameter]}": tensor.contiguous()
-        for optimizer in optimizers
-        for parameter, fields in optimizer.state.items()
+        f"{field}.{name}": tensor.contiguous()
+        for name, fields in named_state(model, optimizers).items()
         for field, tensor in fields.items()
     }
 
 
-def _restore(
-    model: SequenceModel,
-    optimizers: list[torch.optim.Optimizer],
-    tensors: dict[str, torch.Tensor],
-    file: Path,
-) -> None:
-    """Give every optimiser the states of its parameters, found by name.
-
-    Raises:
-        UserError: If there are states of other parameters, or of other shapes.
-    """
-    names = _names(model)
+def _by_parameter(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    """States by the name of their parameter, from `_optimizer_tensors` of now or earlier."""
     kept: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         field, _, name = key.partition(".")
         kept.setdefault(_now_called(name), {})[field] = tensor
-    for optimizer in optimizers:
-        owned = [p for group in optimizer.param_groups for p in group["params"]]
-        state = {}
-        for index, parameter in enumerate(owned):
-            fields = kept.pop(names[parameter], {})
-            if any(tensor.shape not in ((), parameter.shape) for tensor in fields.values()):
-                raise UserError(f"{file}: {names[parameter]} has a state of another shape")
-            if fields:
-                state[index] = fields
-        # Groups hold settings only, which the run's own config has already set.
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
-    if kept:
-        raise UserError(f"{file} holds the state of {min(kept)}, which this model does not have")
+    return kept
 
 
 def _load_weights(model: SequenceModel, content: bytes, folder: Path) -> None:

@@ -18,8 +18,9 @@ from fastad.model.config import ModelConfig
 from fastad.model.sequence_model import SequenceModel
 from fastad.training.checkpoint import load_training_state, save_checkpoint
 from fastad.training.checkpoint_folder import list_checkpoints
+from fastad.training.optimizers import make_optimizers, set_learning_rate
 from fastad.training.read_ahead import ReadAhead
-from fastad.training.schedule import learning_rate_factor, make_optimizers, set_learning_rate
+from fastad.training.schedule import learning_rate_factor
 from fastad.training.settings import TrainSettings
 
 Evaluation = Callable[[SequenceModel], dict[str, Any]]

@@ -10,7 +10,7 @@ from fastad.base.errors import UserError
 from fastad.base.files import digest, read_json, write_json
 from fastad.training.checkpoint import load_model, load_training_state, save_checkpoint
 from fastad.training.checkpoint_folder import find_checkpoint, list_checkpoints
-from fastad.training.schedule import make_optimizers
+from fastad.training.optimizers import make_optimizers
 from fastad.training.settings import TrainSettings
 
 
@@ -150,4 +150,4 @@ def test_a_checkpoint_that_its_training_deletes_gives_way_to_the_next(
     monkeypatch.setattr(module, name, meanwhile)
     loaded = load_model(tmp_path)
     assert not chosen.exists()
-    assert torch.equal(loaded.head.weight, model.head.weight)
+    assert torch.equal(loaded.heads.policy.weight, model.heads.policy.weight)
