@@ -27,6 +27,10 @@ class Report(Protocol):
         ...
 
 
+def unwatched(done: int, total: int, **figures: Any) -> None:
+    """A report to nobody."""
+
+
 @contextmanager
 def progress(
     total: int, unit: str, label: str, *, completed: int = 0, interval: float = 5.0

@@ -1,0 +1,64 @@
+"""What `rollout` does with its config."""
+
+from contextlib import ExitStack
+
+from fastad.acting.interact import Transition
+from fastad.base.device import choose_device
+from fastad.base.progress import Report, unwatched
+from fastad.configs import RolloutConfig, check_env
+from fastad.evaluate.kept_rollouts import check_place, keep_rollouts
+from fastad.evaluate.measure import measure
+from fastad.evaluate.result import Result
+from fastad.evaluate.task_set import load_task_set, try_model
+from fastad.histories.writer import ShardWriter
+from fastad.model.kernels import check_kernels
+from fastad.rollouts.gpu_proof import takes_graph
+from fastad.training.checkpoint import load_model
+from fastad.training.run_files import episodes_per_window
+
+
+def act(config: RolloutConfig, *, keep_actions: bool, progress: Report | None) -> Result:
+    """Open what is needed, or refuse it; then act."""
+    device = choose_device(config.device, config.threads)
+    if config.save_histories is not None:
+        check_place(config.save_histories)
+    model = load_model(config.run).to(device)
+    model.kernels = config.kernels
+    check_kernels(config.kernels, model.config.head_dim, device, kv_cache=config.kv_cache)
+    tasks = load_task_set(
+        config.run, split=config.split, num_tasks=config.tasks, repeats=config.rollouts_per_task,
+        seed=config.seed,
+    )  # fmt: skip
+    check_env(config.env, tasks.info.env, config.run)
+    trained_episodes = episodes_per_window(config.run, tasks.info)
+    episodes = trained_episodes if config.episodes is None else config.episodes
+    done, total = 0, episodes * tasks.info.episode_length * len(tasks.rows)
+    report = progress or unwatched
+    report(done, total)
+    writer: ShardWriter | None = None
+    with ExitStack() as stack:
+
+        def on_block(block: Transition) -> None:
+            nonlocal done, writer
+            done += block.reward.numel()
+            report(done, total)
+            if config.save_histories is not None:
+                # Begun with the first block: a rollout that cannot start leaves no dataset.
+                if writer is None:
+                    kept = keep_rollouts(
+                        config.save_histories, config.run, tasks, num_episodes=episodes,
+                        greedy=config.greedy, control=config.control,
+                    )  # fmt: skip
+                    writer = stack.enter_context(kept)
+                writer.append(block)
+
+        trial = try_model(
+            model, tasks, num_episodes=episodes, kv_cache=config.kv_cache, greedy=config.greedy,
+            control=config.control, compile=config.compile,
+            cuda_graph=takes_graph(config.cuda_graph, device, kv_cache=config.kv_cache),
+            on_block=on_block,
+        )  # fmt: skip
+    return measure(
+        trial, run=str(config.run), control=config.control, greedy=config.greedy,
+        kv_cache=config.kv_cache, trained_episodes=trained_episodes, keep_actions=keep_actions,
+    )  # fmt: skip

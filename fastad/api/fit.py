@@ -1,0 +1,138 @@
+"""What `train` does with its config."""
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from fastad.base.errors import UserError
+from fastad.base.progress import Report, unwatched
+from fastad.configs import TrainConfig, check_env, how_to_finish
+from fastad.evaluate.learning_curve import LearningCurve
+from fastad.histories.reader import HistoryDataset
+from fastad.methods.windows import WindowSampler
+from fastad.model.sequence_model import SequenceModel
+from fastad.training import trainer
+from fastad.training.checkpoint_folder import list_checkpoints, step_of
+from fastad.training.numerics import Numerics, settle
+from fastad.training.run import Run
+from fastad.training.run_files import begun_numerics
+from fastad.training.run_folder import open_run
+
+_logger = logging.getLogger(__name__)
+
+
+def fit(config: TrainConfig, progress: Report | None) -> Run:
+    """Open what is needed, or refuse it; then fit."""
+    settings, out = config.settings, config.folder
+    numerics = settle(
+        config.model, kernels=config.kernels, device=config.device, threads=config.threads,
+        precision=settings.precision,
+        begun=begun_numerics(out) if config.resume else None,
+    )  # fmt: skip
+    dataset = _open_data(config)
+    check_env(config.env, dataset.info.env, config.data)
+    sampler = WindowSampler(
+        dataset,
+        num_steps=settings.window or _whole_history(dataset, settings.every_kth_episode),
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        start=settings.start,
+        every_kth_episode=settings.every_kth_episode,
+    )
+    torch.manual_seed(settings.seed)
+    model = trainer.build_model(config.model, sampler).to(numerics.device)
+    model.kernels = config.kernels
+    model.check_length(sampler.num_steps * config.model.tokens_per_step)
+    evaluate = _learning_curve(config, sampler, model) if settings.eval_every else None
+    with open_run(
+        out, replace(config, out=out), data=config.data, numerics=numerics.facts,
+        resume=config.resume, overwrite=config.overwrite,
+    ) as run:  # fmt: skip
+        checkpoints = list_checkpoints(out)
+        done = (step_of(checkpoints[-1]) or 0) if checkpoints else 0
+        records = run.forget_metrics_after(done)
+        _announce(config, model, sampler, numerics, done)
+        report = progress or unwatched
+        report(done, settings.updates)
+
+        def log(step: int, metrics: dict[str, Any]) -> None:
+            run.log(step, metrics)
+            report(step, settings.updates, **metrics)
+
+        trainer.train(
+            model, sampler, settings, run=out, log=log, evaluate=evaluate,
+            evaluated=max((r["step"] for r in records if "eval_last" in r), default=0),
+        )  # fmt: skip
+    return Run(out)
+
+
+def _open_data(config: TrainConfig) -> HistoryDataset:
+    """The dataset, complete and with what the target needs."""
+    settings, dataset = config.settings, HistoryDataset(config.data)
+    if settings.target == "policy" and not dataset.info.has_action_probs:
+        raise UserError(
+            f"target=policy needs action_probs, which {config.data} lacks; use --target sampled"
+        )
+    if settings.target == "sampled" and dataset.info.action_noise > 0:
+        _logger.info(
+            f"target=sampled learns from the executed actions, {dataset.info.action_noise:.0%} of "
+            "which are random; --target policy learns from the stored distribution "
+            f"({dataset.info.noise_labels})"
+        )
+    if not dataset.complete:
+        raise UserError(
+            f"data={config.data} is not complete ({'; '.join(dataset.unfinished[:3])}); finish it "
+            f"with: {how_to_finish(config.data, dataset.info)}"
+        )
+    return dataset
+
+
+def _whole_history(dataset: HistoryDataset, every_kth_episode: int) -> int:
+    """Steps of a window that shows every k-th episode of a history, first to last."""
+    num_steps = dataset.num_steps // every_kth_episode
+    if num_steps == 0:
+        raise UserError(
+            f"every_kth_episode={every_kth_episode} leaves no step of the {dataset.num_steps} of "
+            f"a history; use at most {dataset.num_steps // dataset.info.episode_length}"
+        )
+    return num_steps
+
+
+def _learning_curve(
+    config: TrainConfig, sampler: WindowSampler, model: SequenceModel
+) -> LearningCurve:
+    """What is looked at while training, refused now if the model cannot be rolled out so far."""
+    dataset = sampler.dataset
+    if dataset.info.num_validation == 0:
+        _logger.info(
+            f"{config.data} has no validation tasks: what is looked at during training comes from "
+            "its test tasks; collect with --num-validation-tasks 1 or more to keep those unseen"
+        )
+    episode_length = dataset.info.episode_length
+    episodes = config.eval_episodes or max(1, sampler.num_steps // episode_length)
+    model.check_length(episodes * episode_length * model.config.tokens_per_step)
+    return LearningCurve(
+        dataset, num_tasks=config.eval_tasks, num_episodes=episodes, seed=config.settings.seed + 1
+    )
+
+
+def _announce(
+    config: TrainConfig, model: SequenceModel, sampler: WindowSampler, numerics: Numerics, done: int
+) -> None:
+    """Say what is trained by what, and what is no longer as the run was begun."""
+    settings, info = config.settings, sampler.dataset.info
+    parameters = sum(p.numel() for p in model.parameters())
+    _logger.info(
+        f"train {config.folder}: {parameters:,} parameters, {settings.updates} updates of "
+        f"{settings.batch_size} x {sampler.num_steps} steps on {numerics.device}"
+        + (f", continuing after update {done}" if done else "")
+    )
+    if info.source_knows:
+        _logger.info(f"the source {info.source} knows {info.source_knows}")
+    if numerics.changed:
+        _logger.info(
+            f"resumed with {'; '.join(numerics.changed)}: results may differ by rounding from "
+            "those of an unbroken run"
+        )
