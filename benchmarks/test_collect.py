@@ -81,9 +81,9 @@ def _prepare_fastad(
     for history in range(8):
         goal = dataset.tasks[dataset.task_ids[history]]
         steps = dataset.read(history, 0, min(CHECKED_STEPS, dataset.num_steps))
-        ends = np.stack((steps["terminations"], steps["truncations"]), axis=1)
-        expected = (steps["observations"], steps["rewards"], ends)
-        different += _differences(_scalar(tuple(goal.tolist())), steps["actions"], expected)
+        ends = np.stack((steps["terminated"], steps["truncated"]), axis=1)
+        expected = (steps["observation"], steps["reward"], ends)
+        different += _differences(_scalar(tuple(goal.tolist())), steps["action"], expected)
     measure.gate(different, tolerance=0)
     return work, case.num_histories * case.num_episodes * dataset.info.episode_length
 

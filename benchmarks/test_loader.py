@@ -70,7 +70,7 @@ def open_dataset(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case], H
                 overwrite=True,
             ) as described:
                 # Public datasets hold no action distributions.
-                info = replace(described, has_action_probs=False)
+                info = replace(described, policies=[])
                 create_dataset(out, info, np.load(draft / TASKS_FILE))
             collect_shards(out, info)
         return HistoryDataset(out)
@@ -124,7 +124,7 @@ class Plain(NamedTuple):
         """As `Hdf5Histories.windows`, in the types that are stored."""
         pairs = zip(histories, first, strict=True)
         parts = [self.dataset.read(history, step, step + num_steps) for history, step in pairs]
-        names = ("observations", "actions", "rewards")
+        names = ("observation", "action", "reward")
         return tuple(torch.from_numpy(np.stack([part[name] for part in parts])) for name in names)
 
 

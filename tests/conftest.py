@@ -14,7 +14,8 @@ from gymnasium import spaces
 
 from fastad.acting.interact import Transition
 from fastad.envs.registry import ENVS
-from fastad.histories.schema import DatasetInfo, shard_range
+from fastad.histories.meta import shard_range
+from fastad.histories.schema import DatasetInfo
 from fastad.histories.writer import ShardWriter, create_dataset
 
 NUM_ACTIONS = 5

@@ -169,7 +169,7 @@ def test_what_is_misspelt_or_missing_is_named_and_nothing_is_written(
 
 
 def truncate(data):
-    file = data / "shard-00000" / "actions.npy"
+    file = data / "shard-00000" / "action.npy"
     file.write_bytes(file.read_bytes()[:-7])
 
 
@@ -341,7 +341,7 @@ def test_something_that_is_no_checkpoint_is_refused(world, tmp_path, capsys):
 
 def test_rewards_that_are_not_numbers_are_refused_by_the_reader(world, tmp_path, capsys):
     data = shutil.copytree(world / "data", tmp_path / "data")
-    rewards = np.lib.format.open_memmap(data / "shard-00000" / "rewards.npy", mode="r+")
+    rewards = np.lib.format.open_memmap(data / "shard-00000" / "reward.npy", mode="r+")
     rewards[:, 3] = np.nan
     rewards.flush()
-    assert "rewards.npy" in fails(capsys, "train", data, "--out", tmp_path / "run", *MODEL)
+    assert "reward.npy" in fails(capsys, "train", data, "--out", tmp_path / "run", *MODEL)

@@ -8,7 +8,7 @@ import torch
 from benchmarks.harness import peer
 from fastad.histories.reader import HistoryDataset
 
-COLUMNS = ("observations", "actions", "rewards")  # what such files hold
+COLUMNS = ("observation", "action", "reward")  # what such files hold
 # Of decompressed chunks, per column: HDF5's default before version 2, which has 8 MiB.
 CACHE_BYTES = 2**20
 

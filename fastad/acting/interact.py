@@ -21,7 +21,7 @@ class Transition(NamedTuple):
     reward: Tensor  # (N,) float32
     terminated: Tensor  # (N,) bool
     truncated: Tensor  # (N,) bool
-    action_probs: Tensor  # (N, A) float32, what to learn from, see `NoiseLabels`
+    policy: Tensor  # (N, A) float32, what to learn from, see `NoiseLabels`
 
 
 # What is learned from a step whose action was noised: the agent's own distribution ("clean"), or
@@ -38,7 +38,7 @@ class _Step(NamedTuple):
     reward: Tensor
     terminated: Tensor
     truncated: Tensor
-    action_probs: Tensor
+    policy: Tensor
 
 
 # From a step, and all generators that it draws from, to what does the same.
@@ -89,7 +89,7 @@ def interact(
         generator: Draws the action noise.
         action_noise: Probability that a uniformly random action is executed instead of the
             agent's.
-        noise_labels: Which distribution the blocks hold as `action_probs`, see `NoiseLabels`. The
+        noise_labels: Which distribution the blocks hold as `policy`, see `NoiseLabels`. The
             agent is always told the executed action and its own distribution. The code of arXiv
             2312.12275, which proposed such noise, learns from the executed actions: draws from
             what "executed" holds.
@@ -102,19 +102,19 @@ def interact(
     num_actions = env.num_actions
 
     def act_and_observe(observation: Tensor) -> _Step:
-        action, action_probs = agent.act(observation)
+        action, policy = agent.act(observation)
         if action_noise > 0.0:
             shape, device = action.shape, action.device
             noisy = torch.rand(shape, generator=generator, device=device) < action_noise
             random = torch.randint(num_actions, shape, generator=generator, device=device)
             action = torch.where(noisy, random, action)
         next_observation, reward, terminated, truncated = env.step(action)
-        transition = Transition(observation, action, reward, terminated, truncated, action_probs)
+        transition = Transition(observation, action, reward, terminated, truncated, policy)
         agent.observe(transition, env.final_observation)
         if noise_labels == "executed":
             # A new tensor: the agent may keep its own.
-            executed = action_probs * (1.0 - action_noise) + action_noise / num_actions
-            transition = transition._replace(action_probs=executed)
+            executed = policy * (1.0 - action_noise) + action_noise / num_actions
+            transition = transition._replace(policy=executed)
         return _Step(next_observation, *transition)
 
     take_step: Callable[[Tensor], _Step] = act_and_observe

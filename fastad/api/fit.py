@@ -71,9 +71,10 @@ def fit(config: TrainConfig, progress: Report | None) -> Run:
 def _open_data(config: TrainConfig) -> HistoryDataset:
     """The dataset, complete and with what the target needs."""
     settings, dataset = config.settings, HistoryDataset(config.data)
-    if settings.target == "policy" and not dataset.info.has_action_probs:
+    if settings.target == "policy" and "policy" not in dataset.info.policies:
         raise UserError(
-            f"target=policy needs action_probs, which {config.data} lacks; use --target sampled"
+            f"target=policy needs the source's policy, which {config.data} lacks; use "
+            "--target sampled"
         )
     if settings.target == "sampled" and dataset.info.action_noise > 0:
         _logger.info(

@@ -250,7 +250,7 @@ def _dataset_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("held out", summary["holdout"]),
         ("histories", f"{histories}; {summary['num_histories_train']:,} of train tasks"),
         ("steps", f"{steps}; episodes of {kind} {summary['episode_length']}"),
-        ("policy stored", "yes" if summary["has_action_probs"] else "no"),
+        ("policies stored", ", ".join(summary["policies"]) or "none"),
         ("shards", shards),
         ("size", f"{size / 2**20:,.1f} MiB" if size >= 2**20 else f"{size / 2**10:,.1f} KiB"),
         ("seed", str(summary["seed"])),

@@ -4,9 +4,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastad.actions import POLICY_TOLERANCE, ActionDistribution, distribution_over
 from fastad.base.errors import UserError
-from fastad.histories.schema import Column, DatasetInfo, columns
-from fastad.histories.validate import PROBS_TOLERANCE, Limits, limits_of
+from fastad.histories.columns import Column, columns
+from fastad.histories.schema import POLICIES, DatasetInfo
+from fastad.histories.validate import Limits, limits_of
 
 # Of dtypes, by the kind of the column. A float is no action, even where it is whole.
 ACCEPTED = {"b": "b", "i": "iu", "u": "iu", "f": "fiu"}
@@ -21,31 +23,37 @@ class BlockChecker:
     """
 
     def __init__(self, info: DatasetInfo) -> None:
+        distribution = distribution_over(info.action_space)
         self._rules = [
-            _Rule(name, column, limits_of(name, info)) for name, column in columns(info).items()
+            _Rule(name, column, limits_of(name, info), distribution if name in POLICIES else None)
+            for name, column in columns(info).items()
         ]
 
     def arrays(self, block: Any, num_histories: int) -> list[np.ndarray]:
         """Check a block, field by field.
 
         Args:
-            block: Fields (N, steps, ...) in the order of the columns, tensors on any device or
-                arrays; what follows them is ignored.
+            block: A `Transition`, or a mapping, of fields (N, steps, ...) by the names of columns,
+                tensors on any device or arrays; others are ignored.
             num_histories: `N`.
 
         Returns:
-            The fields, ready to be stored, all with as many steps.
+            The fields in the order of the columns, ready to be stored, all with as many steps.
 
         Raises:
             UserError: If a field is missing, or its shape, dtype or values do not fit.
         """
-        if len(block) < len(self._rules):
+        fields = block._asdict() if hasattr(block, "_asdict") else dict(block)
+        missing = [rule.name for rule in self._rules if fields.get(rule.name) is None]
+        if missing:
             raise UserError(
-                f"block has {len(block)} fields; the dataset has {len(self._rules)} columns: "
+                f"block lacks {', '.join(missing)}; the dataset has the columns "
                 f"{', '.join(rule.name for rule in self._rules)}"
             )
-        given = [_to_numpy(field) for field, _ in zip(block, self._rules, strict=False)]
-        num_steps = given[1].shape[1] if given[1].ndim == 2 else -1
+        chosen = [fields[rule.name] for rule in self._rules]
+        given = [_to_numpy(field) for field in chosen]
+        rewards = _to_numpy(fields["reward"])
+        num_steps = rewards.shape[1] if rewards.ndim == 2 else -1
         for rule, values in zip(self._rules, given, strict=True):
             expected = (num_histories, num_steps, *rule.column.shape)
             if values.shape != expected:
@@ -53,7 +61,7 @@ class BlockChecker:
             rule.check(values)
         return [
             _cast(field, values, rule.column)
-            for field, values, rule in zip(block, given, self._rules, strict=False)
+            for field, values, rule in zip(chosen, given, self._rules, strict=True)
         ]
 
 
@@ -61,22 +69,22 @@ class _Rule(NamedTuple):
     name: str
     column: Column
     limits: Limits | None
+    distribution: ActionDistribution | None  # of a policy
 
     def check(self, values: np.ndarray) -> None:
         kind = self.column.dtype.kind
         if values.dtype.kind not in ACCEPTED[kind]:
             raise UserError(
-                f"{self.name} of a block are {values.dtype}, stored as {self.column.dtype}; give "
+                f"{self.name} of a block is {values.dtype}, stored as {self.column.dtype}; give "
                 f"{NAMES[kind]}"
             )
         if values.size == 0 or self.limits is None:
             return
         self._check_range(values, self.limits)
-        if self.name == "action_probs":
+        if self.distribution is not None:
             # Twice as strict as a reader, who sees them rounded to float16.
-            wide = values.astype(np.float32) if values.dtype.itemsize < 4 else values
-            most = np.abs(np.einsum("...a->...", wide) - 1).max()
-            if not most < PROBS_TOLERANCE / 2:
+            most = self.distribution.defect(values).max()
+            if not most < POLICY_TOLERANCE / 2:
                 raise UserError(
                     f"{self.name} of a block: {self.limits.rule}; a sum is off by {most:.3g}"
                 )
@@ -88,10 +96,10 @@ class _Rule(NamedTuple):
         if np.all((least >= limits.low) & (most <= limits.high)):
             return
         if not np.isfinite(values).all():
-            raise UserError(f"{self.name} of a block hold values that are not finite")
+            raise UserError(f"{self.name} of a block holds values that are not finite")
         bounds = limits.rule if axes else f"[{limits.low}, {limits.high}]; {limits.rule}"
         raise UserError(
-            f"{self.name} of a block lie in [{least.min()}, {most.max()}], outside {bounds}"
+            f"{self.name} of a block lies in [{least.min()}, {most.max()}], outside {bounds}"
         )
 
 

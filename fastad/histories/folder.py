@@ -19,16 +19,11 @@ from fastad.base.possession import (
     strangers,
 )
 from fastad.envs.family import SPLITS
+from fastad.histories.columns import SHARD_FILES
+from fastad.histories.fields import REBUILD
+from fastad.histories.meta import shard_path
 from fastad.histories.reader import load_info
-from fastad.histories.schema import (
-    INFO_FILE,
-    NOT_SETTINGS,
-    REBUILD,
-    SHARD_FILES,
-    TASKS_FILE,
-    DatasetInfo,
-    shard_path,
-)
+from fastad.histories.schema import INFO_FILE, NOT_SETTINGS, TASKS_FILE, DatasetInfo
 from fastad.histories.writer import create_dataset
 
 MARKER = marker_name("dataset")
@@ -37,7 +32,7 @@ MARKER = marker_name("dataset")
 @contextmanager
 def begin_dataset(
     out: Path, info: DatasetInfo, tasks: Tensor, *, resume: bool, overwrite: bool
-) -> Iterator[None]:
+) -> Iterator[DatasetInfo]:
     """Create a dataset, or make sure that the one that is there may be continued.
 
     Within the block nobody else collects into it or deletes it: its lock is held.
@@ -48,6 +43,9 @@ def begin_dataset(
         tasks: (num_tasks, K).
         resume: Continue the dataset in `out`, if there is one.
         overwrite: Delete the dataset in `out`, if there is one.
+
+    Yields:
+        The info as it is stored: a dataset that is continued keeps the schema it was begun with.
 
     Raises:
         UserError: If `out` holds a dataset and neither was asked for, a dataset with other
@@ -64,7 +62,7 @@ def begin_dataset(
         if overwrite and _is_dataset(out):
             delete_own(out, "dataset", _is_of(load_info(out)), last=(INFO_FILE, MARKER))
         create_dataset(out, info, tasks.numpy())
-        yield
+        yield load_info(out)
 
 
 def discard_dataset(out: Path) -> None:

@@ -22,16 +22,11 @@ from fastad.base.provenance import describe_machine
 from fastad.envs.registry import make_family
 from fastad.envs.split import Holdout, split_tasks
 from fastad.executors.local import run_jobs
+from fastad.histories.columns import columns
 from fastad.histories.folder import begin_dataset
+from fastad.histories.meta import ShardMeta, shard_path, shard_range
 from fastad.histories.reader import load_description, load_info
-from fastad.histories.schema import (
-    INFO_FILE,
-    DatasetInfo,
-    ShardMeta,
-    columns,
-    shard_path,
-    shard_range,
-)
+from fastad.histories.schema import INFO_FILE, DatasetInfo
 from fastad.histories.writer import ShardWriter, shard_is_complete
 from fastad.sources.registry import make_source
 
@@ -162,8 +157,8 @@ def prepare(
         versions=describe_machine(),
     )
     columns(info)
-    with begin_dataset(out, info, split.all, resume=resume, overwrite=overwrite):
-        yield info
+    with begin_dataset(out, info, split.all, resume=resume, overwrite=overwrite) as stored:
+        yield stored
 
 
 def _default_validation(out: Path, num_test: int, resume: bool) -> int:

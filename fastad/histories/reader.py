@@ -9,14 +9,11 @@ import numpy as np
 
 from fastad.base.errors import UserError
 from fastad.base.files import file_digest, read_json
+from fastad.histories.bounds import find_bounds
+from fastad.histories.fields import REBUILD
+from fastad.histories.meta import shard_path
 from fastad.histories.npy import load_array
-from fastad.histories.schema import (
-    INFO_FILE,
-    REBUILD,
-    TASKS_FILE,
-    DatasetInfo,
-    shard_path,
-)
+from fastad.histories.schema import INFO_FILE, TASKS_FILE, DatasetInfo
 from fastad.histories.shards import open_shard
 from fastad.histories.validate import check_sample, spread
 
@@ -186,8 +183,9 @@ class HistoryDataset:
     def episode_bounds(self, history: int) -> np.ndarray:
         """Where episodes begin and end: episode `e` is steps [bounds[e], bounds[e + 1]).
 
-        The last episode may be cut short by the end of the committed steps. Episodes of variable
-        length are found by one scan of the history, whose result is kept.
+        The last episode may be cut short by the end of the committed steps. Where episodes vary
+        in length, complete shards store their bounds; otherwise they are found by one scan of the
+        history, whose result is kept.
 
         Returns:
             (E + 1,) int64, from 0 to the history's length.
@@ -195,12 +193,12 @@ class HistoryDataset:
         length = int(self.lengths[history])
         if self.info.fixed_length:
             return np.append(np.arange(0, length, self.info.episode_length), length)
+        stored = self.shards[self._shard_of[history]].bounds
+        if stored is not None:
+            return stored[self._row_of[history]]
         if history not in self._bounds:
             steps = self.read(history, 0, length)
-            ends = np.flatnonzero(steps["terminations"] | steps["truncations"]) + 1
-            if len(ends) == 0 or ends[-1] != length:
-                ends = np.append(ends, length)
-            self._bounds[history] = np.concatenate([[0], ends])
+            self._bounds[history] = find_bounds(steps["terminated"] | steps["truncated"])
         return self._bounds[history]
 
     def num_episodes(self, history: int) -> int:
@@ -209,7 +207,7 @@ class HistoryDataset:
         if self.info.fixed_length:
             return length // self.info.episode_length
         last = self.read(history, length - 1, length)
-        is_cut = not (last["terminations"][0] or last["truncations"][0])
+        is_cut = not (last["terminated"][0] or last["truncated"][0])
         return len(self.episode_bounds(history)) - 1 - is_cut
 
     def returns(
@@ -234,7 +232,7 @@ class HistoryDataset:
         total = np.zeros(num_episodes)
         for history in chosen:
             bounds = self.episode_bounds(history)
-            rewards = self.read(history, 0, bounds[num_episodes])["rewards"]
+            rewards = self.read(history, 0, bounds[num_episodes])["reward"]
             total += np.add.reduceat(rewards, bounds[:num_episodes], dtype=np.float64)
         return ReturnCurve(total / len(chosen), len(chosen))
 

@@ -8,17 +8,11 @@ import numpy as np
 
 from fastad.base.errors import UserError
 from fastad.base.files import kind_of
+from fastad.histories.bounds import load_bounds
+from fastad.histories.columns import BOUNDS, columns, stem
+from fastad.histories.meta import LEARNER_IDS, ShardMeta, rerun, shard_path, shard_range
 from fastad.histories.npy import map_array
-from fastad.histories.schema import (
-    LEARNER_IDS,
-    META_FILE,
-    DatasetInfo,
-    ShardMeta,
-    columns,
-    rerun,
-    shard_path,
-    shard_range,
-)
+from fastad.histories.schema import META_FILE, DatasetInfo
 
 
 class Shard(NamedTuple):
@@ -28,6 +22,7 @@ class Shard(NamedTuple):
     meta: ShardMeta
     first_history: int  # in the numbering of the complete dataset
     columns: dict[str, np.ndarray]  # (histories, steps, ...), read-only maps
+    bounds: list[np.ndarray] | None  # per history, where they are stored; see `find_bounds`
 
 
 def open_shard(path: Path, info: DatasetInfo, index: int) -> Shard | None:
@@ -43,12 +38,18 @@ def open_shard(path: Path, info: DatasetInfo, index: int) -> Shard | None:
         maps = {}
         for name, column in columns(info).items():
             shape = (len(histories), info.num_steps, *column.shape)
-            maps[name] = _open_column(shard, name, column.dtype, shape)
+            file = shard / f"{stem(info, name)}.npy"
+            maps[name] = _open_column(file, column.dtype, shape)
+        bounds = None
+        if info.has_bounds and meta.committed_steps == info.num_steps:
+            bounds = load_bounds(
+                shard / f"{BOUNDS}.npy", len(histories), info.num_steps, fix=rerun(shard)
+            )
         # A writer that began the shard again may have replaced columns under our hands, but
         # only after it replaced meta.json: an unchanged attempt vouches for these files.
         latest = load_meta(path, info, index)
         if latest is not None and latest.attempt == meta.attempt:
-            return Shard(shard, meta, histories.start, maps)
+            return Shard(shard, meta, histories.start, maps, bounds)
         meta = latest
     return None
 
@@ -68,7 +69,7 @@ def load_meta(path: Path, info: DatasetInfo, index: int) -> ShardMeta | None:
     if not stat.S_ISDIR(mode):
         raise UserError(f"{shard}: is a {kind_of(mode)}, not a folder; {rerun(shard)}")
     # A writer begins with meta.json, so a look after the columns finds it if it was just begun.
-    has_columns = any((shard / f"{name}.npy").exists() for name in columns(info))
+    has_columns = any((shard / f"{stem(info, name)}.npy").exists() for name in columns(info))
     meta = ShardMeta.load(shard)
     if meta is not None:
         _check_meta(shard, meta, info, len(shard_range(info, index)))
@@ -79,7 +80,8 @@ def load_meta(path: Path, info: DatasetInfo, index: int) -> ShardMeta | None:
 
 def _check_meta(shard: Path, meta: ShardMeta, info: DatasetInfo, num_histories: int) -> None:
     file = shard / META_FILE
-    for name, values in (("task_ids", meta.task_ids), (LEARNER_IDS, meta.learner_ids)):
+    learner_ids = LEARNER_IDS[info.schema_version]
+    for name, values in (("task_ids", meta.task_ids), (learner_ids, meta.learner_ids)):
         if len(values) != num_histories:
             raise UserError(
                 f"{file}: field {name!r} has {len(values)} entries, but the shard "
@@ -98,11 +100,9 @@ def _check_meta(shard: Path, meta: ShardMeta, info: DatasetInfo, num_histories: 
         )
 
 
-def _open_column(
-    shard: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
-) -> np.ndarray:
-    file = shard / f"{name}.npy"
+def _open_column(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+    fix = rerun(file.parent)
     try:
-        return map_array(file, dtype, shape, fix=rerun(shard))
+        return map_array(file, dtype, shape, fix=fix)
     except FileNotFoundError as error:
-        raise UserError(f"{file}: missing; {rerun(shard)}") from error
+        raise UserError(f"{file}: missing; {fix}") from error

@@ -1,13 +1,15 @@
 """Value checks on a bounded sample of a dataset: what headers and sizes cannot tell."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
 
+from fastad.actions import POLICY_TOLERANCE, ActionDistribution, distribution_over
 from fastad.base.errors import UserError
-from fastad.histories.schema import DatasetInfo, columns, rerun
+from fastad.histories.columns import columns, stem
+from fastad.histories.meta import rerun
+from fastad.histories.schema import POLICIES, DatasetInfo
 
 if TYPE_CHECKING:
     from fastad.histories.reader import HistoryDataset
@@ -16,7 +18,6 @@ MAX_HISTORIES = 64
 MAX_RUNS = 4  # per history: stretches of consecutive steps
 MAX_STEPS = 256  # per run
 MAX_BYTES = 2**24  # of one column
-PROBS_TOLERANCE = 5e-3  # float16 keeps 11 bits of every probability
 
 
 def check_sample(dataset: "HistoryDataset") -> None:
@@ -51,15 +52,17 @@ class Limits(NamedTuple):
 
 def limits_of(name: str, info: DatasetInfo) -> Limits | None:
     """The values that the column `name` may hold; None for flags, which hold any."""
-    if name == "observations":
-        return _limits_of_space(info.observation_space)
-    if name == "actions":
+    if name == "observation":
+        return _limits_of_space(info.observation_space, "observation_space")
+    if name == "action":
+        if isinstance(info.action_space, spaces.Box):
+            return _limits_of_space(info.action_space, "action_space")
         return Limits(0, info.num_actions - 1, f"actions are 0 to {info.num_actions - 1}")
-    if name == "rewards":
+    if name == "reward":
         return Limits(*finite_range(np.dtype(np.float32)), "rewards must be finite")
-    if name == "action_probs":
-        rule = "probabilities must not be negative and must sum to 1"
-        return Limits(0.0, 1.0 + PROBS_TOLERANCE, rule)
+    if name in POLICIES:
+        distribution = distribution_over(info.action_space)
+        return Limits(*distribution.policy_limits, distribution.rule)
     return None
 
 
@@ -71,8 +74,8 @@ def finite_range(dtype: np.dtype[Any]) -> tuple[Any, Any]:
     return found.min, found.max
 
 
-def _limits_of_space(space: spaces.Space[Any]) -> Limits:
-    rule = f"observation_space is {space}"
+def _limits_of_space(space: spaces.Space[Any], name: str) -> Limits:
+    rule = f"{name} is {space}"
     if isinstance(space, spaces.Discrete):
         return Limits(int(space.start), int(space.start + space.n - 1), rule)
     if isinstance(space, spaces.MultiDiscrete):
@@ -101,7 +104,7 @@ def _reading_limits(info: DatasetInfo) -> dict[str, Limits]:
     if isinstance(space, spaces.Box):
         is_float = np.issubdtype(space.low.dtype, np.floating)
         limits = Limits(*finite_range(space.low.dtype), "observations must be finite")
-        found["observations"] = limits if is_float else None
+        found["observation"] = limits if is_float else None
     return {name: limits for name, limits in found.items() if limits is not None}
 
 
@@ -110,39 +113,33 @@ def _check_run(
 ) -> None:
     shard, row = dataset.locate(history)
     steps = dataset.read(history, start, stop)
-    for name, allowed in limits.items():
-        is_wrong = _find_wrong(name, steps[name], allowed)
+    distribution = distribution_over(dataset.info.action_space)
+
+    def refuse(name: str, is_wrong: np.ndarray, rule: str) -> None:
         if is_wrong.any():
-            _raise(shard, name, row, start, steps[name], is_wrong, allowed.rule)
+            index = int(np.argmax(is_wrong))
+            raise UserError(
+                f"{shard / stem(dataset.info, name)}.npy: {name}[{row}, {start + index}] is "
+                f"{steps[name][index].tolist()}; {rule}; {rerun(shard)}"
+            )
+
+    for name, allowed in limits.items():
+        is_wrong = _find_wrong(steps[name], allowed, distribution if name in POLICIES else None)
+        refuse(name, is_wrong, allowed.rule)
     if dataset.info.fixed_length:
         length = dataset.info.episode_length
         is_last = np.arange(start + 1, stop + 1) % length == 0
-        is_wrong = (steps["terminations"] | steps["truncations"]) != is_last
+        is_wrong = (steps["terminated"] | steps["truncated"]) != is_last
         rule = f"every episode must end after episode_length={length} steps, and only then"
-        if is_wrong.any():
-            _raise(shard, "truncations", row, start, steps["truncations"], is_wrong, rule)
+        refuse("truncated", is_wrong, rule)
 
 
-def _find_wrong(name: str, values: np.ndarray, limits: Limits) -> np.ndarray:
+def _find_wrong(
+    values: np.ndarray, limits: Limits, distribution: ActionDistribution | None
+) -> np.ndarray:
     """Mark the steps whose values break a rule, (steps,) bool."""
     is_right = (values >= limits.low) & (values <= limits.high)
     is_wrong: np.ndarray = ~is_right.reshape(len(values), -1).all(-1)
-    if name == "action_probs":
-        is_wrong |= ~(np.abs(values.astype(np.float32).sum(-1) - 1) < PROBS_TOLERANCE)
+    if distribution is not None:
+        is_wrong |= ~(distribution.defect(values) < POLICY_TOLERANCE)
     return is_wrong
-
-
-def _raise(
-    shard: Path,
-    name: str,
-    row: int,
-    start: int,
-    values: np.ndarray,
-    is_wrong: np.ndarray,
-    rule: str,
-) -> None:
-    index = int(np.argmax(is_wrong))
-    raise UserError(
-        f"{shard / name}.npy: {name}[{row}, {start + index}] is {values[index].tolist()}; "
-        f"{rule}; {rerun(shard)}"
-    )

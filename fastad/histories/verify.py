@@ -7,16 +7,10 @@ from fastad.base.errors import UserError, os_error
 from fastad.base.files import file_digest, is_sealed
 from fastad.base.possession import is_marked, marker_name
 from fastad.base.verdict import Verdict
+from fastad.histories.columns import shard_files, stem
+from fastad.histories.meta import rerun, shard_path
 from fastad.histories.reader import load_description
-from fastad.histories.schema import (
-    INFO_FILE,
-    META_FILE,
-    TASKS_FILE,
-    DatasetInfo,
-    columns,
-    rerun,
-    shard_path,
-)
+from fastad.histories.schema import INFO_FILE, META_FILE, TASKS_FILE, DatasetInfo
 from fastad.histories.shards import load_meta
 
 
@@ -54,9 +48,9 @@ def verify_dataset(
 def column_bytes(path: Path, info: DatasetInfo) -> int:
     """Bytes that `verify_dataset` reads, for a bar."""
     files = (
-        shard_path(path, index) / f"{name}.npy"
+        shard_path(path, index) / f"{stem(info, name)}.npy"
         for index in range(info.num_shards)
-        for name in columns(info)
+        for name in shard_files(info)
     )
     return sum(file.stat().st_size for file in files if file.is_file())
 
@@ -84,7 +78,8 @@ def _verify_shard(
     if meta is None or committed < info.num_steps:
         verdict.unknown.append(f"{shard}: {committed:,} of {info.num_steps:,} steps are there")
         return
-    if not is_sealed(shard / META_FILE) or meta.digests.keys() != columns(info).keys():
+    written = {stem(info, name) for name in shard_files(info)}
+    if not is_sealed(shard / META_FILE) or meta.digests.keys() != written:
         verdict.unknown.append(f"{shard}: written without digests")
         return
     for name, expected in meta.digests.items():

@@ -3,7 +3,7 @@
 import dataclasses
 import errno
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from math import prod
 from pathlib import Path
@@ -26,21 +26,12 @@ from fastad.base.files import (
 from fastad.base.locks import WORKER_PATIENCE, folder_lock
 from fastad.base.possession import mark
 from fastad.histories.block import BlockChecker
+from fastad.histories.bounds import find_bounds
+from fastad.histories.columns import BOUNDS, Column, columns, shard_files, stem
+from fastad.histories.fields import REBUILD
+from fastad.histories.meta import ShardMeta, rerun, shard_path, shard_range
 from fastad.histories.npy import create_array, load_array
-from fastad.histories.schema import (
-    INFO_FILE,
-    META_FILE,
-    NOT_SETTINGS,
-    REBUILD,
-    TASKS_FILE,
-    Column,
-    DatasetInfo,
-    ShardMeta,
-    columns,
-    rerun,
-    shard_path,
-    shard_range,
-)
+from fastad.histories.schema import INFO_FILE, META_FILE, NOT_SETTINGS, TASKS_FILE, DatasetInfo
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -90,7 +81,7 @@ def shard_is_complete(path: str | Path, info: DatasetInfo, index: int) -> bool:
     meta = ShardMeta.load(shard)
     if meta is None or meta.committed_steps != info.num_steps:
         return False
-    return all((shard / f"{name}.npy").is_file() for name in columns(info))
+    return all((shard / f"{stem(info, name)}.npy").is_file() for name in shard_files(info))
 
 
 class ShardWriter:
@@ -158,12 +149,13 @@ class ShardWriter:
     ) -> None:
         self._close()
 
-    def append(self, block: "Transition") -> None:
+    def append(self, block: "Transition | Mapping[str, Any]") -> None:
         """Write a block behind the committed steps and commit it.
 
         Args:
-            block: Fields (N, steps, ...), `N` being the histories of the shard. `action_probs`
-                is ignored where the dataset has none.
+            block: A `Transition`, or arrays by the names of the columns, each (N, steps, ...),
+                `N` being the histories of the shard. What the dataset has no column for is
+                ignored.
 
         Raises:
             UserError: If shapes do not fit or values leave their space; nothing is written.
@@ -181,7 +173,10 @@ class ShardWriter:
             self._maps[name][:, first:stop] = values
         for memmap in self._maps.values():
             memmap.flush()
-        digests = self._digests() if stop == self.info.num_steps else {}
+        digests = {}
+        if stop == self.info.num_steps:
+            self._write_bounds()
+            digests = self._digests()
         self.committed_steps = stop
         self._commit(digests)
 
@@ -214,16 +209,30 @@ class ShardWriter:
         meta = ShardMeta(
             self._task_ids, self._learner_ids, self.committed_steps, self._attempt, digests
         )
-        write_json(self.shard / META_FILE, meta.to_json(), seal=True)
+        content = meta.to_json(self.info.schema_version)
+        write_json(self.shard / META_FILE, content, seal=True)
+
+    def _write_bounds(self) -> None:
+        """Where the episodes of a shard whose steps are all there begin and end."""
+        if not self.info.has_bounds:
+            return
+        ended = self._maps["terminated"] | self._maps["truncated"]
+        content = io.BytesIO()
+        bounds = np.concatenate([find_bounds(row) for row in ended])
+        np.lib.format.write_array(content, bounds, allow_pickle=False)
+        replace_durably(self._file(BOUNDS), content.getvalue())
+
+    def _file(self, name: str) -> Path:
+        return self.shard / f"{stem(self.info, name)}.npy"
 
     def _digests(self) -> dict[str, str]:
-        """Of every column as it lies in its file now."""
-        files = {name: self.shard / f"{name}.npy" for name in self._columns}
-        return {name: file_digest(file, fix=rerun(self.shard)) for name, file in files.items()}
+        """Of every file as it is now, by its name."""
+        files = [self._file(name) for name in shard_files(self.info)]
+        return {file.stem: file_digest(file, fix=rerun(self.shard)) for file in files}
 
     def _create(self, name: str, column: Column) -> "np.memmap[Any, Any]":
         """A new file of full size under a temporary name, then renamed over the old one."""
-        file = self.shard / f"{name}.npy"
+        file = self._file(name)
         sibling = temporary(file)
         shape = (self.num_histories, self.info.num_steps, *column.shape)
         try:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from fastad.acting.steps import Steps
 from fastad.base.errors import UserError, unknown
+from fastad.histories.columns import columns
 from fastad.histories.reader import HistoryDataset
-from fastad.histories.schema import DatasetInfo, columns
+from fastad.histories.schema import DatasetInfo
 
 Start = Literal["history", "anywhere"]
 MAX_STAT_REWARDS = 2**22
@@ -24,7 +25,7 @@ class Batch(NamedTuple):
 
     steps: Steps  # (B, T)
     action: Tensor  # (B, T) int64, the action taken at each step
-    action_probs: Tensor | None  # (B, T, A) float32, the distribution it was drawn from
+    policy: Tensor | None  # (B, T, A) float32, the distribution it was drawn from
 
     def to(self, device: torch.device) -> "Batch":
         """Move every tensor to `device`, from pinned memory without waiting; see `pin`."""
@@ -35,7 +36,7 @@ class Batch(NamedTuple):
         return self._map(Tensor.pin_memory)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        probs = None if self.action_probs is None else change(self.action_probs)
+        probs = None if self.policy is None else change(self.policy)
         return Batch(Steps(*map(change, self.steps)), change(self.action), probs)
 
 
@@ -91,6 +92,11 @@ class WindowSampler:
             raise UserError(f"rank={rank} must lie in [0, world_size={world_size})")
         if start not in get_args(Start):
             raise unknown("start", start, get_args(Start))
+        if not isinstance(dataset.info.action_space, spaces.Discrete):
+            raise UserError(
+                f"{dataset.path} holds actions of {dataset.info.action_space}; models are trained "
+                "on those of a Discrete space"
+            )
         self.dataset, self.num_steps, self.batch_size = dataset, num_steps, batch_size
         self.seed, self.start, self.stride = seed, start, every_kth_episode
         self.rank, self.world_size = rank, world_size
@@ -116,17 +122,17 @@ class WindowSampler:
         mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
         windows = self._gather(histories[mine], where[mine])
         starts, episode_step = self._episodes(windows)
-        action, reward = windows["actions"], windows["rewards"]
+        action, reward = windows["action"], windows["reward"]
         previous_action = np.empty_like(action)
         previous_action[:, 0] = self.dataset.info.num_actions
         previous_action[:, 1:] = action[:, :-1]
         previous_reward = np.zeros_like(reward)
         previous_reward[:, 1:] = reward[:, :-1]
-        shown = (windows["observations"], previous_action, previous_reward, starts, episode_step)
+        shown = (windows["observation"], previous_action, previous_reward, starts, episode_step)
         probs = None
-        if "action_probs" in windows:
+        if "policy" in windows:
             # Stored as float16, rows sum to 1 only nearly.
-            probs = torch.from_numpy(windows["action_probs"]).float()
+            probs = torch.from_numpy(windows["policy"]).float()
             probs /= probs.sum(dim=-1, keepdim=True)
         return Batch(
             Steps(*(torch.from_numpy(values) for values in shown)), torch.from_numpy(action), probs
@@ -147,7 +153,7 @@ class WindowSampler:
         """Independent of seed and rank, so that every run on a dataset normalises alike."""
         num_windows = min(256, max(16, MAX_STAT_REWARDS // self.num_steps))
         histories, where = self._draw(0, num_windows, stream=1)
-        rewards = self._gather(histories, where, names=("rewards",))["rewards"].astype(np.float64)
+        rewards = self._gather(histories, where, names=("reward",))["reward"].astype(np.float64)
         return float(rewards.mean()), float(rewards.std()) or 1.0
 
     def _draw(self, step: int, count: int, *, stream: int) -> tuple[np.ndarray, np.ndarray]:
@@ -190,10 +196,10 @@ class WindowSampler:
         """Where episodes start, (B, T) bool, and the step within each, (B, T) int64."""
         if self.dataset.info.fixed_length:
             return self._fixed_episodes
-        shape = windows["actions"].shape
+        shape = windows["action"].shape
         time = np.arange(self.num_steps)
         starts = np.ones(shape, dtype=bool)
-        starts[:, 1:] = (windows["terminations"] | windows["truncations"])[:, :-1]
+        starts[:, 1:] = (windows["terminated"] | windows["truncated"])[:, :-1]
         began = np.maximum.accumulate(np.where(starts, time, 0), axis=1)
         return starts, time - began
 
@@ -275,14 +281,14 @@ def _model_dtypes(info: DatasetInfo) -> dict[str, Any]:
     """The columns that windows need, and their dtypes there."""
     is_box = isinstance(info.observation_space, spaces.Box)
     dtypes: dict[str, Any] = {
-        "observations": info.observation_space.dtype if is_box else np.int64,
-        "actions": np.int64,
-        "rewards": np.float32,
+        "observation": info.observation_space.dtype if is_box else np.int64,
+        "action": np.int64,
+        "reward": np.float32,
     }
     if not info.fixed_length:
-        dtypes |= {"terminations": np.bool_, "truncations": np.bool_}
-    if info.has_action_probs:
-        dtypes["action_probs"] = np.float16  # as stored: PyTorch casts quicker
+        dtypes |= {"terminated": np.bool_, "truncated": np.bool_}
+    if "policy" in info.policies:
+        dtypes["policy"] = np.float16  # as stored: PyTorch casts quicker
     return dtypes
 
 

@@ -138,7 +138,7 @@ class Thompson(BanditRule):
     """Thompson sampling (1933): each arm with the posterior probability that it is the best.
 
     That probability is computed on a grid of means instead of being sampled, so that
-    `action_probs` is free of Monte-Carlo noise; the arm is drawn from it. Rewards of 0 and 1
+    `policy` is free of Monte-Carlo noise; the arm is drawn from it. Rewards of 0 and 1
     have the prior Beta(1, 1). Gaussian rewards, whose standard deviation the rule is told, have
     the prior N(1/2, 1/12), the moments of U(0, 1).
 

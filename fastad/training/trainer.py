@@ -95,8 +95,8 @@ def imitation_loss(logits: Tensor, batch: Batch, target: str) -> Tensor:
     """
     log_probs = F.log_softmax(logits.float(), dim=-1)
     if target == "policy":
-        assert batch.action_probs is not None
-        return F.kl_div(log_probs, batch.action_probs, reduction="none").sum(dim=-1).mean()
+        assert batch.policy is not None
+        return F.kl_div(log_probs, batch.policy, reduction="none").sum(dim=-1).mean()
     return F.nll_loss(log_probs.flatten(0, 1), batch.action.flatten())
 
 

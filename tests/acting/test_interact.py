@@ -38,7 +38,7 @@ def test_blocks_are_histories_by_steps_and_the_last_is_shorter() -> None:
     _, blocks = run(num_envs=2)
     assert [tuple(block.reward.shape) for block in blocks] == [(2, 3), (2, 3), (2, 1)]
     assert blocks[0].observation.shape == (2, 3, 2)
-    assert blocks[0].action_probs.shape == (2, 3, 5)
+    assert blocks[0].policy.shape == (2, 3, 5)
 
 
 def test_a_block_pairs_each_action_with_the_observation_before_it() -> None:
@@ -62,7 +62,7 @@ def test_whoever_takes_a_block_may_learn_from_it() -> None:
     for block in interact(env, AlwaysRight(), num_steps=7, block_steps=3, generator=generator):
         assert not torch.is_inference_mode_enabled()
         weight = torch.ones(5, requires_grad=True)
-        (weight * block.action_probs).sum().backward()
+        (weight * block.policy).sum().backward()
         assert weight.grad is not None
         block.reward.add_(1.0)
 
@@ -82,7 +82,7 @@ def test_action_noise_changes_actions_and_leaves_the_distribution_clean() -> Non
     expected[RIGHT] = 0.6
     # Five standard deviations: 5 * sqrt(0.6 * 0.4 / 60,000) = 0.01.
     torch.testing.assert_close(frequency, expected, atol=0.01, rtol=0)
-    assert (blocks[0].action_probs[..., RIGHT] == 1).all()
+    assert (blocks[0].policy[..., RIGHT] == 1).all()
     # The agent learns from what was executed, not from what it wanted.
     assert torch.equal(agent.seen[0][0].action, blocks[0].action[:, 0])
 
@@ -91,11 +91,11 @@ def test_labels_of_executed_actions_are_the_distribution_that_those_are_drawn_fr
     agent, blocks = run(20_000, num_steps=3, action_noise=0.5, noise_labels="executed")
     expected = torch.full((5,), 0.1)
     expected[RIGHT] = 0.6
-    torch.testing.assert_close(blocks[0].action_probs, expected.expand(20_000, 3, 5))
+    torch.testing.assert_close(blocks[0].policy, expected.expand(20_000, 3, 5))
     # The labels change, not what happens; the agent is still told its own distribution.
     _, clean = run(20_000, num_steps=3, action_noise=0.5)
     assert torch.equal(blocks[0].action, clean[0].action)
-    assert (agent.seen[0][0].action_probs[:, RIGHT] == 1).all()
+    assert (agent.seen[0][0].policy[:, RIGHT] == 1).all()
 
 
 def test_no_action_noise_executes_what_the_agent_wants() -> None:

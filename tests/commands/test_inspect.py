@@ -129,14 +129,14 @@ def test_the_run_alone_is_shown_as_itself(demo, show, tmp_path):
 
 def test_damage_in_either_part_of_a_demo_is_named(demo, show, tmp_path, capsys):
     copy = shutil.copytree(demo, tmp_path / "demo")
-    for file in (copy / "data" / "shard-00000" / "rewards.npy", copy / "run" / "made_by.json"):
+    for file in (copy / "data" / "shard-00000" / "reward.npy", copy / "run" / "made_by.json"):
         content = bytearray(file.read_bytes())
         content[-1] ^= 1
         file.write_bytes(content)
     with pytest.raises(CheckFailedError, match="2 found that are not what was written"):
         show(copy, verify=True)
     shown = capsys.readouterr().out
-    assert "rewards.npy: damaged" in shown
+    assert "reward.npy: damaged" in shown
     assert "made_by.json" in shown
 
 
@@ -152,7 +152,7 @@ def test_what_is_unfinished_is_shown_but_not_called_verified(tmp_path, make_data
 
 def test_what_is_damaged_counts_more_than_what_is_unfinished(tmp_path, make_dataset, capsys):
     make_dataset(tmp_path, num_shards=3, committed=[12, 3, 12])
-    file = tmp_path / "shard-00000" / "rewards.npy"
+    file = tmp_path / "shard-00000" / "reward.npy"
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     assert main(["inspect", str(tmp_path), "--verify"]) == 1
     shown = capsys.readouterr().out

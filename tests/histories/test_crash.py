@@ -18,8 +18,9 @@ NUM_HISTORIES, NUM_STEPS, EPISODE = 6, 400, 4
 SCRIPT = f"""
 import sys
 import numpy as np
+from fastad.acting.interact import Transition
 from fastad.histories.reader import load_info
-from fastad.histories.schema import shard_range
+from fastad.histories.meta import shard_range
 from fastad.histories.writer import ShardWriter
 path = sys.argv[1]
 info = load_info(path)
@@ -37,7 +38,7 @@ while True:
                 observation = np.stack(np.broadcast_arrays(histories % 9, step % 9), -1)
                 probs = np.eye(5)[action]
                 reward = 1000.0 * histories + step
-                w.append((observation, action, reward, ends & False, ends, probs))
+                w.append(Transition(observation, action, reward, ends & False, ends, probs))
 """
 
 
@@ -52,10 +53,10 @@ def check_against_source(path):
     for history, number in enumerate(dataset.history_ids):
         length = int(dataset.lengths[history])
         steps, time_step = dataset.read(history, 0, length), np.arange(length)
-        np.testing.assert_array_equal(steps["rewards"], 1000.0 * number + time_step)
-        np.testing.assert_array_equal(steps["actions"], (number + time_step) % 5)
-        np.testing.assert_array_equal(steps["observations"][:, 1], time_step % 9)
-        np.testing.assert_array_equal(steps["action_probs"].argmax(-1), steps["actions"])
+        np.testing.assert_array_equal(steps["reward"], 1000.0 * number + time_step)
+        np.testing.assert_array_equal(steps["action"], (number + time_step) % 5)
+        np.testing.assert_array_equal(steps["observation"][:, 1], time_step % 9)
+        np.testing.assert_array_equal(steps["policy"].argmax(-1), steps["action"])
     return int(dataset.lengths.sum())
 
 

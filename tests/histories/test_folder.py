@@ -16,9 +16,9 @@ import pytest
 
 from fastad.base.errors import UserError
 from fastad.cli import main
+from fastad.histories.columns import NAMES_OF_SCHEMA_1, SHARD_FILES, columns
 from fastad.histories.jobs import collect, prepare
 from fastad.histories.reader import HistoryDataset
-from fastad.histories.schema import SHARD_FILES, columns
 
 SETTINGS: dict[str, Any] = {
     "env": "dark-room",
@@ -79,7 +79,7 @@ def test_a_second_collection_is_refused_and_told_who_is_the_first(
 ) -> None:
     out = tmp_path / "data"
     with collecting(out, tmp_path / "first.py", workers=workers) as first:
-        files = (out / "dataset.json", out / "tasks.npy", out / "shard-00000" / "actions.npy")
+        files = (out / "dataset.json", out / "tasks.npy", out / "shard-00000" / "action.npy")
         before = [file.stat().st_ino for file in files]
         assert main(["collect", str(out), *OPTIONS, option]) == 2
         complaint = capsys.readouterr().err
@@ -110,7 +110,7 @@ def test_strangers_whose_names_begin_like_ours_are_spared(tmp_path: Path, name: 
     stranger = tmp_path / name
     if name.startswith("shard"):
         stranger.mkdir()
-        stranger = stranger / "actions.npy"
+        stranger = stranger / "action.npy"
     stranger.write_text("precious")
     before = contents(tmp_path)
     with pytest.raises(UserError, match=r"holds more than its dataset"):
@@ -121,8 +121,8 @@ def test_strangers_whose_names_begin_like_ours_are_spared(tmp_path: Path, name: 
 
 def test_a_stranger_within_a_shard_is_spared(tmp_path: Path) -> None:
     collect(tmp_path, **SETTINGS)
-    (tmp_path / "shard-00001" / "rewards.npy.bak").write_text("precious")
-    with pytest.raises(UserError, match=r"more than its dataset \(shard-00001/rewards.npy.bak\)"):
+    (tmp_path / "shard-00001" / "reward.npy.bak").write_text("precious")
+    with pytest.raises(UserError, match=r"more than its dataset \(shard-00001/reward.npy.bak\)"):
         collect(tmp_path, overwrite=True, **SETTINGS)
     assert HistoryDataset(tmp_path).complete
 
@@ -184,4 +184,7 @@ def test_a_refused_folder_is_left_as_it_was(tmp_path: Path) -> None:
 
 def test_the_files_of_a_shard_are_its_columns_and_its_meta(tmp_path: Path) -> None:
     with prepare(tmp_path, **SETTINGS) as info:
-        assert {f"{name}.npy" for name in columns(info)} | {"meta.json"} == set(SHARD_FILES)
+        assert info.schema_version == 2
+        names = {f"{name}.npy" for name in (*columns(info), *NAMES_OF_SCHEMA_1.values())}
+        more = {"expert_policy.npy", "final_policy.npy", "bounds.npy", "meta.json"}
+        assert names | more == set(SHARD_FILES)

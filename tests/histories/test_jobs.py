@@ -13,8 +13,8 @@ import fastad.histories.jobs
 from fastad.acting.interact import episode_returns
 from fastad.base.errors import UserError
 from fastad.histories.jobs import collect, collect_shards, prepare, run_source
+from fastad.histories.meta import ShardMeta, shard_path
 from fastad.histories.reader import HistoryDataset
-from fastad.histories.schema import ShardMeta, shard_path
 from fastad.histories.writer import shard_is_complete
 
 SETTINGS: dict[str, Any] = {
@@ -73,9 +73,9 @@ def test_rewards_are_given_on_the_goal_of_the_history_s_task(tmp_path: Path) -> 
         steps = data.read(history, 0, 24)
         goal = data.tasks[data.task_ids[history]]
         # Within an episode, where a step led is what the next one sees.
-        on_goal = (steps["observations"][1:] == goal).all(axis=1)
-        within = ~steps["truncations"][:-1]
-        assert (on_goal[within] == steps["rewards"][:-1][within]).all()
+        on_goal = (steps["observation"][1:] == goal).all(axis=1)
+        within = ~steps["truncated"][:-1]
+        assert (on_goal[within] == steps["reward"][:-1][within]).all()
 
 
 def test_the_same_settings_give_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
@@ -84,12 +84,12 @@ def test_the_same_settings_give_the_same_bytes_and_another_seed_others(tmp_path:
     first, again, other = (contents(tmp_path / name) for name in "abc")
     assert first == again
     assert first.keys() == other.keys()
-    assert first["shard-00001/actions.npy"] != other["shard-00001/actions.npy"]
+    assert first["shard-00001/action.npy"] != other["shard-00001/action.npy"]
 
 
 def test_shards_have_streams_of_their_own(tmp_path: Path) -> None:
     collect(tmp_path, **SETTINGS | {"num_train": 1, "num_histories": 30})
-    actions = [np.load(shard_path(tmp_path, index) / "actions.npy") for index in range(3)]
+    actions = [np.load(shard_path(tmp_path, index) / "action.npy") for index in range(3)]
     assert not np.array_equal(actions[0], actions[1])
     assert not np.array_equal(actions[1], actions[2])
 
@@ -148,9 +148,9 @@ def test_a_killed_collection_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     info = HistoryDataset(killed).info
     complete = [shard_is_complete(killed, info, index) for index in range(3)]
     assert complete == [True, False, False]
-    done_before = (killed / "shard-00000" / "actions.npy").stat().st_mtime_ns
+    done_before = (killed / "shard-00000" / "action.npy").stat().st_mtime_ns
     collect(killed, resume=True, **SETTINGS)
-    assert (killed / "shard-00000" / "actions.npy").stat().st_mtime_ns == done_before
+    assert (killed / "shard-00000" / "action.npy").stat().st_mtime_ns == done_before
     assert contents(killed) == contents(unbroken)
 
 
@@ -217,7 +217,7 @@ def test_the_stored_distribution_leaves_the_action_noise_out_or_not(tmp_path: Pa
     for labels in ("clean", "executed"):
         collect(tmp_path / labels, noise_labels=labels, **frontier)
         assert HistoryDataset(tmp_path / labels).info.noise_labels == labels
-    names = ("actions.npy", "action_probs.npy")
+    names = ("action.npy", "policy.npy")
     (actions, clean), (same, executed) = (
         [np.load(tmp_path / labels / "shard-00000" / name) for name in names]
         for labels in ("clean", "executed")

@@ -5,8 +5,9 @@ import pytest
 from gymnasium import spaces
 
 from fastad.base.errors import UserError
+from fastad.histories.columns import columns
+from fastad.histories.meta import shard_range
 from fastad.histories.reader import HistoryDataset, load_description
-from fastad.histories.schema import columns, shard_range
 from fastad.histories.writer import create_dataset
 
 
@@ -38,11 +39,11 @@ def test_everything_is_there(tmp_path, make_dataset):
 def test_reads_are_read_only_slices_of_one_history(tmp_path, make_dataset):
     make_dataset(tmp_path)
     steps = HistoryDataset(tmp_path).read(4, 3, 6)
-    assert steps["rewards"].tolist() == [4003, 4004, 4005]
-    assert steps["observations"].tolist() == [[4, 3], [4, 4], [4, 5]]
-    assert steps["truncations"].tolist() == [True, False, False]
+    assert steps["reward"].tolist() == [4003, 4004, 4005]
+    assert steps["observation"].tolist() == [[4, 3], [4, 4], [4, 5]]
+    assert steps["truncated"].tolist() == [True, False, False]
     with pytest.raises(ValueError, match="read-only"):
-        steps["rewards"][0] = 1
+        steps["reward"][0] = 1
 
 
 @pytest.mark.parametrize("arguments", [(6, 0, 1), (-1, 0, 1), (0, 0, 13), (0, 5, 4), (0, -1, 2)])
@@ -59,9 +60,9 @@ def test_gathered_steps_are_those_read_one_history_at_a_time(tmp_path, make_data
     histories, first = np.array([5, 0, 3, 3, 1]), np.array([5, 0, 2, 1, 4])
     steps = first[:, None] + np.array(offsets)
     into = {
-        "observations": np.zeros((5, 4, 2), np.int64),
-        "rewards": np.zeros((5, 4), np.float32),
-        "action_probs": np.zeros((5, 4, 5), np.float16),
+        "observation": np.zeros((5, 4, 2), np.int64),
+        "reward": np.zeros((5, 4), np.float32),
+        "policy": np.zeros((5, 4, 5), np.float16),
     }
     dataset.gather(histories, steps, into)
     for row, history in enumerate(histories):
@@ -76,7 +77,7 @@ def test_gathering_outside_the_dataset_is_refused(tmp_path, make_dataset, histor
     steps = first + np.arange(3)[None]
     with pytest.raises(IndexError):
         HistoryDataset(tmp_path).gather(
-            np.array([history]), steps, {"rewards": np.empty((1, 3), np.float32)}
+            np.array([history]), steps, {"reward": np.empty((1, 3), np.float32)}
         )
 
 
@@ -87,7 +88,7 @@ def test_an_unfinished_dataset_shows_its_committed_steps(tmp_path, make_dataset)
     assert dataset.history_ids.tolist() == [2, 3, 4, 5]
     assert dataset.lengths.tolist() == [12, 12, 7, 7]
     assert (dataset.num_steps, dataset.num_shards_complete) == (7, 1)
-    assert dataset.read(2, 6, 7)["rewards"].tolist() == [4006]
+    assert dataset.read(2, 6, 7)["reward"].tolist() == [4006]
     with pytest.raises(IndexError):
         dataset.read(2, 6, 8)
 
@@ -135,7 +136,7 @@ def test_every_pull_of_a_bandit_is_an_episode(tmp_path, make_dataset):
 
 
 def test_a_missing_folder_says_what_makes_one(tmp_path):
-    with pytest.raises(UserError, match=r"does not exist; `fastad collect` makes one"):
+    with pytest.raises(UserError, match=r"does not exist; make one with: fastad collect .*absent"):
         HistoryDataset(tmp_path / "absent")
 
 
@@ -162,8 +163,8 @@ def test_corrupt_json_names_the_file(tmp_path, make_dataset, file, content):
 @pytest.mark.parametrize("file", ["dataset.json", "shard-00001/meta.json"])
 def test_a_newer_version_is_refused(tmp_path, make_dataset, file):
     make_dataset(tmp_path)
-    edit_json(tmp_path / file, schema_version=2)
-    with pytest.raises(UserError, match=rf"{file}: schema_version=2 is newer"):
+    edit_json(tmp_path / file, schema_version=3)
+    with pytest.raises(UserError, match=rf"{file}: schema_version=3 is newer"):
         HistoryDataset(tmp_path)
 
 
@@ -172,7 +173,7 @@ def test_a_newer_version_is_refused(tmp_path, make_dataset, file):
     [
         ({"task_ids": [0, 1, 6]}, "field 'task_ids' holds 6, but tasks are 0 to 5"),
         ({"task_ids": [0, 1]}, "field 'task_ids' has 2 entries"),
-        ({"seeds": [0]}, "field 'seeds' has 1 entries"),
+        ({"learner_ids": [0]}, "field 'learner_ids' has 1 entries"),
         ({"committed_steps": 13}, "field 'committed_steps' is 13"),
         ({"committed_steps": 1.5}, "field 'committed_steps' is 1.5"),
     ],
@@ -186,26 +187,26 @@ def test_a_wrong_meta_names_the_field(tmp_path, make_dataset, changes, message):
 
 def test_a_missing_column_is_named_with_the_remedy(tmp_path, make_dataset):
     make_dataset(tmp_path)
-    (tmp_path / "shard-00001" / "actions.npy").unlink()
-    with pytest.raises(UserError, match=r"actions.npy: missing; delete .*shard-00001 and run"):
+    (tmp_path / "shard-00001" / "action.npy").unlink()
+    with pytest.raises(UserError, match=r"action.npy: missing; delete .*shard-00001 and run"):
         HistoryDataset(tmp_path)
 
 
 def test_a_truncated_column_is_named_with_its_size(tmp_path, make_dataset):
     make_dataset(tmp_path)
-    file = tmp_path / "shard-00000" / "rewards.npy"
+    file = tmp_path / "shard-00000" / "reward.npy"
     size = file.stat().st_size
     with file.open("r+b") as stream:
         stream.truncate(size - 1)
-    with pytest.raises(UserError, match=rf"rewards.npy: truncated to {size - 1} of {size} bytes"):
+    with pytest.raises(UserError, match=rf"reward.npy: truncated to {size - 1} of {size} bytes"):
         HistoryDataset(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x93NUM", b"not an array at all", b"\x93NUMPY\x01\x00"])
 def test_a_column_that_is_no_array_is_named(tmp_path, make_dataset, content):
     make_dataset(tmp_path)
-    (tmp_path / "shard-00000" / "rewards.npy").write_bytes(content)
-    with pytest.raises(UserError, match=r"rewards.npy: not a readable .npy file"):
+    (tmp_path / "shard-00000" / "reward.npy").write_bytes(content)
+    with pytest.raises(UserError, match=r"reward.npy: not a readable .npy file"):
         HistoryDataset(tmp_path)
 
 
@@ -220,21 +221,21 @@ def test_a_column_that_is_no_array_is_named(tmp_path, make_dataset, content):
 )
 def test_a_column_of_another_kind_is_refused(tmp_path, make_dataset, array, message):
     make_dataset(tmp_path)
-    np.save(tmp_path / "shard-00000" / "rewards.npy", array)
-    with pytest.raises(UserError, match=rf"rewards.npy: .*{message}"):
+    np.save(tmp_path / "shard-00000" / "reward.npy", array)
+    with pytest.raises(UserError, match=rf"reward.npy: .*{message}"):
         HistoryDataset(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("name", "index", "value", "message"),
     [
-        ("actions", (1, 7), 5, r"actions\[1, 7\] is 5; actions are 0 to 4"),
-        ("rewards", (2, 11), np.nan, r"rewards\[2, 11\] is nan; rewards must be finite"),
-        ("observations", (0, 3), [9, 0], r"observations\[0, 3\] is \[9, 0\]"),
-        ("action_probs", (0, 0), 0.3, r"action_probs\[0, 0\] is .* must sum to 1"),
-        ("action_probs", (0, 0), [1.5, -0.5, 0, 0, 0], "must not be negative"),
-        ("action_probs", (0, 0), np.nan, "must sum to 1"),
-        ("truncations", (1, 3), False, r"truncations\[1, 3\] .* episode_length=4"),
+        ("action", (1, 7), 5, r"action\[1, 7\] is 5; actions are 0 to 4"),
+        ("reward", (2, 11), np.nan, r"reward\[2, 11\] is nan; rewards must be finite"),
+        ("observation", (0, 3), [9, 0], r"observation\[0, 3\] is \[9, 0\]"),
+        ("policy", (0, 0), 0.3, r"policy\[0, 0\] is .* must sum to 1"),
+        ("policy", (0, 0), [1.5, -0.5, 0, 0, 0], "must not be negative"),
+        ("policy", (0, 0), np.nan, "must sum to 1"),
+        ("truncated", (1, 3), False, r"truncated\[1, 3\] .* episode_length=4"),
     ],
 )
 def test_a_value_out_of_range_is_named_with_its_place(
@@ -248,7 +249,7 @@ def test_a_value_out_of_range_is_named_with_its_place(
 
 def test_values_behind_the_committed_steps_do_not_matter(tmp_path, make_dataset):
     make_dataset(tmp_path, committed=[8, 8])
-    edit_column(tmp_path, "rewards", (0, 9), np.nan)
+    edit_column(tmp_path, "reward", (0, 9), np.nan)
     assert HistoryDataset(tmp_path).num_steps == 8
 
 
@@ -276,21 +277,22 @@ def test_opening_fifty_gigabytes_reads_no_more_than_sixteen_megabytes_of_a_colum
         num_steps=5000,
         num_shards=20,
         fixed_length=False,
-        has_action_probs=False,
+        policies=[],
     )
     create_dataset(tmp_path, info, np.arange(12).reshape(6, 2))
     for index in range(info.num_shards):
         histories = shard_range(info, index)
         shard = tmp_path / f"shard-{index:05d}"
         shard.mkdir()
-        meta = {"schema_version": 1, "committed_steps": 5000, "attempt": 1}
-        meta |= {"task_ids": [0] * len(histories), "seeds": list(histories)}
+        meta = {"schema_version": 2, "committed_steps": 5000, "attempt": 1}
+        meta |= {"task_ids": [0] * len(histories), "learner_ids": list(histories)}
         (shard / "meta.json").write_text(json.dumps(meta))
         for name, column in columns(info).items():
             shape = (len(histories), 5000, *column.shape)
             np.lib.format.open_memmap(
                 shard / f"{name}.npy", mode="w+", dtype=column.dtype, shape=shape
             )
+        np.save(shard / "bounds.npy", np.tile([0, 5000], len(histories)))
     read, touched = HistoryDataset.read, []
     monkeypatch.setattr(
         HistoryDataset,
@@ -303,7 +305,7 @@ def test_opening_fifty_gigabytes_reads_no_more_than_sixteen_megabytes_of_a_colum
     assert 0 < sum(touched) * 72 * 96 * 3 <= 2**24
     total = sum((f.stat().st_size for f in tmp_path.rglob("*.npy")), start=0)
     assert total > 50e9
-    assert dataset.read(499, 4999, 5000)["observations"].shape == (1, 72, 96, 3)
+    assert dataset.read(499, 4999, 5000)["observation"].shape == (1, 72, 96, 3)
 
 
 def test_a_description_needs_no_histories(tmp_path, make_info):

@@ -5,7 +5,10 @@ import pytest
 from gymnasium import spaces
 
 from fastad.base.errors import UserError
-from fastad.histories.schema import SCHEMA_VERSION, DatasetInfo, columns, shard_range
+from fastad.histories.columns import columns
+from fastad.histories.fields import SCHEMA_VERSION
+from fastad.histories.meta import shard_range
+from fastad.histories.schema import DatasetInfo
 
 
 def test_info_survives_json(make_info):
@@ -48,7 +51,7 @@ def test_a_mistyped_field_is_named(make_info, name, value):
 
 def test_a_newer_version_asks_for_an_upgrade(make_info):
     values = {**make_info().to_json(), "schema_version": SCHEMA_VERSION + 1}
-    with pytest.raises(UserError, match=r"schema_version=2 is newer .* upgrade fastad"):
+    with pytest.raises(UserError, match=r"schema_version=3 is newer .* upgrade fastad"):
         DatasetInfo.from_json(values)
 
 
@@ -65,7 +68,7 @@ def test_a_newer_version_asks_for_an_upgrade(make_info):
     ],
 )
 def test_observations_are_stored_in_the_smallest_dtype(make_info, space, dtype, shape):
-    column = columns(make_info(observation_space=space))["observations"]
+    column = columns(make_info(observation_space=space))["observation"]
     assert column.dtype == np.dtype(dtype)
     assert column.shape == shape
 
@@ -73,14 +76,14 @@ def test_observations_are_stored_in_the_smallest_dtype(make_info, space, dtype, 
 def test_the_other_columns_have_fixed_dtypes(make_info):
     found = {name: (str(c.dtype), c.shape) for name, c in columns(make_info()).items()}
     assert found == {
-        "observations": ("uint8", (2,)),
-        "actions": ("uint8", ()),
-        "rewards": ("float32", ()),
-        "terminations": ("bool", ()),
-        "truncations": ("bool", ()),
-        "action_probs": ("float16", (5,)),
+        "observation": ("uint8", (2,)),
+        "action": ("uint8", ()),
+        "reward": ("float32", ()),
+        "terminated": ("bool", ()),
+        "truncated": ("bool", ()),
+        "policy": ("float16", (5,)),
     }
-    assert "action_probs" not in columns(make_info(has_action_probs=False))
+    assert "policy" not in columns(make_info(policies=[]))
 
 
 def test_shards_split_histories_evenly_and_in_order(make_info):
@@ -99,7 +102,9 @@ def test_shards_split_histories_evenly_and_in_order(make_info):
         ({"num_train": 0, "num_test": 0}, "leave no task"),
         ({"num_shards": 7}, "num_shards=7 exceeds num_histories=6"),
         ({"action_space": spaces.Discrete(3, start=1)}, "starts at 0"),
-        ({"action_space": spaces.Box(0, 1, (2,))}, "action_space="),
+        ({"action_space": spaces.Box(0, 1, (2, 2))}, "action_space=.* float32 vectors"),
+        ({"policies": ["value"]}, r"policies=\['value'\] must be some of policy, expert_policy"),
+        ({"policies": ["final_policy", "policy"]}, "in this order"),
     ],
 )
 def test_impossible_datasets_are_refused(make_info, changes, message):

@@ -28,7 +28,7 @@ def test_every_file_notices_a_flipped_bit(tmp_path, make_dataset):
     make_dataset(tmp_path)
     rng = random.Random(0)
     files = [f for f in sorted(tmp_path.rglob("*")) if f.is_file() and f.stat().st_size]
-    assert {f.name for f in files} >= {"dataset.json", "tasks.npy", "meta.json", "rewards.npy"}
+    assert {f.name for f in files} >= {"dataset.json", "tasks.npy", "meta.json", "reward.npy"}
     for file in files:
         whole = file.read_bytes()
         for _ in range(12):
@@ -44,7 +44,7 @@ def test_every_file_notices_a_flipped_bit(tmp_path, make_dataset):
 
 def test_a_damaged_column_is_exit_code_one_and_named(tmp_path, make_dataset, capsys):
     make_dataset(tmp_path)
-    file = tmp_path / "shard-00000" / "rewards.npy"
+    file = tmp_path / "shard-00000" / "reward.npy"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
@@ -90,7 +90,7 @@ def test_older_datasets_are_read_and_said_to_have_no_digests(tmp_path, make_data
 
 @pytest.mark.parametrize("kind", ["link", "pipe"])
 @pytest.mark.parametrize("name", ["dataset.json", "tasks.npy", "shard-00000/meta.json",
-                                  "shard-00000/rewards.npy"])  # fmt: skip
+                                  "shard-00000/reward.npy"])  # fmt: skip
 def test_links_and_pipes_are_refused_by_name_and_not_waited_for(tmp_path, make_dataset, kind, name):
     make_dataset(tmp_path)
     file = tmp_path / name
@@ -154,7 +154,7 @@ def test_thousands_of_shards_open_with_256_descriptors(tmp_path, make_info, make
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
     try:
         dataset = HistoryDataset(tmp_path)
-        assert dataset.read(599, 0, 4)["rewards"].shape == (4,)
+        assert dataset.read(599, 0, 4)["reward"].shape == (4,)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -166,7 +166,7 @@ def test_box_observations_outside_their_space_are_refused(tmp_path, make_info, m
     for wrong in (1e300, 1.5, np.nan):
         observation = np.full((3, 12, 2), wrong)
         with ShardWriter(tmp_path, info, 0, task_ids=[0, 1, 2], learner_ids=[7, 8, 9]) as writer:
-            with pytest.raises(UserError, match="observations of a block"):
+            with pytest.raises(UserError, match="observation of a block"):
                 writer.append(block._replace(observation=observation))
             assert writer.committed_steps == 0
 
@@ -176,10 +176,10 @@ def test_a_column_that_the_disk_cannot_give_back_is_named(tmp_path, make_dataset
     real = os.open
 
     def fail(file, *arguments, **options):
-        if str(file).endswith("shard-00000/rewards.npy"):
+        if str(file).endswith("shard-00000/reward.npy"):
             raise OSError(5, "Input/output error", str(file))
         return real(file, *arguments, **options)
 
     monkeypatch.setattr("os.open", fail)
     (line,) = verify_dataset(tmp_path).wrong
-    assert "shard-00000/rewards.npy: Input/output error" in line
+    assert "shard-00000/reward.npy: Input/output error" in line

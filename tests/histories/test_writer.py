@@ -6,6 +6,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from fastad.acting.interact import Transition
 from fastad.base.errors import UserError
 from fastad.histories import shards
 from fastad.histories.npy import create_array
@@ -36,7 +37,7 @@ def test_blocks_come_back_as_they_were_written(begun, make_block):
     for history in range(3):
         stored = list(dataset.read(history, 0, 12).values())
         for name, field, values in zip(expected._fields, expected, stored, strict=True):
-            tolerance = 5e-4 if name == "action_probs" else 0.0
+            tolerance = 5e-4 if name == "policy" else 0.0
             np.testing.assert_allclose(values, field[history].numpy(), atol=tolerance)
 
 
@@ -80,7 +81,7 @@ def test_a_shard_is_complete_once_every_step_is_committed(begun, make_block):
         assert not shard_is_complete(path, info, 0)
         writer.append(make_block(info, range(3), range(11, 12), None))
     assert shard_is_complete(path, info, 0)
-    (path / "shard-00000" / "rewards.npy").unlink()
+    (path / "shard-00000" / "reward.npy").unlink()
     assert not shard_is_complete(path, info, 0)
 
 
@@ -96,7 +97,7 @@ def test_an_exception_leaves_the_committed_steps(begun, make_block):
         fail_after_five_steps()
     dataset = HistoryDataset(path)
     assert dataset.num_steps == 5
-    assert dataset.read(2, 0, 5)["rewards"].tolist() == [2000, 2001, 2002, 2003, 2004]
+    assert dataset.read(2, 0, 5)["reward"].tolist() == [2000, 2001, 2002, 2003, 2004]
 
 
 def test_a_reader_keeps_its_steps_when_the_shard_is_begun_again(begun, make_block):
@@ -109,7 +110,7 @@ def test_a_reader_keeps_its_steps_when_the_shard_is_begun_again(begun, make_bloc
             HistoryDataset(path)
         writer.append(make_block(info, range(3), range(2), None))
         assert HistoryDataset(path).num_steps == 2
-    assert earlier.read(1, 0, 5)["rewards"].tolist() == [1000, 1001, 1002, 1003, 1004]
+    assert earlier.read(1, 0, 5)["reward"].tolist() == [1000, 1001, 1002, 1003, 1004]
 
 
 def test_a_reader_looks_again_when_the_shard_is_begun_again_meanwhile(
@@ -131,7 +132,7 @@ def test_a_reader_looks_again_when_the_shard_is_begun_again_meanwhile(
     monkeypatch.setattr(shards, "_open_column", restart_then_open)
     dataset = HistoryDataset(path)
     assert dataset.num_steps == 1
-    assert dataset.read(1, 0, 1)["rewards"].tolist() == [1000]
+    assert dataset.read(1, 0, 1)["reward"].tolist() == [1000]
 
 
 def test_meta_counts_attempts(begun, make_block):
@@ -146,16 +147,16 @@ def test_meta_counts_attempts(begun, make_block):
 @pytest.mark.parametrize(
     ("field", "change", "message"),
     [
-        ("action", lambda x: x + 1, r"actions of a block lie in \[1, 5\], outside \[0, 4\]"),
-        ("observation", lambda x: x - 9, r"observations of a block lie in \[-9"),
-        ("reward", lambda x: x / 0, "rewards of a block hold values that are not finite"),
-        ("action", lambda x: x.float(), r"actions of a block are float32, stored as uint8"),
-        ("action", lambda x: x.double() * torch.nan, r"actions of a block are float64"),
-        ("observation", lambda x: x + 0.7, r"observations of a block are float32, stored as uint8"),
-        ("reward", lambda x: x.double() + 1e300, r"rewards of a block lie in \[1e\+300"),
-        ("action_probs", lambda x: x * 0.9, r"probabilities must not be negative and must sum to"),
-        ("action_probs", lambda x: x - 0.5, r"action_probs of a block lie in \[-0"),
-        ("reward", lambda x: x[:2], r"rewards of a block has shape \(2, 4\), not \(3, 4\)"),
+        ("action", lambda x: x + 1, r"action of a block lies in \[1, 5\], outside \[0, 4\]"),
+        ("observation", lambda x: x - 9, r"observation of a block lies in \[-9"),
+        ("reward", lambda x: x / 0, "reward of a block holds values that are not finite"),
+        ("action", lambda x: x.float(), r"action of a block is float32, stored as uint8"),
+        ("action", lambda x: x.double() * torch.nan, r"action of a block is float64"),
+        ("observation", lambda x: x + 0.7, r"observation of a block is float32, stored as uint8"),
+        ("reward", lambda x: x.double() + 1e300, r"reward of a block lies in \[1e\+300"),
+        ("policy", lambda x: x * 0.9, r"probabilities must not be negative and must sum to"),
+        ("policy", lambda x: x - 0.5, r"policy of a block lies in \[-0"),
+        ("reward", lambda x: x[:2], r"reward of a block has shape \(2, 4\), not \(3, 4\)"),
     ],
 )
 def test_a_wrong_block_is_refused_and_nothing_is_written(begun, make_block, field, change, message):
@@ -198,7 +199,7 @@ def test_a_disk_too_small_is_an_error_and_not_a_bus_error(begun, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
-    with pytest.raises(UserError, match=r"observations.npy: cannot reserve 72 bytes \(No space"):
+    with pytest.raises(UserError, match=r"observation.npy: cannot reserve 72 bytes \(No space"):
         open_writer(path, info).__enter__()
 
 
@@ -216,20 +217,61 @@ def test_blocks_that_cannot_be_claimed_unwritten_are_written(
     assert (path / "large.npy").stat().st_blocks * 512 >= 12_000_000  # no hole is left
     with open_writer(path, info) as writer:
         writer.append(make_block(info, range(3), range(12), None))
-    assert HistoryDataset(path).read(1, 0, 2)["rewards"].tolist() == [1000, 1001]
+    assert HistoryDataset(path).read(1, 0, 2)["reward"].tolist() == [1000, 1001]
 
 
 def test_images_and_histories_without_policies_are_stored(tmp_path, make_info):
-    info = make_info(
-        observation_space=spaces.Box(0, 255, (4, 6, 3), np.uint8), has_action_probs=False
-    )
+    info = make_info(observation_space=spaces.Box(0, 255, (4, 6, 3), np.uint8), policies=[])
     create_dataset(tmp_path, info, np.arange(12).reshape(6, 2))
     images = torch.randint(256, (3, 4, 4, 6, 3), generator=torch.Generator().manual_seed(0))
     ends = torch.tensor([False, False, False, True]).expand(3, 4)
     zeros = torch.zeros(3, 4)
     with open_writer(tmp_path, info) as writer:
-        writer.append((images, zeros.long(), zeros, ends & False, ends, None))
+        fields = (images, zeros.long(), zeros, ends & False, ends)
+        names = ("observation", "action", "reward", "terminated", "truncated")
+        writer.append(dict(zip(names, fields, strict=True)))
     steps = HistoryDataset(tmp_path).read(1, 0, 4)
-    assert steps["observations"].dtype == np.uint8
-    np.testing.assert_array_equal(steps["observations"], images[1].numpy())
-    assert "action_probs" not in steps
+    assert steps["observation"].dtype == np.uint8
+    np.testing.assert_array_equal(steps["observation"], images[1].numpy())
+    assert "policy" not in steps
+
+
+def test_further_policies_are_stored_beside_the_one_that_acted(tmp_path, make_info, make_block):
+    info = make_info(policies=["policy", "expert_policy", "final_policy"])
+    create_dataset(tmp_path, info, np.arange(12).reshape(6, 2))
+    block = make_block(info, range(3), range(4), None)
+    expert = torch.eye(5)[torch.arange(12).reshape(3, 4) % 5]
+    columns = {**block._asdict(), "expert_policy": expert, "final_policy": expert.flip(-1)}
+    with open_writer(tmp_path, info) as writer:
+        with pytest.raises(UserError, match="block lacks expert_policy, final_policy; the dataset"):
+            writer.append(block)
+        with pytest.raises(UserError, match=r"expert_policy of a block: .* is off by 0.5"):
+            writer.append(columns | {"expert_policy": expert / 2})
+        writer.append(columns)
+    steps = HistoryDataset(tmp_path).read(1, 0, 4)
+    np.testing.assert_array_equal(steps["expert_policy"], expert[1].numpy())
+    np.testing.assert_array_equal(steps["final_policy"], expert[1].flip(-1).numpy())
+    assert steps["policy"].max() == np.float16(0.6)
+
+
+def test_continuous_actions_and_their_gaussians_are_stored(tmp_path, make_info):
+    space = spaces.Box(-1, 1, (2,), np.float32)
+    info = make_info(action_space=space)
+    create_dataset(tmp_path, info, np.arange(12).reshape(6, 2))
+    generator = torch.Generator().manual_seed(0)
+    zeros, ends = torch.zeros(3, 4), torch.tensor([False, False, False, True]).expand(3, 4)
+    block = Transition(
+        torch.zeros(3, 4, 2, dtype=torch.long),
+        2 * torch.rand(3, 4, 2, generator=generator) - 1,
+        zeros, ends & False, ends,
+        torch.randn(3, 4, 4, generator=generator),
+    )  # fmt: skip
+    with open_writer(tmp_path, info) as writer:
+        with pytest.raises(UserError, match=r"action of a block lies in .* action_space is Box"):
+            writer.append(block._replace(action=block.action * 9))
+        with pytest.raises(UserError, match=r"policy of a block holds values that are not finite"):
+            writer.append(block._replace(policy=block.policy / 0))
+        writer.append(block)
+    steps = HistoryDataset(tmp_path).read(1, 0, 4)
+    np.testing.assert_array_equal(steps["action"], block.action[1].numpy())
+    np.testing.assert_array_equal(steps["policy"], block.policy[1].numpy())

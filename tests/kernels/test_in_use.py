@@ -55,7 +55,7 @@ def test_a_rollout_past_two_wraps_acts_as_recomputing_does(runs, tmp_path, imple
         options = ["--episodes", "5", "--rollouts-per-task", "2", "--save-histories", str(out)]
         assert main(["rollout", str(run), cached, "--kernels", name, *options]) == 0
         (shard,) = out.glob("shard-*")
-        histories[name] = (shard / "actions.npy").read_bytes()
+        histories[name] = (shard / "action.npy").read_bytes()
     assert len(set(histories.values())) == 1
 
 

@@ -8,6 +8,7 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastad.acting.interact import Transition
 from fastad.base.errors import UserError
 from fastad.histories.reader import HistoryDataset
 from fastad.histories.writer import ShardWriter, create_dataset
@@ -53,8 +54,8 @@ def test_a_window_holds_what_the_history_holds(tmp_path, make_dataset):
     assert steps.episode_start.tolist() == [[True, False, False, False, True, False]]
     assert steps.episode_step.tolist() == [[0, 1, 2, 3, 0, 1]]
     expected = torch.full((1, 6, 5), 0.1).scatter(2, batch.action[..., None], 0.6)
-    torch.testing.assert_close(batch.action_probs, expected, atol=5e-4, rtol=0)
-    torch.testing.assert_close(batch.action_probs.sum(-1), torch.ones(1, 6), atol=1e-6, rtol=0)
+    torch.testing.assert_close(batch.policy, expected, atol=5e-4, rtol=0)
+    torch.testing.assert_close(batch.policy.sum(-1), torch.ones(1, 6), atol=1e-6, rtol=0)
 
 
 def test_tensors_have_the_dtypes_that_the_model_reads(dataset):
@@ -62,23 +63,24 @@ def test_tensors_have_the_dtypes_that_the_model_reads(dataset):
     assert [field.dtype for field in batch.steps] == [
         torch.int64, torch.int64, torch.float32, torch.bool, torch.int64,
     ]  # fmt: skip
-    assert (batch.action.dtype, batch.action_probs.dtype) == (torch.int64, torch.float32)
+    assert (batch.action.dtype, batch.policy.dtype) == (torch.int64, torch.float32)
     assert batch.steps.observation.shape == (8, 6, 2)
-    assert batch.action_probs.shape == (8, 6, 5)
+    assert batch.policy.shape == (8, 6, 5)
 
 
 def test_images_keep_their_dtype_and_probs_may_be_absent(tmp_path, make_info):
     space = spaces.Box(0, 255, (2, 2, 3), np.uint8)
     info = make_info(
-        observation_space=space, has_action_probs=False, num_histories=1, num_shards=1, num_steps=4
+        observation_space=space, policies=[], num_histories=1, num_shards=1, num_steps=4
     )
     create_dataset(tmp_path, info, np.arange(12).reshape(6, 2))
     images = np.arange(48, dtype=np.uint8).reshape(1, 4, 2, 2, 3)
     zeros, ends = np.zeros((1, 4)), np.array([[False, False, False, True]])
     with ShardWriter(tmp_path, info, 0, task_ids=[0], learner_ids=[0]) as writer:
-        writer.append((images, zeros.astype(int), zeros, ends & False, ends, None))
+        fields = (images, zeros.astype(int), zeros, ends & False, ends, None)
+        writer.append(Transition(*fields))
     batch = sampler(HistoryDataset(tmp_path), num_steps=4, batch_size=2).batch(0)
-    assert batch.action_probs is None
+    assert batch.policy is None
     assert batch.steps.observation.dtype == torch.uint8
     assert batch.steps.observation[1].flatten().tolist() == list(range(48))
 
@@ -276,3 +278,15 @@ def test_a_reward_that_never_varies_has_unit_deviation(tmp_path, make_dataset):
     make_dataset(tmp_path, num_histories=1, num_shards=1, num_steps=1, episode_length=1)
     windows = sampler(HistoryDataset(tmp_path), num_steps=1)
     assert (windows.reward_mean, windows.reward_std) == (0.0, 1.0)
+
+
+def test_continuous_actions_are_refused(tmp_path, make_info, make_block):
+    info = make_info(action_space=spaces.Box(-1, 1, (2,), np.float32), policies=[])
+    create_dataset(tmp_path, info, np.arange(12).reshape(6, 2))
+    for index in range(2):
+        ids = list(range(3 * index, 3 * index + 3))
+        block = make_block(info, range(ids[0], ids[0] + 3), range(12), None)
+        with ShardWriter(tmp_path, info, index, task_ids=ids, learner_ids=ids) as writer:
+            writer.append(block._replace(action=torch.zeros(3, 12, 2)))
+    with pytest.raises(UserError, match=r"holds actions of Box.*; models are trained on those"):
+        sampler(HistoryDataset(tmp_path))

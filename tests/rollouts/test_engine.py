@@ -138,7 +138,7 @@ def test_greedy_takes_the_most_probable_action():
     for block in interact(env, agent, num_steps=8, block_steps=1, generator=generator):
         assert torch.equal(block.action[:, 0], agent.logits.argmax(dim=1))
         # What is stored is the distribution acted by, not the softmax.
-        assert torch.equal(block.action_probs[:, 0], torch.eye(5)[block.action[:, 0]])
+        assert torch.equal(block.policy[:, 0], torch.eye(5)[block.action[:, 0]])
 
 
 @pytest.mark.parametrize("kv_cache", [True, False])
@@ -178,7 +178,7 @@ def test_a_wiped_context_makes_every_episode_the_first(kv_cache):
     agent = make_agent(model, generator, kv_cache=kv_cache, control="wiped-context", greedy=True)
     blocks = list(interact(env, agent, num_steps=12, block_steps=4, generator=generator))
     for block in blocks[1:]:
-        torch.testing.assert_close(block.action_probs, blocks[0].action_probs)
+        torch.testing.assert_close(block.policy, blocks[0].policy)
 
 
 def test_no_reward_shows_the_model_zeros_while_the_return_is_real():

@@ -84,7 +84,7 @@ def test_frontier_goes_to_any_nearest_unvisited_cell_and_later_to_the_goal(
     learn: Callable[..., Any],
 ) -> None:
     run = learn("dark-room", "frontier", tasks=torch.tensor([[4, 3]]), num_episodes=4)
-    probs = run.history.action_probs[0]
+    probs = run.history.policy[0]
     torch.testing.assert_close(probs[0], torch.tensor([0.0, 0.25, 0.25, 0.25, 0.25]))
     rewarded = run.history.reward[0].nonzero()[0, 0]
     # On the goal, one above the centre, it stays; from the centre it goes up.
@@ -98,7 +98,7 @@ def test_frontier_does_nothing_after_the_last_phase(learn: Callable[..., Any]) -
         "dark-key-to-door", "frontier", tasks=tasks, env_kwargs={"start": "centre"},
         num_episodes=12,
     )  # fmt: skip
-    rewards, probs = run.history.reward[0, -50:], run.history.action_probs[0, -50:]
+    rewards, probs = run.history.reward[0, -50:], run.history.policy[0, -50:]
     # Up to the key, down twice to the door, then still.
     assert rewards.nonzero()[:, 0].tolist() == [0, 2]
     assert run.history.action[0, -50:].tolist() == [1, 3, 3] + [0] * 47

@@ -66,7 +66,7 @@ def test_distributions_sum_to_one_and_allow_the_action(
 ) -> None:
     tasks = torch.tensor([[0, 1, 2, 0][: FIELDS.get(env, 2)]]).repeat(30, 1)
     run = learn(env, source, tasks=tasks, num_episodes=3)
-    probs = run.history.action_probs
+    probs = run.history.policy
     torch.testing.assert_close(probs.sum(-1), torch.ones(probs.shape[:2]))
     assert (probs.gather(-1, run.history.action[..., None]) > 0).all()
 
@@ -169,7 +169,7 @@ def test_bandit_learners_are_independent(learn: Callable[..., Any]) -> None:
 
 def test_random_acts_uniformly_from_first_to_last(learn: Callable[..., Any]) -> None:
     history = learn("dark-room", "random", num_episodes=40).history
-    assert (history.action_probs == 0.2).all()
+    assert (history.policy == 0.2).all()
     frequency = torch.bincount(history.action.flatten(), minlength=5) / history.action.numel()
     # Five standard deviations: 5 * sqrt(0.2 * 0.8 / 64,000) = 0.008.
     torch.testing.assert_close(frequency, torch.full((5,), 0.2), atol=0.008, rtol=0)

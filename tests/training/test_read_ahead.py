@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 
 def tensors(batch):
-    return [*batch.steps, batch.action, batch.action_probs]
+    return [*batch.steps, batch.action, batch.policy]
 
 
 def threads():
