@@ -31,17 +31,16 @@ class CollectConfig:
     out: Path | None = None
     """Folder to write the dataset to (default: data/ENV)."""
     env: str = "dark-room"
-    """Environment: bernoulli-bandit, gaussian-bandit, adversarial-bandit, dark-room,
-    dark-room-hard, dark-room-permuted or dark-key-to-door."""
+    """Environment, one of those that `fastad envs` lists with their options."""
     env_options: tuple[str, ...] = ()
-    """Its options as KEY=VALUE, for example: size=11 episode_length=30."""
+    """Its options as KEY=VALUE, for example: size=11 episode_length=30. `fastad envs ENV` explains
+    them."""
     source: str = "frontier"
-    """What learns. Bandits: ucb1, epsilon-greedy, thompson. Grids: q-learning, actor-critic,
-    ucbvi (optimistic value iteration; knows that all is deterministic), frontier (explores
-    systematically; knows the movement rules, not the reward). Anywhere: random, which never
-    learns. What it is told beyond what it experiences stands beside all its results."""
+    """What learns, one of those that `fastad sources` lists with their options and with what each
+    is told beyond what it experiences, which stands beside all its results."""
     source_options: tuple[str, ...] = ()
-    """Its options as KEY=VALUE, for example: learning_rate=0.5."""
+    """Its options as KEY=VALUE, for example: learning_rate=0.5. `fastad sources SOURCE` explains
+    them."""
     num_histories: int = 3840
     """Histories in all, dealt out to the train tasks in turn. Each learner starts from nothing."""
     num_episodes: int = 10

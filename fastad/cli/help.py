@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import MISSING, Field, field, fields, is_dataclass, make_dataclass
 from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hints
 
+from fastad.base.docs import field_texts
+
 CONFIG_HELP = {
     "FILE|PRESET": "Settings to begin with: a preset (`fastad presets` lists them) or a YAML file, "
     "such as the config.yaml of a run. Options override it.",
@@ -40,16 +42,12 @@ def show_help(usage: str, kind: Any, default: Any, settings: str) -> NoReturn:
 
 def _shown(kind: Any, default: Any) -> Iterator[tuple[str, Any, Any]]:
     """Fields of `kind`: their names, types as the help shows them, and defaults."""
-    import docstring_parser
     import tyro
 
-    hints = get_type_hints(kind)
-    texts = {p.arg_name: p.description for p in docstring_parser.parse_from_object(kind).params}
+    hints, texts = get_type_hints(kind), field_texts(kind)
     for setting in fields(kind):
         name, hint = setting.name, hints[setting.name]
         value = _default(setting) if default is None else getattr(default, name)
-        # Without the source's line breaks, which tyro would keep.
-        text = " ".join((texts.get(name) or "").split())
         if is_dataclass(hint):
             hint = _dataclass(hint, list(_shown(hint, value)))
             value = hint()
@@ -58,7 +56,7 @@ def _shown(kind: Any, default: Any) -> Iterator[tuple[str, Any, Any]]:
             said = "" if value is None or value == () else None
             told = tyro.conf.arg(metavar=_metavar(name, hint), help_behavior_hint=said)
             hint = Annotated[hint, told]
-        yield name, hint, field(default=value, metadata={"help": text})
+        yield name, hint, field(default=value, metadata={"help": texts[name]})
 
 
 def _dataclass(kind: Any, shown: list[tuple[str, Any, Any]]) -> Any:

@@ -36,6 +36,8 @@ COMMANDS = {
     "bench": Command(
         "BenchConfig", "run_bench", "questions", "speed and memory beside peers", "FILE"
     ),
+    "envs": Command("EnvsConfig", "run_envs", "name", "the environments and their options"),
+    "sources": Command("SourcesConfig", "run_sources", "name", "what learns them, their options"),
     "presets": Command("PresetsConfig", "run_presets", "name", "settings that work, by name"),
     "doctor": Command("DoctorConfig", "run_doctor", "", "what this machine can use"),
 }  # fmt: skip

@@ -7,6 +7,7 @@ import torch
 
 from fastad.base.errors import UserError, unknown
 from fastad.envs.base import BatchedEnv
+from fastad.envs.registry import make_family
 from fastad.sources.actor_critic import ActorCritic
 from fastad.sources.bandits import UCB1, EpsilonGreedy, Thompson
 from fastad.sources.base import Source
@@ -76,3 +77,19 @@ def make_source(
                 raise UserError(f"source {name!r} has no options; remove {option!r}")
             raise unknown(f"option of {name}", option, valid)
     return source(env, num_episodes=num_episodes, generator=generator, **kwargs)
+
+
+def sources_for(env: str) -> dict[str, str]:
+    """The sources that can learn the environment called `env`, and what each is told by default.
+
+    Raises:
+        UserError: If there is no such environment.
+    """
+    generator, family = torch.Generator(), make_family(env)
+    tasks = family.tasks()
+    some = family.sample(1, "train", generator) if tasks is None else tasks[:1]
+    made = family.make(some, generator)
+    fitting = [name for name, source in SOURCES.items() if source.fits(made)]
+    return {
+        name: make_source(name, made, num_episodes=1, generator=generator).knows for name in fitting
+    }

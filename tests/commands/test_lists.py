@@ -1,0 +1,76 @@
+"""`fastad envs` and `fastad sources`: every name, every option, its default and what it is."""
+
+import pytest
+
+from fastad.cli import main
+from fastad.envs.registry import ENVS, env_options
+from fastad.sources.registry import SOURCES, source_options
+
+
+def said(capsys, *words):
+    """What a command prints, on one line."""
+    assert main([*words]) == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_every_environment_is_listed_with_its_options_and_defaults(capsys):
+    text = said(capsys, "envs")
+    for name in ENVS:
+        assert f"{name}: " in text
+    assert "options size=17 episode_length=20 terminate_on_goal=false" in text
+    assert "options num_arms=10 reward_std=0.3" in text
+
+
+@pytest.mark.parametrize("name", ENVS)
+def test_an_environment_is_described_with_every_option_explained(name, capsys):
+    assert main(["envs", name]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for option in env_options(name):
+        (line,) = [line for line in lines if line.startswith(f"  {option}=")]
+        assert len(line.split()) > 2, f"{name}: {option} has no docstring"
+
+
+def test_an_environment_says_its_tasks_and_who_learns_it(capsys):
+    text = said(capsys, "envs", "dark-room")
+    for fact in ("tasks 80", "exactly 20 steps", "Discrete(5)", "fastad/DarkRoom-v0"):
+        assert fact in text
+    assert "sources q-learning, actor-critic, ucbvi, frontier, random" in text
+    assert "tasks any number, drawn" in said(capsys, "envs", "bernoulli-bandit")
+
+
+def test_every_source_is_listed_with_what_it_learns_and_knows(capsys):
+    text = said(capsys, "sources")
+    for name in SOURCES:
+        assert f"{name}: " in text
+    assert "options bonus=0.5 learns dark-room, dark-room-hard" in text
+    assert "knows the movement rules, not the reward; by environment: that an episode" in text
+    assert "knows how many pulls there will be" in text
+    assert text.count("knows nothing beyond what it experiences") == 1  # random
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_source_is_described_with_every_option_explained(name, capsys):
+    assert main(["sources", name]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for option in source_options(name):
+        (line,) = [line for line in lines if line.startswith(f"  {option}=")]
+        assert len(line.split()) > 2, f"{name}: {option} is in no Args"
+
+
+def test_a_source_says_what_it_is_told_of_each_environment(capsys):
+    text = said(capsys, "sources", "ucb1")
+    assert "bernoulli-bandit that rewards lie in [0, 1]" in text
+    assert "gaussian-bandit the standard deviation of the rewards" in text
+    assert "dark-room" not in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["envs", "darkroom"], "unknown env 'darkroom'; did you mean 'dark-room'?"),
+        (["sources", "ucb"], "unknown source 'ucb'; did you mean 'ucb1'?"),
+    ],
+)
+def test_a_name_that_there_is_not_is_told_the_nearest(words, message, capsys):
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
