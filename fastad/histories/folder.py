@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastad.base.config import differences
 from fastad.base.errors import UserError
-from fastad.base.files import as_json, temporary
+from fastad.base.files import temporary
 from fastad.base.locks import LOCK_FILES, folder_lock
 from fastad.base.possession import (
     delete_own,
@@ -23,7 +23,7 @@ from fastad.histories.columns import SHARD_FILES
 from fastad.histories.fields import REBUILD
 from fastad.histories.meta import shard_path
 from fastad.histories.reader import load_info
-from fastad.histories.schema import INFO_FILE, NOT_SETTINGS, TASKS_FILE, DatasetInfo
+from fastad.histories.schema import INFO_FILE, TASKS_FILE, DatasetInfo
 from fastad.histories.writer import create_dataset
 
 MARKER = marker_name("dataset")
@@ -132,10 +132,7 @@ def _is_of(info: DatasetInfo) -> Callable[[str], bool]:
 
 def _check_unchanged(out: Path, info: DatasetInfo) -> None:
     """Versions may differ: finishing a dataset after an upgrade is no new dataset."""
-    old, new = (as_json(side.to_json()) for side in (load_info(out), info))
-    for side in (old, new):
-        for name in NOT_SETTINGS:
-            del side[name]
+    old, new = load_info(out).settings(), info.settings()
     # What was asked for explains what follows from it.
     changed = differences(_asked_for(old), _asked_for(new)) or differences(old, new)
     if changed:

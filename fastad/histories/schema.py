@@ -1,5 +1,6 @@
 """What a dataset of learning histories is: its description, dataset.json."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,8 +12,11 @@ from gymnasium import spaces
 from fastad.acting.interact import NoiseLabels
 from fastad.actions import distribution_over
 from fastad.base.errors import UserError, unknown
+from fastad.base.files import as_json
 from fastad.envs.family import SPLITS, Split
+from fastad.envs.registry import env_options
 from fastad.histories.fields import REBUILD, SCHEMA_VERSION, check_version, complete
+from fastad.sources.registry import source_options
 from fastad.spaces import space_from_json, space_to_json
 
 MAX_SHARDS, MAX_COUNT = 100_000, 2**40  # beyond these a description is damaged
@@ -108,6 +112,24 @@ class DatasetInfo:
         """`A`, the size of a Discrete action space."""
         assert isinstance(self.action_space, spaces.Discrete)
         return int(self.action_space.n)
+
+    def settings(self) -> dict[str, Any]:
+        """What makes a dataset what it is, as plain JSON, to be compared with that of another.
+
+        Options that were not given have their defaults: neither naming a default nor an upgrade
+        that adds an option makes another dataset.
+        """
+        settings: dict[str, Any] = as_json(self.to_json())
+        for name in NOT_SETTINGS:
+            del settings[name]
+        for kwargs, name, defaults in (
+            ("env_kwargs", self.env, env_options),
+            ("source_kwargs", self.source, source_options),
+        ):
+            # What is not known here, somebody's own environment perhaps, has no known defaults.
+            with contextlib.suppress(UserError):
+                settings[kwargs] = as_json(defaults(name)) | settings[kwargs]
+        return settings
 
     def to_json(self) -> dict[str, Any]:
         """The content of dataset.json as a JSON object.

@@ -14,7 +14,6 @@ import numpy as np
 
 from fastad.base.errors import UserError
 from fastad.base.files import (
-    as_json,
     digest,
     file_digest,
     read_json,
@@ -31,7 +30,7 @@ from fastad.histories.columns import BOUNDS, Column, columns, shard_files, stem
 from fastad.histories.fields import REBUILD
 from fastad.histories.meta import ShardMeta, rerun, shard_path, shard_range
 from fastad.histories.npy import create_array, load_array
-from fastad.histories.schema import INFO_FILE, META_FILE, NOT_SETTINGS, TASKS_FILE, DatasetInfo
+from fastad.histories.schema import INFO_FILE, META_FILE, TASKS_FILE, DatasetInfo
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -253,9 +252,9 @@ class ShardWriter:
 def _check_same(path: Path, info: DatasetInfo, tasks: np.ndarray) -> None:
     """Versions may differ: finishing a dataset after an upgrade is no new dataset."""
     file = path / INFO_FILE
-    stored = DatasetInfo.from_json(read_json(file, fix=REBUILD), file=file).to_json()
-    for name, value in info.to_json().items():
-        if name not in NOT_SETTINGS and stored[name] != as_json(value):
+    stored = DatasetInfo.from_json(read_json(file, fix=REBUILD), file=file).settings()
+    for name, value in info.settings().items():
+        if stored[name] != value:
             raise UserError(
                 f"{file}: field {name!r} is {stored[name]!r}, not {value!r}; choose another "
                 "folder, or delete this one to replace the dataset"

@@ -8,12 +8,12 @@ from typing import Any
 
 from fastad.base.config import differences, dump_config, to_plain
 from fastad.base.errors import UserError, naming
-from fastad.base.files import as_json, digest, replace_durably
+from fastad.base.files import digest, replace_durably
 from fastad.base.locks import folder_lock
 from fastad.base.possession import delete_own, is_marked, mark, marker_name, strangers
 from fastad.base.provenance import describe_machine
 from fastad.histories.reader import load_description
-from fastad.histories.schema import INFO_FILE, NOT_SETTINGS, TASKS_FILE
+from fastad.histories.schema import INFO_FILE, TASKS_FILE
 from fastad.training.run_files import (
     CHECKPOINTS,
     CONFIG,
@@ -167,7 +167,4 @@ def _description(folder: Path) -> dict[str, Any]:
     Read through the schema: a field that came after the run began has its default on both sides.
     """
     info, tasks = load_description(folder)
-    description: dict[str, Any] = as_json(info.to_json())
-    for name in NOT_SETTINGS:
-        del description[name]
-    return description | {"tasks": digest(tasks.tobytes())}
+    return info.settings() | {"tasks": digest(tasks.tobytes())}

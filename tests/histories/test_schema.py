@@ -9,6 +9,7 @@ from fastad.histories.columns import columns
 from fastad.histories.fields import SCHEMA_VERSION
 from fastad.histories.meta import shard_range
 from fastad.histories.schema import DatasetInfo
+from fastad.sources.registry import source_options
 
 
 def test_info_survives_json(make_info):
@@ -110,3 +111,20 @@ def test_shards_split_histories_evenly_and_in_order(make_info):
 def test_impossible_datasets_are_refused(make_info, changes, message):
     with pytest.raises(UserError, match=message):
         make_info(**changes)
+
+
+def test_settings_have_the_defaults_of_options_that_were_not_given(make_info):
+    given = make_info(env="dark-room", env_kwargs={}, source="q-learning", source_kwargs={})
+    named = make_info(
+        env="dark-room", env_kwargs={"size": 9, "episode_length": 20}, source="q-learning",
+        source_kwargs={"learning_rate": source_options("q-learning")["learning_rate"]},
+    )  # fmt: skip
+    assert given.settings() == named.settings()
+    other = make_info(env="dark-room", env_kwargs={"size": 11}, source="q-learning")
+    assert given.settings() != other.settings()
+
+
+def test_settings_of_unknown_environments_are_as_they_were_given(make_info):
+    info = make_info(env="mine", env_kwargs={"size": 3}, source="my-source", versions={"a": 1})
+    assert info.settings()["env_kwargs"] == {"size": 3}
+    assert not {"versions", "schema_version", "tasks_digest"} & info.settings().keys()
