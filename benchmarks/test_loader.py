@@ -28,7 +28,8 @@ from fastad.histories.jobs import collect_shards, prepare
 from fastad.histories.reader import HistoryDataset
 from fastad.histories.schema import TASKS_FILE
 from fastad.histories.writer import create_dataset
-from fastad.methods.windows import Batch, WindowSampler
+from fastad.methods.base import Batch
+from fastad.methods.windows import WindowSampler
 
 BATCH_SIZE = 32
 EPISODE_LENGTH = 20
@@ -139,7 +140,7 @@ def _difference(batch: Batch, windows: tuple[torch.Tensor, ...]) -> float:
     observations, actions, rewards = windows
     pairs = (
         (batch.steps.observation, observations),
-        (batch.action, actions),
+        (batch.targets["action"], actions),
         (batch.steps.previous_reward[:, 1:], rewards[:, :-1]),
     )
     return max((shown - expected).abs().max().item() for shown, expected in pairs)

@@ -11,6 +11,7 @@ from fastad.base.progress import Report, unwatched
 from fastad.configs import TrainConfig, check_env, how_to_finish
 from fastad.evaluate.learning_curve import LearningCurve
 from fastad.histories.reader import HistoryDataset
+from fastad.methods.ad import AlgorithmDistillation
 from fastad.methods.windows import WindowSampler
 from fastad.model.sequence_model import SequenceModel
 from fastad.training import trainer
@@ -41,8 +42,9 @@ def fit(config: TrainConfig, progress: Report | None) -> Run:
         start=settings.start,
         every_kth_episode=settings.every_kth_episode,
     )
+    method = AlgorithmDistillation(sampler, settings.target)
     torch.manual_seed(settings.seed)
-    model = trainer.build_model(config.model, sampler).to(numerics.device)
+    model = method.build_model(config.model).to(numerics.device)
     model.kernels = config.kernels
     model.check_length(sampler.num_steps * config.model.tokens_per_step)
     evaluate = _learning_curve(config, sampler, model) if settings.eval_every else None
@@ -62,20 +64,15 @@ def fit(config: TrainConfig, progress: Report | None) -> Run:
             report(step, settings.updates, **metrics)
 
         trainer.train(
-            model, sampler, settings, run=out, log=log, evaluate=evaluate,
+            model, method, settings, run=out, log=log, evaluate=evaluate,
             evaluated=max((r["step"] for r in records if "eval_last" in r), default=0),
         )  # fmt: skip
     return Run(out)
 
 
 def _open_data(config: TrainConfig) -> HistoryDataset:
-    """The dataset, complete and with what the target needs."""
+    """The dataset, if it is complete."""
     settings, dataset = config.settings, HistoryDataset(config.data)
-    if settings.target == "policy" and "policy" not in dataset.info.policies:
-        raise UserError(
-            f"target=policy needs the source's policy, which {config.data} lacks; use "
-            "--target sampled"
-        )
     if settings.target == "sampled" and dataset.info.action_noise > 0:
         _logger.info(
             f"target=sampled learns from the executed actions, {dataset.info.action_noise:.0%} of "

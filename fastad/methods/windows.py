@@ -1,43 +1,25 @@
 """Training windows: slices of train tasks' histories, a pure function of (seed, step, rank)."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Collection
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Tensor
 
 from fastad.acting.steps import Steps
 from fastad.base.errors import UserError, unknown
 from fastad.histories.columns import columns
 from fastad.histories.reader import HistoryDataset
 from fastad.histories.schema import DatasetInfo
+from fastad.methods.base import Batch
 
 Start = Literal["history", "anywhere"]
 MAX_STAT_REWARDS = 2**22
-
-
-class Batch(NamedTuple):
-    """Windows and what the model should predict in them."""
-
-    steps: Steps  # (B, T)
-    action: Tensor  # (B, T) int64, the action taken at each step
-    policy: Tensor | None  # (B, T, A) float32, the distribution it was drawn from
-
-    def to(self, device: torch.device) -> "Batch":
-        """Move every tensor to `device`, from pinned memory without waiting; see `pin`."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pin(self) -> "Batch":
-        """Move every tensor to memory that a GPU reads by itself."""
-        return self._map(Tensor.pin_memory)
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        probs = None if self.policy is None else change(self.policy)
-        return Batch(Steps(*map(change, self.steps)), change(self.action), probs)
+# The columns that windows show, or are cut by; all histories have them.
+SHOWN = frozenset({"observation", "action", "reward", "terminated", "truncated"})
 
 
 class WindowSampler:
@@ -116,11 +98,19 @@ class WindowSampler:
         self._lock = threading.Lock()
         self._check_fit()
 
-    def batch(self, step: int) -> Batch:
-        """The windows of update `step`, always the same ones for the same arguments."""
+    def batch(self, step: int, policies: Collection[str] = ()) -> Batch:
+        """The windows of update `step`, always the same ones for the same arguments.
+
+        Args:
+            step: Update, from 0.
+            policies: Columns of stored distributions that are targets, (B, T, A) float32, besides
+                the "action" taken, (B, T) int64.
+        """
         histories, where = self._draw(step, self.batch_size * self.world_size, stream=0)
         mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
-        windows = self._gather(histories[mine], where[mine])
+        # Distributions in the dtype that they are stored in: PyTorch casts quicker.
+        dtypes = self._dtypes | dict.fromkeys(policies, np.float16)
+        windows = self._gather(histories[mine], where[mine], dtypes)
         starts, episode_step = self._episodes(windows)
         action, reward = windows["action"], windows["reward"]
         previous_action = np.empty_like(action)
@@ -129,14 +119,12 @@ class WindowSampler:
         previous_reward = np.zeros_like(reward)
         previous_reward[:, 1:] = reward[:, :-1]
         shown = (windows["observation"], previous_action, previous_reward, starts, episode_step)
-        probs = None
-        if "policy" in windows:
+        targets = {"action": torch.from_numpy(action)}
+        for name in policies:
             # Stored as float16, rows sum to 1 only nearly.
-            probs = torch.from_numpy(windows["policy"]).float()
-            probs /= probs.sum(dim=-1, keepdim=True)
-        return Batch(
-            Steps(*(torch.from_numpy(values) for values in shown)), torch.from_numpy(action), probs
-        )
+            targets[name] = torch.from_numpy(windows[name]).float()
+            targets[name] /= targets[name].sum(dim=-1, keepdim=True)
+        return Batch(Steps(*(torch.from_numpy(values) for values in shown)), targets)
 
     @property
     def reward_mean(self) -> float:
@@ -153,7 +141,8 @@ class WindowSampler:
         """Independent of seed and rank, so that every run on a dataset normalises alike."""
         num_windows = min(256, max(16, MAX_STAT_REWARDS // self.num_steps))
         histories, where = self._draw(0, num_windows, stream=1)
-        rewards = self._gather(histories, where, names=("reward",))["reward"].astype(np.float64)
+        read = self._gather(histories, where, {"reward": self._dtypes["reward"]})
+        rewards = read["reward"].astype(np.float64)
         return float(rewards.mean()), float(rewards.std()) or 1.0
 
     def _draw(self, step: int, count: int, *, stream: int) -> tuple[np.ndarray, np.ndarray]:
@@ -174,13 +163,12 @@ class WindowSampler:
         return self.histories[chosen], draws[:, 1]
 
     def _gather(
-        self, histories: np.ndarray, where: np.ndarray, names: tuple[str, ...] = ()
+        self, histories: np.ndarray, where: np.ndarray, dtypes: dict[str, Any]
     ) -> dict[str, np.ndarray]:
-        """Copy windows of the columns that are needed into arrays (B, T, ...)."""
+        """Copy windows of columns into arrays (B, T, ...), whose dtypes are given by name."""
         arrays = {
             name: np.empty((len(histories), self.num_steps, *self._shapes[name]), dtype)
-            for name, dtype in self._dtypes.items()
-            if not names or name in names
+            for name, dtype in dtypes.items()
         }
         self.dataset.gather(histories, self._positions(histories, where), arrays)
         return arrays
@@ -277,8 +265,19 @@ class WindowSampler:
         )
 
 
+def check_columns(
+    dataset: HistoryDataset, needs: frozenset[str], *, wanted_by: str, fix: str
+) -> None:
+    """Refuse a dataset without a column that a method needs; the error names who wants it."""
+    missing = sorted(needs - columns(dataset.info).keys())
+    if missing:
+        raise UserError(
+            f"{wanted_by} needs the column {missing[0]}, which {dataset.path} lacks; {fix}"
+        )
+
+
 def _model_dtypes(info: DatasetInfo) -> dict[str, Any]:
-    """The columns that windows need, and their dtypes there."""
+    """The columns that windows show, and their dtypes there."""
     is_box = isinstance(info.observation_space, spaces.Box)
     dtypes: dict[str, Any] = {
         "observation": info.observation_space.dtype if is_box else np.int64,
@@ -287,8 +286,6 @@ def _model_dtypes(info: DatasetInfo) -> dict[str, Any]:
     }
     if not info.fixed_length:
         dtypes |= {"terminated": np.bool_, "truncated": np.bool_}
-    if "policy" in info.policies:
-        dtypes["policy"] = np.float16  # as stored: PyTorch casts quicker
     return dtypes
 
 

@@ -7,18 +7,19 @@ from typing import Self
 
 import torch
 
-from fastad.methods.windows import Batch, WindowSampler
+from fastad.methods.base import Batch, Method
 
 
 class ReadAhead:
     """The batches of consecutive updates, on the trainer's device; a context manager.
 
     For a GPU one thread reads the batch of the next update during this one, into pinned memory
-    from where it is copied without waiting. On a CPU there is no one to compute meanwhile: the
-    batch is read when it is asked for. Either way it is the sampler's batch of that update.
+    from where it is copied without waiting. On a CPU there is no one to compute meanwhile, and a
+    batch that depends on the weights cannot be known: it is read when it is asked for. Either way
+    it is the method's batch of that update.
 
     Args:
-        sampler: A pure function of the update.
+        method: Of the training.
         device: Where batches go.
         stop: No batch is read for this update or a later one.
         ahead: Whether to read ahead; by default on GPUs only.
@@ -29,15 +30,16 @@ class ReadAhead:
 
     def __init__(
         self,
-        sampler: WindowSampler,
+        method: Method,
         device: torch.device,
         *,
         stop: int,
         ahead: bool | None = None,
     ) -> None:
-        self.sampler, self.device, self.stop = sampler, device, stop
+        self.method, self.device, self.stop = method, device, stop
         self.waited = 0.0
-        self._reads_ahead = device.type == "cuda" if ahead is None else ahead
+        wanted = device.type == "cuda" if ahead is None else ahead
+        self._reads_ahead = wanted and not method.follows_weights
         self._next: tuple[int, Future[Batch]] | None = None
         # Starts its thread with the first batch that is read ahead.
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
@@ -57,7 +59,7 @@ class ReadAhead:
         """The batch of update `step`.
 
         Raises:
-            Exception: Whatever the sampler raised for this very update.
+            Exception: Whatever the method raised for this very update.
         """
         began = time.perf_counter()
         expected, self._next = self._next, None
@@ -72,5 +74,5 @@ class ReadAhead:
         return batch
 
     def _read(self, step: int) -> Batch:
-        batch = self.sampler.batch(step)
+        batch = self.method.batch(step)
         return batch.pin() if self.device.type == "cuda" else batch

@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
-from gymnasium import spaces
 from torch import Tensor
 
 from fastad.base.errors import UserError
 from fastad.base.interrupt import deferred_interrupt
-from fastad.methods.windows import Batch, WindowSampler
-from fastad.model.config import ModelConfig
+from fastad.methods.base import Method
 from fastad.model.sequence_model import SequenceModel
 from fastad.training.checkpoint import load_training_state, save_checkpoint
 from fastad.training.checkpoint_folder import list_checkpoints
@@ -34,23 +31,9 @@ class Log(Protocol):
         ...
 
 
-def build_model(config: ModelConfig, sampler: WindowSampler) -> SequenceModel:
-    """A fresh model for the spaces of the sampler's dataset, with rewards at the size of one."""
-    info = sampler.dataset.info
-    assert isinstance(info.action_space, spaces.Discrete)
-    return SequenceModel(
-        config,
-        info.observation_space,
-        info.action_space,
-        info.episode_length,
-        reward_shift=sampler.reward_mean,
-        reward_scale=sampler.reward_std,
-    )
-
-
 def train(
     model: SequenceModel,
-    sampler: WindowSampler,
+    method: Method,
     settings: TrainSettings,
     *,
     run: Path,
@@ -58,15 +41,15 @@ def train(
     evaluate: Evaluation | None = None,
     evaluated: int = 0,
 ) -> float:
-    """Fit `model` to the windows of `sampler`, from the newest checkpoint of `run` if any.
+    """Fit `model` to the batches of `method`, from the newest checkpoint of `run` if any.
 
     On a CPU, with the same number of threads, a run that was killed and started again ends with
-    the same weights, bit for bit, as one that was not: windows and dropout depend on
-    (seed, update) alone. On GPUs some of PyTorch's kernels add in no fixed order.
+    the same weights, bit for bit, as one that was not: batches and dropout depend on
+    weights, seed and update alone. On GPUs some of PyTorch's kernels add in no fixed order.
 
     Args:
         model: On the device to train on; mutated.
-        sampler: A pure function of the update.
+        method: Gives batches and losses, and figures of its own for the log.
         settings: See `TrainSettings`.
         run: The run folder, where checkpoints are written and resumed from.
         log: Called every `log_every` updates and after every evaluation.
@@ -80,24 +63,7 @@ def train(
     Raises:
         UserError: If a loss or gradient is not finite; the last good checkpoint stays.
     """
-    return _Training(model, sampler, settings, run, log, evaluate, evaluated).fit()
-
-
-def imitation_loss(logits: Tensor, batch: Batch, target: str) -> Tensor:
-    """Mean loss over every step of every window.
-
-    Args:
-        logits: (B, T, A).
-        batch: Its windows.
-        target: "policy": Kullback-Leibler divergence from the source's action distribution, whose
-            gradient is the cross-entropy's. "sampled": negative log-likelihood of the action
-            taken (Laskin et al. 2022, eq. 2).
-    """
-    log_probs = F.log_softmax(logits.float(), dim=-1)
-    if target == "policy":
-        assert batch.policy is not None
-        return F.kl_div(log_probs, batch.policy, reduction="none").sum(dim=-1).mean()
-    return F.nll_loss(log_probs.flatten(0, 1), batch.action.flatten())
+    return _Training(model, method, settings, run, log, evaluate, evaluated).fit()
 
 
 class _Training:
@@ -106,23 +72,26 @@ class _Training:
     def __init__(
         self,
         model: SequenceModel,
-        sampler: WindowSampler,
+        method: Method,
         settings: TrainSettings,
         run: Path,
         log: Log,
         evaluate: Evaluation | None,
         evaluated: int,
     ) -> None:
-        self.model, self.sampler, self.settings = model, sampler, settings
+        self.model, self.method, self.settings = model, method, settings
         self.run, self.log, self.evaluate, self.evaluated = run, log, evaluate, evaluated
         self.device = next(model.parameters()).device
-        self.batches = ReadAhead(sampler, self.device, stop=settings.updates)
+        self.batches = ReadAhead(method, self.device, stop=settings.updates)
         self.optimizers = make_optimizers(model, settings)
         self.forward = torch.compile(model) if settings.compile else model
         self.step, self.seconds = 0, 0.0
         self.clock = time.perf_counter()  # up to where `seconds` has been counted
-        self.losses: list[Tensor] = []  # since the last line of the log
+        # Since the last line of the log.
+        self.losses: list[Tensor] = []
         self.norms: list[Tensor] = []
+        self.figures: list[dict[str, Tensor]] = []
+        self.num_steps = 0
         self.is_whole = True  # no update is half done
         checkpoints = list_checkpoints(run)
         if checkpoints:
@@ -156,24 +125,27 @@ class _Training:
             norm: Of the last update's gradient.
         """
         loss = self._check_finite()
-        steps = (self.step - self.logged_step) * self.settings.batch_size * self.sampler.num_steps
         seconds = self.seconds - self.logged_seconds
         self.log(
             self.step,
             {
                 "loss": loss,
+                **{name: self._mean_figure(name) for name in self.figures[-1]},
                 "learning_rate": self.optimizers[-1].param_groups[0]["lr"],
                 "gradient_norm": norm.item(),
-                "steps_per_second": steps / seconds,
+                "steps_per_second": self.num_steps / seconds,
                 "data_wait_share": (self.batches.waited - self.logged_wait) / seconds,
                 "train_seconds": self.seconds,
             },
         )
-        self.losses, self.norms = [], []
+        self.losses, self.norms, self.figures, self.num_steps = [], [], [], 0
         self._note_logged()
 
+    def _mean_figure(self, name: str) -> float:
+        return torch.stack([figures[name] for figures in self.figures]).mean().item()
+
     def _note_logged(self) -> None:
-        self.logged_step, self.logged_seconds = self.step, self.seconds
+        self.logged_seconds = self.seconds
         self.logged_wait = self.batches.waited
 
     def _update(self) -> Tensor:
@@ -186,8 +158,8 @@ class _Training:
         # Dropout depends on the update alone, so that a resumed run repeats it.
         torch.manual_seed(settings.seed * 1_000_003 + self.step)
         with self._autocast():
-            logits = self.forward(batch.steps).policy
-        loss = imitation_loss(logits, batch, settings.target)
+            output = self.forward(batch.steps)
+        loss, figures = self.method.loss(output, batch)
         loss.backward()
         limit = settings.clip if settings.clip > 0 else float("inf")
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
@@ -197,6 +169,8 @@ class _Training:
             optimizer.zero_grad(set_to_none=True)
         self.losses.append(loss.detach())
         self.norms.append(norm)
+        self.figures.append(figures)
+        self.num_steps += batch.steps.previous_action.numel()
         self.step += 1
         self.is_whole = True
         return norm

@@ -27,8 +27,12 @@ def shown_steps(sampler, num_batches=20):
     return {(row[0] // 1000, tuple(r % 1000 for r in row)) for row in windows}
 
 
+def tensors(batch):
+    return [*batch.steps, *batch.targets.values()]
+
+
 def assert_same(first, second):
-    for a, b in zip((*first.steps, *first[1:]), (*second.steps, *second[1:]), strict=True):
+    for a, b in zip(tensors(first), tensors(second), strict=True):
         assert torch.equal(a, b)
 
 
@@ -45,27 +49,29 @@ def sampler(dataset, **changes):
 
 def test_a_window_holds_what_the_history_holds(tmp_path, make_dataset):
     make_dataset(tmp_path, num_histories=2, task_ids=[5, 3])
-    batch = sampler(HistoryDataset(tmp_path), batch_size=1).batch(0)
+    batch = sampler(HistoryDataset(tmp_path), batch_size=1).batch(0, ["policy"])
     steps = batch.steps
     assert steps.observation.tolist() == [[[1, 0], [1, 1], [1, 2], [1, 3], [1, 4], [1, 5]]]
-    assert batch.action.tolist() == [[1, 2, 3, 4, 0, 1]]
+    assert batch.targets["action"].tolist() == [[1, 2, 3, 4, 0, 1]]
     assert steps.previous_action.tolist() == [[5, 1, 2, 3, 4, 0]]
     assert steps.previous_reward.tolist() == [[0, 1000, 1001, 1002, 1003, 1004]]
     assert steps.episode_start.tolist() == [[True, False, False, False, True, False]]
     assert steps.episode_step.tolist() == [[0, 1, 2, 3, 0, 1]]
-    expected = torch.full((1, 6, 5), 0.1).scatter(2, batch.action[..., None], 0.6)
-    torch.testing.assert_close(batch.policy, expected, atol=5e-4, rtol=0)
-    torch.testing.assert_close(batch.policy.sum(-1), torch.ones(1, 6), atol=1e-6, rtol=0)
+    expected = torch.full((1, 6, 5), 0.1).scatter(2, batch.targets["action"][..., None], 0.6)
+    policy = batch.targets["policy"]
+    torch.testing.assert_close(policy, expected, atol=5e-4, rtol=0)
+    torch.testing.assert_close(policy.sum(-1), torch.ones(1, 6), atol=1e-6, rtol=0)
 
 
 def test_tensors_have_the_dtypes_that_the_model_reads(dataset):
-    batch = sampler(dataset).batch(0)
+    batch = sampler(dataset).batch(0, ["policy"])
     assert [field.dtype for field in batch.steps] == [
         torch.int64, torch.int64, torch.float32, torch.bool, torch.int64,
     ]  # fmt: skip
-    assert (batch.action.dtype, batch.policy.dtype) == (torch.int64, torch.float32)
+    dtypes = {name: target.dtype for name, target in batch.targets.items()}
+    assert dtypes == {"action": torch.int64, "policy": torch.float32}
     assert batch.steps.observation.shape == (8, 6, 2)
-    assert batch.policy.shape == (8, 6, 5)
+    assert batch.targets["policy"].shape == (8, 6, 5)
 
 
 def test_images_keep_their_dtype_and_probs_may_be_absent(tmp_path, make_info):
@@ -80,7 +86,7 @@ def test_images_keep_their_dtype_and_probs_may_be_absent(tmp_path, make_info):
         fields = (images, zeros.astype(int), zeros, ends & False, ends, None)
         writer.append(Transition(*fields))
     batch = sampler(HistoryDataset(tmp_path), num_steps=4, batch_size=2).batch(0)
-    assert batch.policy is None
+    assert list(batch.targets) == ["action"]
     assert batch.steps.observation.dtype == torch.uint8
     assert batch.steps.observation[1].flatten().tolist() == list(range(48))
 
@@ -191,7 +197,7 @@ def test_every_pull_of_a_bandit_starts_an_episode(tmp_path, make_dataset):
     batch = sampler(HistoryDataset(tmp_path)).batch(0)
     assert batch.steps.episode_start.all()
     assert not batch.steps.episode_step.any()
-    assert torch.equal(batch.steps.previous_action[:, 1:], batch.action[:, :-1])
+    assert torch.equal(batch.steps.previous_action[:, 1:], batch.targets["action"][:, :-1])
 
 
 def test_histories_of_test_tasks_are_never_shown(tmp_path, make_dataset):

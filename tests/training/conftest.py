@@ -5,9 +5,9 @@ import torch
 
 from fastad.histories.jobs import collect
 from fastad.histories.reader import HistoryDataset
+from fastad.methods.ad import AlgorithmDistillation
 from fastad.methods.windows import WindowSampler
 from fastad.model.config import ModelConfig
-from fastad.training.trainer import build_model
 
 
 @pytest.fixture(scope="session")
@@ -28,12 +28,13 @@ def tiny_dataset(tmp_path_factory):
 
 @pytest.fixture
 def tiny_training(tiny_dataset):
-    """Build a model and a sampler, always the same for the same arguments."""
+    """Build a model and its method, always the same for the same arguments."""
 
-    def build(*, seed=0, batch_size=4, **model):
+    def build(*, seed=0, batch_size=4, target="policy", **model):
         sampler = WindowSampler(tiny_dataset, num_steps=20, batch_size=batch_size, seed=seed)
+        method = AlgorithmDistillation(sampler, target)
         torch.manual_seed(seed)
         config = ModelConfig(**({"context": 20, "width": 16, "num_layers": 1} | model))
-        return build_model(config, sampler), sampler
+        return method.build_model(config), method
 
     return build

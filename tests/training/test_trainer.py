@@ -1,18 +1,14 @@
-"""Training: the loss, determinism, exact resume, and what happens when it goes wrong."""
-
-import math
+"""Training: determinism, exact resume, and what happens when it goes wrong."""
 
 import pytest
 import torch
 
-from fastad.acting.steps import Steps
 from fastad.base.errors import UserError
-from fastad.methods.windows import Batch
-from fastad.training import trainer
+from fastad.methods.ad import AlgorithmDistillation
 from fastad.training.checkpoint import load_model
 from fastad.training.checkpoint_folder import list_checkpoints
 from fastad.training.settings import TrainSettings
-from fastad.training.trainer import imitation_loss, train
+from fastad.training.trainer import train
 
 
 def quiet(step, metrics):
@@ -21,28 +17,14 @@ def quiet(step, metrics):
 
 def run_training(build, run, *, log=quiet, evaluate=None, model=None, **settings):
     settings = TrainSettings(**({"updates": 12, "log_every": 3, "warmup_updates": 2} | settings))
-    network, sampler = build(**(model or {}))
-    train(network, sampler, settings, run=run, log=log, evaluate=evaluate)
+    network, method = build(target=settings.target, **(model or {}))
+    train(network, method, settings, run=run, log=log, evaluate=evaluate)
     return network.state_dict()
 
 
 def assert_same(one, other):
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-def test_policy_loss_is_the_divergence_from_the_sources_distribution():
-    logits = torch.log(torch.tensor([[[0.5, 0.5], [0.9, 0.1]]]))
-    probs = torch.tensor([[[1.0, 0.0], [0.9, 0.1]]])
-    batch = Batch(Steps(*[torch.empty(0)] * 5), torch.tensor([[0, 1]]), probs)
-    assert imitation_loss(logits, batch, "policy").item() == pytest.approx(math.log(2) / 2)
-
-
-def test_sampled_loss_is_the_likelihood_of_the_action_taken_at_every_step():
-    logits = torch.log(torch.tensor([[[0.5, 0.5], [0.9, 0.1]]]))
-    batch = Batch(Steps(*[torch.empty(0)] * 5), torch.tensor([[0, 1]]), None)
-    expected = (math.log(2) + math.log(10)) / 2
-    assert imitation_loss(logits, batch, "sampled").item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
@@ -105,12 +87,14 @@ def test_a_nan_loss_stops_names_the_update_and_keeps_the_last_good_checkpoint(
 ):
     calls = []
 
-    def diverging(logits, batch, target):
-        calls.append(None)
-        loss = imitation_loss(logits, batch, target)
-        return loss * float("nan") if len(calls) == 8 else loss
+    original = AlgorithmDistillation.loss
 
-    monkeypatch.setattr(trainer, "imitation_loss", diverging)
+    def diverging(method, output, batch):
+        calls.append(None)
+        loss, figures = original(method, output, batch)
+        return (loss * float("nan") if len(calls) == 8 else loss), figures
+
+    monkeypatch.setattr(AlgorithmDistillation, "loss", diverging)
     with pytest.raises(UserError, match=r"loss=nan, .* at update 7: training stopped; last good"):
         run_training(tiny_training, tmp_path, checkpoint_every=4)
     (kept,) = list_checkpoints(tmp_path)
