@@ -11,6 +11,7 @@ from fastad.envs.registry import make_family
 from fastad.sources.actor_critic import ActorCritic
 from fastad.sources.bandits import UCB1, EpsilonGreedy, Thompson
 from fastad.sources.base import Source
+from fastad.sources.expert import Expert, Noise
 from fastad.sources.frontier import Frontier
 from fastad.sources.q_learning import QLearning
 from fastad.sources.random import Random
@@ -18,7 +19,11 @@ from fastad.sources.ucbvi import UCBVI
 
 SOURCES: dict[str, type[Source]] = {
     source.name: source
-    for source in (UCB1, EpsilonGreedy, Thompson, QLearning, ActorCritic, UCBVI, Frontier, Random)
+    for source in (
+        *(UCB1, EpsilonGreedy, Thompson),
+        *(QLearning, ActorCritic, UCBVI, Frontier),
+        *(Expert, Noise, Random),
+    )
 }
 
 

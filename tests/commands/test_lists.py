@@ -34,7 +34,7 @@ def test_an_environment_says_its_tasks_and_who_learns_it(capsys):
     text = said(capsys, "envs", "dark-room")
     for fact in ("tasks 80", "exactly 20 steps", "Discrete(5)", "fastad/DarkRoom-v0"):
         assert fact in text
-    assert "sources q-learning, actor-critic, ucbvi, frontier, random" in text
+    assert "sources q-learning, actor-critic, ucbvi, frontier, expert, noise, random" in text
     assert "tasks any number, drawn" in said(capsys, "envs", "bernoulli-bandit")
 
 
@@ -45,6 +45,7 @@ def test_every_source_is_listed_with_what_it_learns_and_knows(capsys):
     assert "options bonus=0.5 learns dark-room, dark-room-hard" in text
     assert "knows the movement rules, not the reward; by environment: that an episode" in text
     assert "knows how many pulls there will be" in text
+    assert "knows the task, as the environment's expert; how many steps there will be" in text
     assert text.count("knows nothing beyond what it experiences") == 1  # random
 
 
