@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from fastad.acting.steps import Steps
+from fastad.model.frozen import FrozenStep
 from fastad.model.heads import Output
-from fastad.model.kernels import FrozenModel, RingCache, draw
+from fastad.model.kernels import RingCache, draw
 
 Draw = Callable[[Tensor, Tensor], Tensor]  # see `fastad_kernels.draw`
 
@@ -40,7 +41,7 @@ class CachedMemory:
     Args:
         rings: Of all layers, which always hold the same positions.
         forward: The model's, which reads the rings and appends to them.
-        frozen: If given, this decodes whole steps in one call, from rings of its own kind.
+        frozen: If given, this decodes whole steps in one call; the rings are of its kind.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class CachedMemory:
         rings: list[RingCache],
         forward: Callable[[Steps, "CachedMemory"], Output],
         *,
-        frozen: FrozenModel | None = None,
+        frozen: FrozenStep | None = None,
     ) -> None:
         self.rings, self.forward, self.frozen = rings, forward, frozen
         self.draw: Draw = draw if frozen is None else frozen.draw

@@ -15,8 +15,9 @@ from fastad.acting.steps import Steps
 from fastad.base.errors import UserError
 from fastad.model.config import ModelConfig
 from fastad.model.encoders import StepEncoder
+from fastad.model.frozen import FrozenStep
 from fastad.model.heads import Heads, Output
-from fastad.model.kernels import FrozenModel, Implementation, RingCache, freeze_model, rope_angles
+from fastad.model.kernels import Implementation, freeze_model
 from fastad.model.memory import CachedMemory, Memory, RecomputedMemory
 from fastad.model.transformer import Transformer
 
@@ -71,45 +72,27 @@ class SequenceModel(nn.Module):
         Raises:
             UserError: If learned positions run out: they cannot slide.
         """
-        config = self.config
-        per_step = config.tokens_per_step
-        num_tokens = steps.previous_action.shape[1] * per_step
-        if config.positions == "learned":
-            self.check_length(num_tokens if memory is None else memory.longest() + num_tokens)
         positions = None
-        if config.positions in ("rope", "learned"):
-            if memory is not None:
-                positions = memory.positions(num_tokens)
-            else:
-                positions = torch.arange(num_tokens, device=steps.previous_action.device)
+        if self.config.positions in ("rope", "learned"):
+            positions = self._positions(steps, memory)
         if memory is not None and memory.frozen is not None:
-            return self._decode_at_once(memory.frozen, steps, memory.rings, positions)
+            return memory.frozen(steps, memory.rings, positions)
         tokens = self.encoder(steps, positions)
         rings = None if memory is None else memory.rings
         features = self.trunk(tokens, positions, rings, impl=self.kernels)
         # The last token of each step, the observation, is the one that predicts.
+        per_step = self.config.tokens_per_step
         output: Output = self.heads(features[:, per_step - 1 :: per_step])
         return output
 
-    def _decode_at_once(
-        self, frozen: FrozenModel, steps: Steps, rings: list[RingCache], positions: Tensor | None
-    ) -> Output:
-        """As `forward`, by kernels that compute every row by itself.
-
-        An environment's logits do not depend on who rolls out beside it, to the last bit, where
-        PyTorch's products do.
-        """
-        config = self.config
-        rope = None
-        if config.positions == "rope":
-            assert positions is not None
-            rope = rope_angles(positions, config.head_dim, base=config.rope_base)
-        logits = frozen.decode(
-            self.encoder.beside_tables(steps.observation), steps.previous_action,
-            steps.previous_reward, steps.episode_start, steps.episode_step, rings,
-            positions=positions, rope=rope,
-        )  # fmt: skip
-        return Output(logits)
+    def _positions(self, steps: Steps, memory: CachedMemory | None) -> Tensor:
+        """Of the tokens of steps (B, T), (tokens,) or (B, tokens), if there are places for them."""
+        num_tokens = steps.previous_action.shape[1] * self.config.tokens_per_step
+        if self.config.positions == "learned":
+            self.check_length(num_tokens if memory is None else memory.longest() + num_tokens)
+        if memory is not None:
+            return memory.positions(num_tokens)
+        return torch.arange(num_tokens, device=steps.previous_action.device)
 
     def make_memory(
         self,
@@ -155,18 +138,21 @@ class SequenceModel(nn.Module):
         """
         return [f"trunk.{name}" for name in self.trunk.matrix_names()]
 
-    def freeze(self) -> FrozenModel | None:
-        """The model as one kernel for the cached step, for as long as no weight changes.
+    def freeze(self) -> FrozenStep | None:
+        """The cached step as one kernel, for as long as no weight changes.
 
         None where the model's implementation of attention has no such kernel on this device.
         """
         blocks, shape = self.trunk.weights()
         norm, head = self.heads.weights()
-        return freeze_model(
+        kernel = freeze_model(
             blocks, shape, self.encoder.tables(), norm=norm, head=head,
             offsets=self.encoder.offsets(), reward_shift=self.reward_shift,
             reward_scale=self.reward_scale, scheme=self.config.positions, impl=self.kernels,
         )  # fmt: skip
+        if kernel is None:
+            return None
+        return FrozenStep(self.config, kernel, self.encoder.beside_tables)
 
     def check_length(self, num_tokens: int) -> None:
         """Refuse sequences of more tokens than learned positions have places for."""

@@ -1,0 +1,40 @@
+"""A cached step of the whole model by one kernel, for as long as no weight changes."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from fastad.acting.steps import Steps
+from fastad.model.config import ModelConfig
+from fastad.model.heads import Output
+from fastad.model.kernels import FrozenModel, RingCache, rope_angles
+
+
+class FrozenStep:
+    """As the model's `forward` on rings, by kernels that compute every row by itself.
+
+    An environment's logits do not depend on who rolls out beside it, to the last bit, where
+    PyTorch's products do.
+
+    Args:
+        config: Of the model.
+        kernel: Of its weights.
+        observe: From observations (B, T, ...) to what the kernel is given of them.
+    """
+
+    def __init__(
+        self, config: ModelConfig, kernel: FrozenModel, observe: Callable[[Tensor], Tensor]
+    ) -> None:
+        self.config, self.observe = config, observe
+        self.decode, self.make_rings, self.draw = kernel.decode, kernel.make_rings, kernel.draw
+
+    def __call__(self, steps: Steps, rings: list[RingCache], positions: Tensor | None) -> Output:
+        """Predict for the next steps (B, T), at `positions`, and append them to the rings."""
+        config, rope = self.config, None
+        if config.positions == "rope":
+            assert positions is not None
+            rope = rope_angles(positions, config.head_dim, base=config.rope_base)
+        logits = self.decode(
+            self.observe(steps.observation), *steps[1:], rings, positions=positions, rope=rope
+        )
+        return Output(logits)
