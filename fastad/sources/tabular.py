@@ -10,6 +10,7 @@ from torch import Tensor
 from fastad.acting.interact import Transition
 from fastad.envs.base import BatchedEnv
 from fastad.sources.base import Source
+from fastad.sources.phases import Phases
 
 
 class Experience(NamedTuple):
@@ -39,14 +40,13 @@ class TabularSource(Source):
         rules = env.rules()
         assert rules is not None, "make_source checks that the source fits"
         self.num_cells, self.num_phases = rules.num_states, rules.num_phases
-        if self.num_phases > 1:
-            often = "once" if self.num_phases == 2 else f"{self.num_phases - 1} times"
-            self.is_told(f"that an episode pays {often} at most")
+        self.phases = Phases(self.num_learners, self.num_phases, self.device)
+        if self.phases.fact:
+            self.is_told(self.phases.fact)
         self.num_states = self.num_cells * self.num_phases
         self.episode_length = env.episode_length
         self.learners = torch.arange(self.num_learners, device=self.device)
         self.first_state = self.learners * self.num_states  # (N,)
-        self.phase = torch.zeros_like(self.learners)  # (N,)
         self.episode_step = torch.zeros_like(self.learners)  # (N,) since the episode began
         self.state = self.first_state  # (N,)
         self._to_cell = rules.state
@@ -55,6 +55,11 @@ class TabularSource(Source):
     def fits(cls, env: BatchedEnv) -> bool:
         """Finite MDPs, such as grid worlds."""
         return env.rules() is not None
+
+    @property
+    def phase(self) -> Tensor:
+        """The phase that each learner is in, (N,)."""
+        return self.phases.now
 
     @abstractmethod
     def policy(self, cell: Tensor) -> Tensor:
@@ -74,9 +79,7 @@ class TabularSource(Source):
     def observe(self, transition: Transition, final_observation: Tensor) -> None:
         """Translate the step to table coordinates, learn from it and move on."""
         ended = transition.terminated | transition.truncated
-        phase = self.phase
-        if self.num_phases > 1:
-            phase = (phase + (transition.reward != 0)).clamp_(max=self.num_phases - 1)
+        phase = self.phases.after(transition.reward)
         next_state = self._state(self._to_cell(final_observation), phase)
         self.learn(
             Experience(
@@ -88,8 +91,7 @@ class TabularSource(Source):
                 ended,
             )
         )
-        if self.num_phases > 1:
-            self.phase = phase.masked_fill_(ended, 0)
+        self.phases.move_on(phase, ended)
         self.episode_step = (self.episode_step + 1).masked_fill_(ended, 0)
 
     def _state(self, cell: Tensor, phase: Tensor) -> Tensor:

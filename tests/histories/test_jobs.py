@@ -125,11 +125,13 @@ def test_progress_counts_committed_steps_of_all_histories(
     assert reports == [0, 120, 240, 360, 480, 600, 720]
 
 
-def test_a_killed_collection_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", ["q-learning", "a2c"])
+def test_a_killed_collection_resumes_to_the_same_bytes(tmp_path: Path, source: str) -> None:
+    settings = SETTINGS | {"source": source, "source_kwargs": {}}
     killed, unbroken = tmp_path / "killed", tmp_path / "unbroken"
-    collect(unbroken, **SETTINGS)
+    collect(unbroken, **settings)
     with subprocess.Popen(
-        [sys.executable, "-c", SLOW_COLLECTION, str(killed), json.dumps(SETTINGS)],
+        [sys.executable, "-c", SLOW_COLLECTION, str(killed), json.dumps(settings)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -149,7 +151,7 @@ def test_a_killed_collection_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     complete = [shard_is_complete(killed, info, index) for index in range(3)]
     assert complete == [True, False, False]
     done_before = (killed / "shard-00000" / "action.npy").stat().st_mtime_ns
-    collect(killed, resume=True, **SETTINGS)
+    collect(killed, resume=True, **settings)
     assert (killed / "shard-00000" / "action.npy").stat().st_mtime_ns == done_before
     assert contents(killed) == contents(unbroken)
 

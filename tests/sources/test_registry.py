@@ -12,6 +12,7 @@ from fastad.sources.registry import SOURCES, make_source, source_options
 
 BANDIT_RULES = ["ucb1", "epsilon-greedy", "thompson"]
 GRID_LEARNERS = ["q-learning", "actor-critic", "ucbvi", "frontier"]
+NEURAL = ["a2c"]
 EXPERTS = ["expert", "noise"]
 GRIDS = ["dark-room", "dark-room-hard", "dark-room-permuted", "dark-key-to-door"]
 FIELDS = {"dark-room-permuted": 3, "dark-key-to-door": 4}
@@ -52,7 +53,7 @@ def test_grid_learners_refuse_bandits_and_name_what_fits(source: str) -> None:
 
 
 def test_every_source_is_tested_here() -> None:
-    assert list(SOURCES) == [*BANDIT_RULES, *GRID_LEARNERS, *EXPERTS, "random"]
+    assert list(SOURCES) == [*BANDIT_RULES, *GRID_LEARNERS, *NEURAL, *EXPERTS, "random"]
 
 
 def test_options_are_those_of_the_constructor() -> None:
@@ -61,7 +62,7 @@ def test_options_are_those_of_the_constructor() -> None:
 
 
 @pytest.mark.parametrize("env", GRIDS)
-@pytest.mark.parametrize("source", [*GRID_LEARNERS, *EXPERTS, "random"])
+@pytest.mark.parametrize("source", [*GRID_LEARNERS, *NEURAL, *EXPERTS, "random"])
 def test_distributions_sum_to_one_and_allow_the_action(
     learn: Callable[..., Any], env: str, source: str
 ) -> None:
@@ -72,7 +73,7 @@ def test_distributions_sum_to_one_and_allow_the_action(
     assert (probs.gather(-1, run.history.action[..., None]) > 0).all()
 
 
-@pytest.mark.parametrize("source", [*BANDIT_RULES, *EXPERTS, "random"])
+@pytest.mark.parametrize("source", [*BANDIT_RULES, *NEURAL, *EXPERTS, "random"])
 def test_bandit_distributions_sum_to_one_and_allow_the_action(
     learn: Callable[..., Any], source: str
 ) -> None:
@@ -127,6 +128,8 @@ PRIOR = "; the prior Beta(1, 1) of the arms' means"
         ),
         ("frontier", "dark-room", "the movement rules, not the reward"),
         ("frontier", "dark-key-to-door", f"the movement rules, not the reward; {TWICE}"),
+        ("a2c", "dark-room", "what 3 other actors experience"),
+        ("a2c", "dark-room-hard", f"{ONCE}; what 3 other actors experience"),
         ("expert", "dark-room", EXPERT),
         ("expert", "bernoulli-bandit", EXPERT),
         ("noise", "dark-key-to-door", f"{EXPERT}; how many steps there will be"),

@@ -1,0 +1,1 @@
+"""Learners with networks of their own, thousands at once: one batched product per layer."""

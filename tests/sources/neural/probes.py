@@ -1,0 +1,80 @@
+"""Probe environments, whose values and best actions follow from a line of arithmetic."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from fastad.acting.interact import Transition, interact
+from fastad.envs.base import BatchedEnv
+from fastad.envs.family import EnvSpec, TaskFamily
+
+
+@dataclass(frozen=True)
+class Probe(TaskFamily):
+    """Two actions, two observations. A task is the action that pays, if actions matter."""
+
+    name = "probe"
+    pays: str = "always"
+    """always, at the "end", for the task's "action", for the "observation" 1, else -1, or where the
+    action is what was "seen"."""
+    episode_length: int = 1
+    truncates: bool = False
+    """End episodes by truncation instead of termination."""
+    box: bool = False
+    """Show the observation as a vector: -1 or 1."""
+
+    def spec(self) -> EnvSpec:
+        seen = spaces.Box(-1.0, 1.0, (1,)) if self.box else spaces.Discrete(2)
+        return EnvSpec(seen, spaces.Discrete(2), self.episode_length)
+
+    def tasks(self) -> Tensor:
+        return torch.tensor([[0], [1]])
+
+    def make(self, tasks: Tensor, generator: torch.Generator) -> "ProbeEnv":
+        return ProbeEnv(self, tasks, generator)
+
+
+class ProbeEnv(BatchedEnv):
+    """Observes a random bit, or the step where only the end pays."""
+
+    family: Probe
+
+    def reset(self) -> Tensor:
+        self._time = torch.zeros_like(self.tasks[:, 0])
+        self._bit = torch.randint(2, self._time.shape, generator=self.generator)
+        return self._observe()
+
+    def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        self._time = self._time + 1
+        ended = self._time == self.episode_length
+        reward = {
+            "always": torch.ones_like(action),
+            "end": ended,
+            "action": action == self.tasks[:, 0],
+            "observation": 2 * self._bit - 1,
+            "seen": action == self._bit,
+        }[self.family.pays].float()
+        self.final_observation = self._observe()
+        if bool(ended.all()):
+            self.reset()
+        none = torch.zeros_like(ended)
+        flags = (none, ended) if self.family.truncates else (ended, none)
+        return self._observe(), reward, *flags
+
+    def _observe(self) -> Tensor:
+        bit = self._time.clamp(max=1) if self.family.pays == "end" else self._bit
+        return (2 * bit - 1).float()[:, None] if self.family.box else bit.clone()
+
+
+def probe(source: Any, family: Probe, *, num_episodes: int, seed: int = 0, **options: Any) -> Any:
+    """A source that has learned both tasks of a probe, 8 learners each, and what happened."""
+    worlds, learning = (torch.Generator().manual_seed(2 * seed + i) for i in range(2))
+    env = family.make(family.tasks().repeat(8, 1), worlds)
+    learner = source(env, num_episodes=num_episodes, generator=learning, **options)
+    num_steps = num_episodes * family.episode_length
+    blocks = interact(env, learner, num_steps=num_steps, block_steps=num_steps, generator=worlds)
+    history: Transition = next(iter(blocks))
+    return learner, history
