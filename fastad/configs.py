@@ -107,10 +107,10 @@ class TrainConfig:
     settings: TrainSettings = field(default_factory=TrainSettings)
     """The training."""
     eval_episodes: int | None = None
-    """Episodes of each rollout on validation tasks, with eval_every (default: as many as a window
+    """Episodes of each rollout on validation tasks, see eval_every (default: as many as a window
     shows)."""
-    eval_tasks: int = 32
-    """Validation tasks that are rolled out during training, at most, with eval_every."""
+    eval_tasks: int = 16
+    """Rollouts of each such evaluation, on as many validation tasks as there are."""
     kernels: Kernels = "auto"
     """What computes attention, linear maps and MLPs; what is named never falls back. auto: triton
     on GPUs, native on CPUs with a C++ compiler wherever it was measured to be no slower, else sdpa.

@@ -58,7 +58,7 @@ PRESETS = {
         "Dark Room: find an invisible goal, then go straight to it",
         collect=_DARK_ROOM,
         model=ModelConfig(context=200),
-        settings=TrainSettings(updates=1300),
+        settings=TrainSettings(updates=1300, eval_every=0),
     ),
     "key-to-door": _preset(
         "key-to-door",
@@ -73,7 +73,7 @@ PRESETS = {
             action_noise=0.05,
         ),
         model=ModelConfig(context=400),
-        settings=TrainSettings(updates=2500, batch_size=8),
+        settings=TrainSettings(updates=2500, batch_size=8, eval_every=0),
     ),
     "bandit": _preset(
         "bandit",
@@ -88,7 +88,7 @@ PRESETS = {
             num_test_tasks=512,
         ),
         model=ModelConfig(context=200, episode_step=False),
-        settings=TrainSettings(updates=1200, batch_size=24),
+        settings=TrainSettings(updates=1200, batch_size=24, eval_every=0),
     ),
     "dark-room-ucbvi": _preset(
         "dark-room-ucbvi",

@@ -47,7 +47,7 @@ def fit(config: TrainConfig, progress: Report | None) -> Run:
     model = method.build_model(config.model).to(numerics.device)
     model.kernels = config.kernels
     model.check_length(sampler.num_steps * config.model.tokens_per_step)
-    evaluate = _learning_curve(config, sampler, model) if settings.eval_every else None
+    evaluate = _learning_curve(config, sampler, model)
     with open_run(
         out, replace(config, out=out), data=config.data, numerics=numerics.facts,
         resume=config.resume, overwrite=config.overwrite,
@@ -100,9 +100,16 @@ def _whole_history(dataset: HistoryDataset, every_kth_episode: int) -> int:
 
 def _learning_curve(
     config: TrainConfig, sampler: WindowSampler, model: SequenceModel
-) -> LearningCurve:
-    """What is looked at while training, refused now if the model cannot be rolled out so far."""
-    dataset = sampler.dataset
+) -> LearningCurve | None:
+    """What is looked at while training, if anything.
+
+    Raises:
+        UserError: If somebody asked for it, and the model cannot be rolled out so far.
+    """
+    dataset, settings = sampler.dataset, config.settings
+    by_default = settings.eval_every is None
+    if settings.curve_every == 0 or (by_default and dataset.info.num_validation == 0):
+        return None
     if dataset.info.num_validation == 0:
         _logger.info(
             f"{config.data} has no validation tasks: what is looked at during training comes from "
@@ -110,9 +117,15 @@ def _learning_curve(
         )
     episode_length = dataset.info.episode_length
     episodes = config.eval_episodes or max(1, sampler.num_steps // episode_length)
-    model.check_length(episodes * episode_length * model.config.tokens_per_step)
+    try:
+        model.check_length(episodes * episode_length * model.config.tokens_per_step)
+    except UserError as error:
+        if not by_default:
+            raise
+        _logger.info(f"no learning curve: {error}")
+        return None
     return LearningCurve(
-        dataset, num_tasks=config.eval_tasks, num_episodes=episodes, seed=config.settings.seed + 1
+        dataset, num_tasks=config.eval_tasks, num_episodes=episodes, seed=settings.seed + 1
     )
 
 

@@ -53,7 +53,8 @@ def train(
         settings: See `TrainSettings`.
         run: The run folder, where checkpoints are written and resumed from.
         log: Called every `log_every` updates and after every evaluation.
-        evaluate: Called with the model in evaluation mode every `eval_every` updates.
+        evaluate: Called with the model in evaluation mode every `curve_every` updates, and at
+            the end.
         evaluated: The last update after which an earlier session called it: one that was stopped
             between its last update and the evaluation owes this one.
 
@@ -216,7 +217,7 @@ class _Training:
 
     def _evaluate_if_due(self) -> None:
         settings = self.settings
-        is_due = self.step == settings.updates or _due(self.step, settings.eval_every)
+        is_due = self.step == settings.updates or _due(self.step, settings.curve_every)
         if self.evaluate is None or not is_due or self.evaluated == self.step:
             return
         self._check_finite()

@@ -150,7 +150,7 @@ def data_of(folder: Path) -> dict[str, bytes]:
 
 
 def weights_of(run: Path) -> dict[str, bytes]:
-    """All tensors of a run's newest checkpoint, and the logged steps with their losses."""
+    """All tensors of a run's newest checkpoint, and the logged losses and returns."""
     newest = max((run / "checkpoints").glob("step-*"))
     tensors = {
         f"{file.name}/{name}": tensor.tobytes()
@@ -158,7 +158,11 @@ def weights_of(run: Path) -> dict[str, bytes]:
         for name, tensor in load_file(file).items()
     }
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return tensors | {"metrics": repr([(r["step"], r["loss"]) for r in records]).encode()}
+    return tensors | {
+        "metrics": repr(
+            [(r["step"], r.get("loss"), r.get("eval_returns")) for r in records]
+        ).encode()
+    }
 
 
 def differences(
