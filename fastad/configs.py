@@ -123,11 +123,17 @@ class TrainConfig:
     """CPU threads (default: all cores)."""
     resume: bool = False
     """Continue from the newest checkpoint in `out`, if there is one."""
+    extend: int | None = None
+    """Go on with the finished run in `out` for as many more updates, by the same command or with
+    --config RUN/config.yaml. The learning rate is from there on that of a run of the new length:
+    it rises again before it falls to the new end."""
     overwrite: bool = False
     """Delete the run in `out` and start anew."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        if self.extend is not None and self.extend < 1:
+            raise UserError(f"extend={self.extend} must be at least 1")
         if self.eval_tasks < 1:
             raise UserError(f"eval_tasks={self.eval_tasks} must be at least 1")
         if self.eval_episodes is not None and self.eval_episodes < 1:

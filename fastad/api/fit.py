@@ -18,7 +18,7 @@ from fastad.training import trainer
 from fastad.training.checkpoint_folder import list_checkpoints, step_of
 from fastad.training.numerics import Numerics, settle
 from fastad.training.run import Run
-from fastad.training.run_files import begun_numerics
+from fastad.training.run_files import begun_numerics, read_config
 from fastad.training.run_folder import open_run
 
 _logger = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ _logger = logging.getLogger(__name__)
 
 def fit(config: TrainConfig, progress: Report | None) -> Run:
     """Open what is needed, or refuse it; then fit."""
+    config = _extended(config)
     settings, out = config.settings, config.folder
     numerics = settle(
         config.model, kernels=config.kernels, device=config.device, threads=config.threads,
@@ -50,7 +51,7 @@ def fit(config: TrainConfig, progress: Report | None) -> Run:
     evaluate = _learning_curve(config, sampler, model)
     with open_run(
         out, replace(config, out=out), data=config.data, numerics=numerics.facts,
-        resume=config.resume, overwrite=config.overwrite,
+        resume=config.resume, overwrite=config.overwrite, extend=config.extend,
     ) as run:  # fmt: skip
         checkpoints = list_checkpoints(out)
         done = (step_of(checkpoints[-1]) or 0) if checkpoints else 0
@@ -68,6 +69,19 @@ def fit(config: TrainConfig, progress: Report | None) -> Run:
             evaluated=max((r["step"] for r in records if "eval_last" in r), default=0),
         )  # fmt: skip
     return Run(out)
+
+
+def _extended(config: TrainConfig) -> TrainConfig:
+    """The config with as many updates in all as `extend` asks for."""
+    out = config.folder
+    if config.extend is None:
+        return config
+    if config.overwrite:
+        raise UserError("--extend and --overwrite contradict each other; choose one")
+    if begun_numerics(out) is None:
+        raise UserError(f"extend={config.extend} needs a finished run, and out={out} holds none")
+    updates = read_config(out)["settings"]["updates"] + config.extend
+    return replace(config, resume=True, settings=replace(config.settings, updates=updates))
 
 
 def _open_data(config: TrainConfig) -> HistoryDataset:

@@ -84,6 +84,10 @@ def _way_on(arguments: list[str]) -> str:
     command = COMMANDS.get(arguments[0] if arguments else "")
     if command is None or command.continued is None:
         return f"start again with: {shlex.join(['fastad', *arguments])}"
+    if any(argument.partition("=")[0] == "--extend" for argument in arguments):
+        # Again it would extend the run again; its config has the new length.
+        config = parse(arguments[0], arguments[1:]).folder / "config.yaml"
+        arguments = [arguments[0], "--config", str(config)]
     kept = [a for a in arguments if a not in ("--overwrite", "--no-resume", *command.continued)]
     end = kept.index("--") if "--" in kept else len(kept)
     way_on = ["fastad", *kept[:end], *command.continued, *kept[end:]]

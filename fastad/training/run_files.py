@@ -15,6 +15,7 @@ from fastad.base.files import (
     open_regular,
     read_bytes,
     read_json,
+    replace_durably,
     write_json,
 )
 from fastad.base.possession import is_marked, marker_name
@@ -36,6 +37,7 @@ DATASET = "dataset"  # folder with the description of the dataset, without its h
 ROLLOUTS = "rollouts"
 MANIFEST = "manifest.json"  # digests of the files that never change once the run has begun
 FIXED = (CONFIG, MADE_BY, f"{DATASET}/{INFO_FILE}", f"{DATASET}/{TASKS_FILE}", marker_name("run"))
+ONCE = ("resume", "overwrite", "extend")  # what a training is asked for once, and no run is made of
 MAX_FILE_BYTES = {CONFIG: 2**18, f"{DATASET}/{TASKS_FILE}": 2**32}
 MAX_JSON_BYTES = 2**24
 DAMAGED = "restore it from a backup, or train again with --overwrite"
@@ -75,6 +77,15 @@ def seal_run(run: Path, contents: dict[str, bytes]) -> None:
     write_json(run / MANIFEST, {"files": stored}, seal=True)
 
 
+def replace_config(run: Path, content: bytes) -> None:
+    """Give a run a new config; a kill at any moment leaves the old or the new one, sealed."""
+    stored = read_json(run / MANIFEST, fix=DAMAGED, limit=MAX_JSON_BYTES)["files"]
+    new = {CONFIG: digest(content)}
+    write_json(run / MANIFEST, {"files": stored, "next": new}, seal=True)
+    replace_durably(run / CONFIG, content)
+    write_json(run / MANIFEST, {"files": stored | new}, seal=True)
+
+
 def verify_run(run: Path) -> list[str]:
     """Hold every file that never changes to its digest; returns what is wrong, a line each.
 
@@ -84,7 +95,8 @@ def verify_run(run: Path) -> list[str]:
     if not file.exists():
         return [f"{file} is missing; {DAMAGED}"] if is_marked(run, "run") else []
     try:
-        stored = read_json(file, fix=DAMAGED, limit=MAX_JSON_BYTES)["files"]
+        manifest = read_json(file, fix=DAMAGED, limit=MAX_JSON_BYTES)
+        stored, coming = manifest["files"], manifest.get("next", {})
     except UserError as error:
         return [str(error)]
     if not is_sealed(file):
@@ -92,7 +104,7 @@ def verify_run(run: Path) -> list[str]:
     wrong = []
     for name in FIXED:
         try:
-            if digest(_read_fixed(run, name)) != stored[name]:
+            if digest(_read_fixed(run, name)) not in (stored[name], coming.get(name)):
                 wrong.append(f"{run / name}: damaged, not the content that was stored; {DAMAGED}")
         except FileNotFoundError:
             wrong.append(f"{run / name} is missing; {DAMAGED}")
@@ -169,7 +181,7 @@ def settings_of(config: dict[str, Any]) -> dict[str, Any]:
     its content.
     """
     free = (
-        "command", "data", "out", "env", "resume", "overwrite", "device", "threads", "kernels",
+        "command", "data", "out", "env", *ONCE, "device", "threads", "kernels",
         "attention",  # as earlier versions called the kernels
         "log_every", "eval_every", "checkpoint_every", "eval_episodes", "eval_tasks",
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """Taking possession of a run folder, for as long as a training lasts, and writing to it."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,16 +15,19 @@ from fastad.base.possession import delete_own, is_marked, mark, marker_name, str
 from fastad.base.provenance import describe_machine
 from fastad.histories.reader import load_description
 from fastad.histories.schema import INFO_FILE, TASKS_FILE
+from fastad.training.checkpoint_folder import list_checkpoints, step_of
 from fastad.training.run_files import (
     CHECKPOINTS,
     CONFIG,
     DATASET,
     MADE_BY,
     METRICS,
+    ONCE,
     check_run,
     is_ours,
     read_config,
     read_metrics,
+    replace_config,
     seal_run,
     settings_of,
 )
@@ -59,6 +63,7 @@ def open_run(
     numerics: dict[str, Any],
     resume: bool,
     overwrite: bool,
+    extend: int | None = None,
 ) -> Iterator[RunFolder]:
     """Begin a run or take up the one that is there, as its only writer within the block.
 
@@ -69,6 +74,8 @@ def open_run(
         numerics: What decides the bits of a run that is begun, kept in it.
         resume: Continue what is there, if anything.
         overwrite: Delete the run that is there.
+        extend: Updates that `config` has more than the run, which must be finished, and which is
+            given the new config.
 
     Raises:
         UserError: If the folder holds a run and neither was asked for, if it holds anything that
@@ -86,7 +93,9 @@ def open_run(
         if overwrite and is_marked(path, "run"):
             delete_own(path, "run", is_ours, last=(CONFIG, marker_name("run")))
         if (path / CONFIG).exists():
-            _check_continued(path, config, data, resume)
+            _check_continued(path, config, data, resume, extend)
+            if extend is not None:
+                replace_config(path, _as_file(config))
         elif (path / CHECKPOINTS).exists():
             raise UserError(
                 f"out={path} holds checkpoints without their {CONFIG}; replace them with "
@@ -121,13 +130,12 @@ def _begin(path: Path, config: Any, data: Path, numerics: dict[str, Any]) -> Non
     """Write what never changes; the config last, so that a run which has one has the rest."""
     mark(path, "run")
     (path / DATASET).mkdir(exist_ok=True)
-    plain = {k: v for k, v in to_plain(config).items() if k not in ("resume", "overwrite")}
     made_by = describe_machine() | {"numerics": numerics}
     contents = {
         MADE_BY: json.dumps(made_by, indent=2).encode(),
         f"{DATASET}/{INFO_FILE}": (data / INFO_FILE).read_bytes(),
         f"{DATASET}/{TASKS_FILE}": (data / TASKS_FILE).read_bytes(),
-        CONFIG: dump_config("train", plain).encode(),
+        CONFIG: _as_file(config),
     }
     for name in contents.keys() - {CONFIG}:
         replace_durably(path / name, contents[name])
@@ -135,7 +143,13 @@ def _begin(path: Path, config: Any, data: Path, numerics: dict[str, Any]) -> Non
     replace_durably(path / CONFIG, contents[CONFIG])
 
 
-def _check_continued(path: Path, config: Any, data: Path, resume: bool) -> None:
+def _as_file(config: Any) -> bytes:
+    """The config as it is kept in the run, without what is asked for once."""
+    plain = {name: value for name, value in to_plain(config).items() if name not in ONCE}
+    return dump_config("train", plain).encode()
+
+
+def _check_continued(path: Path, config: Any, data: Path, resume: bool, extend: int | None) -> None:
     """Refuse to continue a run that is not the one which was begun.
 
     Raises:
@@ -147,10 +161,16 @@ def _check_continued(path: Path, config: Any, data: Path, resume: bool) -> None:
             f"out={path} holds a run; continue it with --resume, or replace it with --overwrite"
         )
     check_run(path)
-    changed = differences(settings_of(read_config(path)), settings_of(to_plain(config)))
+    # A setting that came after the run began was at its default then.
+    begun = settings_of(to_plain(type(config)())) | settings_of(read_config(path))
+    if extend is not None:
+        _check_finished(path, begun["updates"], extend)
+        begun["updates"] += extend
+    changed = differences(begun, settings_of(to_plain(config)))
     if changed:
+        how = "--resume" if extend is None else "--extend"
         raise UserError(
-            f"--resume with changed settings ({'; '.join(changed)}); put them back, or start "
+            f"{how} with changed settings ({'; '.join(changed)}); put them back, or start "
             "anew with --overwrite"
         )
     changed = differences(_description(path / DATASET), _description(data))
@@ -158,6 +178,17 @@ def _check_continued(path: Path, config: Any, data: Path, resume: bool) -> None:
         raise UserError(
             f"data={data} is not the dataset that the run {path} was begun on "
             f"({'; '.join(changed)}); give that one, or start anew with --overwrite"
+        )
+
+
+def _check_finished(path: Path, updates: int, extend: int) -> None:
+    checkpoints = list_checkpoints(path)
+    done = (step_of(checkpoints[-1]) or 0) if checkpoints else 0
+    if done < updates:
+        config = shlex.quote(str(path / CONFIG))
+        raise UserError(
+            f"extend={extend} needs a finished run, and {path} is at update {done} of {updates}; "
+            f"finish it with: fastad train --config {config} --resume"
         )
 
 
