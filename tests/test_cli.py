@@ -192,8 +192,8 @@ def empty(data):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (truncate, r"actions\.npy.*truncated|actions\.npy.*bytes"),
-        (age, "schema_version=99 is newer than 1"),
+        (truncate, r"action\.npy.*truncated|action\.npy.*bytes"),
+        (age, "schema_version=99 is newer than 2"),
         (empty, r"dataset\.json"),
     ],
 )
