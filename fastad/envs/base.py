@@ -59,7 +59,8 @@ class BatchedEnv(ABC):
     observation returned is the first of the next episode, and `final_observation` holds where
     the step really ended. Neither `reset` nor `step` waits for the device, and both update the
     state in place, so that they can be captured in a CUDA graph; what they return is never
-    changed afterwards.
+    changed afterwards, and not to be written to: where nothing terminates, `terminated` is the
+    same tensor at every step.
 
     What is known of the tasks beyond that is optional: None where it is not.
 

@@ -132,6 +132,10 @@ class GridEnv(BatchedEnv):
         self._cell = torch.empty(self.num_envs, dtype=torch.int64, device=device)
         self._start = torch.full_like(self._cell, self._num_cells // 2)
         self._time = torch.zeros_like(self._cell)
+        # Of numbers PyTorch would make tensors at every step.
+        self._one = torch.ones_like(self._cell)
+        self._limit = torch.full_like(self._cell, family.episode_length)
+        self._never = torch.zeros_like(self._cell, dtype=torch.bool)
         self._collected = torch.zeros_like(self._cell)[:, None]  # (N, 1)
         # (N, num_phases): the cell that pays next, by targets collected so far; -1 where none.
         targets = family.cells(self.tasks)
@@ -152,10 +156,10 @@ class GridEnv(BatchedEnv):
             self._collected += rewarded[:, None]
         else:
             rewarded = cell == self._first_targets
-        self._time += 1
-        truncated = self._time == self.episode_length
+        self._time += self._one
+        truncated = self._time == self._limit
         if self.fixed_length:
-            terminated, ended = torch.zeros_like(truncated), truncated
+            terminated, ended = self._never, truncated
         else:
             terminated = (self._collected == self.num_phases - 1)[:, 0]
             ended = terminated | truncated

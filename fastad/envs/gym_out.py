@@ -217,7 +217,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         return (
             self._observation.numpy().copy(),
             rewards,
-            terminated.numpy(),
+            terminated.numpy().copy(),
             truncated.numpy(),
             info,
         )

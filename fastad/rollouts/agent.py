@@ -50,6 +50,9 @@ class InContextAgent:
                 self.previous_action, self.previous_reward, self.episode_start, self.episode_step
             )
         ]  # fmt: skip
+        # Memory that every step fills anew, and a number that PyTorch need not make a tensor of.
+        self._uniform = torch.empty((num_envs, 1), device=device)
+        self._one = torch.ones_like(self.episode_step)
         self.logits: Tensor | None = None  # the latest, (N, A)
 
     def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,9 +65,7 @@ class InContextAgent:
         uniform = None
         if not self.greedy:
             # Here PyTorch is still in the processor's caches; the model's step drives it out.
-            uniform = torch.rand(
-                (observation.shape[0], 1), generator=self.generator, device=observation.device
-            )
+            uniform = self._uniform.uniform_(generator=self.generator)
         logits = self.memory.predict(Steps(observation.unsqueeze(1), *self._shown))
         self.logits = logits
         probs = logits.softmax(dim=-1)
@@ -81,7 +82,7 @@ class InContextAgent:
         self.previous_action.copy_(transition.action)
         if self.control != "no-reward":
             self.previous_reward.copy_(transition.reward)
-        self.episode_step.add_(1).masked_fill_(ended, 0)
+        self.episode_step.add_(self._one).masked_fill_(ended, 0)
         if self.control == "wiped-context":
             self.forget(ended)
 

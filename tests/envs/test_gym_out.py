@@ -232,6 +232,13 @@ def test_vector_results_are_not_changed_by_later_steps():
     assert all(np.array_equal(*pair) for pair in zip(returned, copies, strict=True))
 
 
+def test_vector_results_may_be_written_to():
+    env = make_vec("DarkRoom", num_envs=2)
+    env.reset(seed=0)
+    env.step(np.array([UP, UP]))[2].fill(True)
+    assert env.step(np.array([UP, UP]))[2].tolist() == [False, False]
+
+
 def test_vector_refuses_wrong_numbers():
     env = make_vec("DarkRoom", num_envs=2)
     env.reset()

@@ -11,6 +11,20 @@ from fastad_kernels.native.common import at_once
 
 def draw(probs: Tensor, uniform: Tensor) -> Tensor:
     """See `FrozenModel.draw`."""
+    if at_once(probs, uniform):
+        return draw_at_once(probs, uniform)
+    _check(probs, uniform)
+    drawn: Tensor = draw_op(probs, uniform)
+    return drawn
+
+
+def draw_at_once(probs: Tensor, uniform: Tensor) -> Tensor:
+    """As `draw`, without the look around that is for those who look for operators."""
+    _check(probs, uniform)
+    return _forward(probs, uniform)
+
+
+def _check(probs: Tensor, uniform: Tensor) -> None:
     if not (probs.dtype == uniform.dtype == torch.float32 and probs.is_cpu and uniform.is_cpu):
         raise ValueError(
             f"probs are {probs.dtype} on {probs.device}, uniform numbers {uniform.dtype} on "
@@ -21,8 +35,6 @@ def draw(probs: Tensor, uniform: Tensor) -> Tensor:
             f"probs {tuple(probs.shape)} and uniform numbers {tuple(uniform.shape)} must be "
             "(N, A) and (N, 1)"
         )
-    drawn: Tensor = (_forward if at_once(probs, uniform) else draw_op)(probs, uniform)
-    return drawn
 
 
 def _forward(probs: Tensor, uniform: Tensor) -> Tensor:

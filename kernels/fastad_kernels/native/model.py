@@ -13,7 +13,7 @@ from fastad_kernels.cache import RingCache
 from fastad_kernels.frozen import FrozenModel, StepTables
 from fastad_kernels.native.build import addresses, library
 from fastad_kernels.native.decode import BORDER, NativeBlocks, pack
-from fastad_kernels.native.draw import draw
+from fastad_kernels.native.draw import draw_at_once
 
 
 class _Embedding(ctypes.Structure):
@@ -89,7 +89,7 @@ class NativeModel(FrozenModel):
 
     def draw(self, probs: Tensor, uniform: Tensor) -> Tensor:
         """See `FrozenModel.draw`."""
-        return draw(probs, uniform)
+        return draw_at_once(probs, uniform)
 
     def decode(
         self,
