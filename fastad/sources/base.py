@@ -73,6 +73,11 @@ def soft_exp(values: Tensor) -> Tensor:
     return values.clamp_(min=-80.0).exp_()
 
 
+def annealed(step: int, decay_steps: float, final: float) -> float:
+    """What falls linearly from 1 at `step` 0 to `final` at `decay_steps`, and stays there."""
+    return final + max(0.0, 1 - step / decay_steps) * (1 - final)
+
+
 def number(field: str, value: object, *, low: float, high: float = float("inf")) -> float:
     """Check a numeric option of a source.
 
@@ -96,4 +101,15 @@ def whole_number(field: str, value: object, *, low: int) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         raise UserError(f"{field}={value!r} must be a whole number, at least {low}")
+    return value
+
+
+def switch(field: str, value: object) -> bool:
+    """Check an option of a source that is on or off.
+
+    Raises:
+        UserError: If it is neither true nor false.
+    """
+    if not isinstance(value, bool):
+        raise UserError(f"{field}={value!r} must be true or false")
     return value

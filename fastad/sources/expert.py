@@ -5,7 +5,7 @@ from torch import Tensor
 
 from fastad.acting.interact import Transition
 from fastad.envs.base import BatchedEnv
-from fastad.sources.base import Source, number
+from fastad.sources.base import Source, annealed, number
 
 
 class Expert(Source):
@@ -81,8 +81,7 @@ class Noise(Expert):
     @property
     def epsilon(self) -> float:
         """Probability of a uniformly random action at the next step."""
-        left = max(0.0, 1 - self._step / self._decay_steps)
-        return self.final_epsilon + left * (1 - self.final_epsilon)
+        return annealed(self._step, self._decay_steps, self.final_epsilon)
 
     def policy(self, observation: Tensor) -> Tensor:
         """The mixture of the expert and chance, (N, A)."""

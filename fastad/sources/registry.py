@@ -14,6 +14,7 @@ from fastad.sources.base import Source
 from fastad.sources.expert import Expert, Noise
 from fastad.sources.frontier import Frontier
 from fastad.sources.neural.a2c import A2C
+from fastad.sources.neural.dqn import DQN
 from fastad.sources.q_learning import QLearning
 from fastad.sources.random import Random
 from fastad.sources.ucbvi import UCBVI
@@ -23,7 +24,7 @@ SOURCES: dict[str, type[Source]] = {
     for source in (
         *(UCB1, EpsilonGreedy, Thompson),
         *(QLearning, ActorCritic, UCBVI, Frontier),
-        *(A2C,),
+        *(A2C, DQN),
         *(Expert, Noise, Random),
     )
 }

@@ -12,7 +12,7 @@ from fastad.sources.registry import SOURCES, make_source, source_options
 
 BANDIT_RULES = ["ucb1", "epsilon-greedy", "thompson"]
 GRID_LEARNERS = ["q-learning", "actor-critic", "ucbvi", "frontier"]
-NEURAL = ["a2c"]
+NEURAL = ["a2c", "dqn"]
 EXPERTS = ["expert", "noise"]
 GRIDS = ["dark-room", "dark-room-hard", "dark-room-permuted", "dark-key-to-door"]
 FIELDS = {"dark-room-permuted": 3, "dark-key-to-door": 4}
@@ -130,6 +130,7 @@ PRIOR = "; the prior Beta(1, 1) of the arms' means"
         ("frontier", "dark-key-to-door", f"the movement rules, not the reward; {TWICE}"),
         ("a2c", "dark-room", "what 3 other actors experience"),
         ("a2c", "dark-room-hard", f"{ONCE}; what 3 other actors experience"),
+        ("dqn", "dark-room", "how many steps there will be"),
         ("expert", "dark-room", EXPERT),
         ("expert", "bernoulli-bandit", EXPERT),
         ("noise", "dark-key-to-door", f"{EXPERT}; how many steps there will be"),

@@ -23,6 +23,7 @@ class Inputs:
     Attributes:
         width: Length of the vectors.
         typical_norm: Of the vectors, for the scale of the first layer.
+        dtype: The smallest that keeps the vectors without loss.
     """
 
     def __init__(self, space: spaces.Space[Any], num_phases: int, device: torch.device) -> None:
@@ -41,6 +42,7 @@ class Inputs:
             assert isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
             nvec = [space.n] if isinstance(space, spaces.Discrete) else space.nvec
             self._num_numbers, sizes = 0, [int(size) for size in nvec] + phases
+        self.dtype = torch.float32 if self._num_numbers > 0 else torch.uint8
         self.width = self._num_numbers + sum(sizes)
         self.typical_norm = math.sqrt(self._num_numbers + len(sizes))
         starts = [self._num_numbers + sum(sizes[:block]) for block in range(len(sizes))]

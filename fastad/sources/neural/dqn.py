@@ -1,0 +1,152 @@
+"""Deep Q-learning, by thousands of learners at once."""
+
+import torch
+from torch import Tensor
+
+from fastad.acting.interact import Transition
+from fastad.envs.base import BatchedEnv, uniform_over
+from fastad.sources.base import Source, annealed, number, switch, whole_number
+from fastad.sources.neural.actors import Actors
+from fastad.sources.neural.inputs import Inputs
+from fastad.sources.neural.networks import StackedAdam, StackedMLP
+from fastad.sources.neural.replay import Replay
+
+
+class DQN(Source):
+    """Double DQN with n-step returns: a network, a target network and a replay per learner.
+
+    After Mnih et al. 2015 (doi 10.1038/nature14236) and van Hasselt et al. 2016 (arXiv 1509.06461).
+    Acts greedily by an MLP's Q-values, uniformly among equals, but with probability epsilon at
+    random; epsilon falls linearly from 1 over the first steps of the history. Learns the Huber loss
+    on steps drawn uniformly from the last `replay_size`, with Adam. Truncation by the time limit
+    bootstraps, termination does not.
+
+    With the defaults 100 episodes reach 0.94 of the optimum of Dark Room, and 200 reach 0.98 of
+    that of Key-to-Door.
+
+    Args:
+        env: Discrete actions; observations numbered or vectors.
+        num_episodes: Length of the histories.
+        generator: Draws weights, actions and what is replayed.
+        width: Units of each hidden layer.
+        num_layers: Hidden layers, of tanh.
+        learning_rate: Of Adam.
+        max_grad_norm: Longer gradients of a learner are cut to this.
+        gamma: Discount per step, in [0, 1].
+        num_steps: Rewards in a return, before values are trusted.
+        double: Let the network choose the action whose value the target network gives.
+        replay_size: Steps that a learner remembers.
+        batch_size: Steps replayed per update, and before the first.
+        steps_per_update: Steps between updates.
+        target_rate: Share of the way that the target network goes to the network at each update.
+        final_epsilon: Where epsilon ends.
+        decay_fraction: The part of the history's steps after which it is there, in (0, 1].
+    """
+
+    name = "dqn"
+
+    def __init__(
+        self,
+        env: BatchedEnv,
+        *,
+        num_episodes: int,
+        generator: torch.Generator,
+        width: int = 32,
+        num_layers: int = 1,
+        learning_rate: float = 0.015,
+        max_grad_norm: float = 10.0,
+        gamma: float = 0.95,
+        num_steps: int = 5,
+        double: bool = True,
+        replay_size: int = 2000,
+        batch_size: int = 32,
+        steps_per_update: int = 2,
+        target_rate: float = 0.05,
+        final_epsilon: float = 0.02,
+        decay_fraction: float = 0.4,
+    ) -> None:
+        super().__init__(env, num_episodes=num_episodes, generator=generator)
+        self.gamma = number("gamma", gamma, low=0.0, high=1.0)
+        self.num_steps = whole_number("num_steps", num_steps, low=1)
+        self.double = switch("double", double)
+        self.batch_size = whole_number("batch_size", batch_size, low=1)
+        self.steps_per_update = whole_number("steps_per_update", steps_per_update, low=1)
+        self.target_rate = number("target_rate", target_rate, low=0.0, high=1.0)
+        self.final_epsilon = number("final_epsilon", final_epsilon, low=0.0, high=1.0)
+        fraction = number("decay_fraction", decay_fraction, low=1e-6, high=1.0)
+        all_steps = num_episodes * env.episode_length
+        self._decay_steps = fraction * all_steps
+        replay_size = whole_number("replay_size", replay_size, low=self.num_steps)
+        hidden = [whole_number("width", width, low=1)] * whole_number(
+            "num_layers", num_layers, low=1
+        )
+        self._actors = Actors(env, 1, generator)
+        if self._actors.phases.fact:
+            self.is_told(self._actors.phases.fact)
+        self.is_told("how many steps there will be")
+        inputs = self._actors.inputs
+        sizes = [inputs.width, *hidden, self.num_actions]
+        self.network, self._target = (
+            StackedMLP(self.num_learners, sizes, device=self.device) for _ in range(2)
+        )
+        self.network.draw(generator, input_norm=inputs.typical_norm, output_scale=0.1)
+        self._target.flat.copy_(self.network.flat)
+        self._optimizer = StackedAdam(
+            self.network.flat,
+            learning_rate=number("learning_rate", learning_rate, low=0.0),
+            max_grad_norm=number("max_grad_norm", max_grad_norm, low=0.0),
+        )
+        self._replay = Replay(
+            self.num_learners,
+            max(self.num_steps, min(replay_size, all_steps)),
+            inputs.width,
+            inputs.dtype,
+            self.device,
+        )
+        self._step = 0
+
+    @classmethod
+    def fits(cls, env: BatchedEnv) -> bool:
+        """Observations that are numbered, or vectors."""
+        return Inputs.suit(env.observation_space)
+
+    @property
+    def epsilon(self) -> float:
+        """Probability of a uniformly random action at the next step."""
+        return annealed(self._step, self._decay_steps, self.final_epsilon)
+
+    def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw from the greedy policy mixed with epsilon uniform."""
+        self._seen = self._actors.see(observation)  # (N, 1, in)
+        q = self.network.forward(self._seen)[-1][:, 0]
+        greedy = uniform_over(q == q.amax(dim=1, keepdim=True))
+        probs = greedy.mul_(1 - self.epsilon).add_(self.epsilon / self.num_actions)
+        return self.draw(probs), probs
+
+    def observe(self, transition: Transition, final_observation: Tensor) -> None:
+        """Remember the step; every `steps_per_update` of them, learn."""
+        outcome = self._actors.step(transition.action[:, None], transition, final_observation)
+        action, reward, terminated, truncated, led_to = (field[:, 0] for field in outcome)
+        self._replay.write(self._seen[:, 0], action, reward, terminated, truncated, led_to)
+        self._step += 1
+        enough = self._replay.filled >= max(self.batch_size, self.num_steps)
+        if enough and self._step % self.steps_per_update == 0:
+            self._learn()
+
+    def _learn(self) -> None:
+        """One update on a batch of every learner's steps."""
+        sample = self._replay.sample(self.batch_size, self.num_steps, self.gamma, self.generator)
+        target = self._target.forward(sample.following)[-1]
+        judge = target
+        if self.double:
+            judge = self.network.forward(sample.following)[-1]
+        best = target.gather(-1, judge.argmax(dim=-1, keepdim=True))[..., 0]
+        passed = self.network.forward(sample.seen)
+        action = sample.action[..., None]
+        error = passed[-1].gather(-1, action)[..., 0] - (sample.reward + sample.discount * best)
+        # Of the Huber loss, mean over the batch.
+        slope = error.clamp_(-1.0, 1.0).div_(self.batch_size)
+        gradient = torch.zeros_like(passed[-1]).scatter_(-1, action, slope[..., None])
+        self.network.backward(passed, gradient)
+        self._optimizer.step(self.network.gradient)
+        self._target.flat.lerp_(self.network.flat, self.target_rate)

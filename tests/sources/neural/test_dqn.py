@@ -1,0 +1,114 @@
+"""DQN on probes with known values, and that its learners are independent."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastad.base.errors import UserError
+from fastad.sources.neural.dqn import DQN
+from tests.sources.neural.probes import Probe, probe
+
+QUICK = {"steps_per_update": 1, "batch_size": 32, "target_rate": 0.2}
+# Tries every action to the end: what is learned is off policy.
+RANDOM = QUICK | {"final_epsilon": 1.0}
+
+
+def q_values(learner: DQN) -> Tensor:
+    """Of both observations and both actions, (M, 2, 2)."""
+    inputs = learner._actors.inputs
+    vectors = inputs(torch.tensor([0, 1]), torch.zeros(2, dtype=torch.int64))
+    return learner.network.forward(vectors.expand(learner.num_learners, -1, -1))[-1]
+
+
+def test_the_value_of_a_reward_that_always_comes_is_that_reward() -> None:
+    learner, _ = probe(DQN, Probe("always"), num_episodes=300, **RANDOM)
+    torch.testing.assert_close(q_values(learner), torch.ones(16, 2, 2), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("num_steps", [1, 3])
+def test_a_reward_is_discounted_by_the_steps_to_it(num_steps: int) -> None:
+    family = Probe("end", episode_length=2)
+    learner, _ = probe(DQN, family, num_episodes=300, gamma=0.5, num_steps=num_steps, **RANDOM)
+    expected = torch.tensor([[0.5, 0.5], [1.0, 1.0]]).expand(16, 2, 2)
+    torch.testing.assert_close(q_values(learner), expected, atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_a_time_limit_bootstraps_where_termination_does_not(double: bool) -> None:
+    family = Probe("always", truncates=True)
+    learner, _ = probe(DQN, family, num_episodes=400, gamma=0.5, double=double, **RANDOM)
+    # 1 + 0.5 + 0.25 + ... = 2, more where the maximum is taken of noisy values.
+    torch.testing.assert_close(q_values(learner), torch.full((16, 2, 2), 2.0), atol=0.1, rtol=0)
+
+
+def test_the_value_of_an_action_is_what_it_pays_in_the_learner_s_own_task() -> None:
+    learner, _ = probe(DQN, Probe("action"), num_episodes=300, **RANDOM)
+    tasks = torch.tensor([0, 1]).repeat(8)
+    expected = torch.nn.functional.one_hot(tasks, 2).float()[:, None].expand(16, 2, 2)
+    torch.testing.assert_close(q_values(learner), expected, atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("box", [False, True])
+def test_every_learner_finds_the_action_that_its_observation_asks_for(box: bool) -> None:
+    _, history = probe(DQN, Probe("seen", box=box), num_episodes=300, **QUICK)
+    assert history.reward[:, -40:].mean() > 0.95
+
+
+def test_acts_greedily_but_for_epsilon_which_falls_by_steps() -> None:
+    options = {"final_epsilon": 0.2, "decay_fraction": 0.5, "learning_rate": 0.0}
+    _, history = probe(DQN, Probe("action"), num_episodes=10, **options)
+    # Half of ten steps: from 1 to 0.2 in five. Half of epsilon falls to the other action.
+    least = history.policy.amin(dim=-1)
+    expected = torch.tensor([0.5, 0.42, 0.34, 0.26, 0.18, 0.1, 0.1, 0.1, 0.1, 0.1])
+    torch.testing.assert_close(least, expected.expand(16, 10))
+
+
+def test_a_history_does_not_depend_on_what_other_learners_are_to_learn(
+    learn: Callable[..., Any],
+) -> None:
+    shape = {"size": 5, "episode_length": 12, "terminate_on_goal": True}
+    near = torch.tensor([[0, 1], [2, 1], [2, 3], [1, 2]])
+    far = torch.tensor([[0, 1], [0, 0], [4, 4], [4, 0]])
+    one, other = (
+        learn("dark-room-hard", "dqn", tasks=tasks, env_kwargs=shape, num_episodes=30)
+        for tasks in (near, far)
+    )
+    assert not torch.equal(one.history.terminated[1], other.history.terminated[1])
+    assert torch.equal(one.history.action[0], other.history.action[0])
+    torch.testing.assert_close(one.history.policy[0], other.history.policy[0])
+
+
+def test_the_same_seed_gives_the_same_history_and_another_seed_another(
+    learn: Callable[..., Any],
+) -> None:
+    one, again, other = (
+        learn("dark-room", "dqn", num_episodes=5, seed=seed).history for seed in (0, 0, 1)
+    )
+    assert all(torch.equal(*pair) for pair in zip(one, again, strict=True))
+    assert not torch.equal(one.action, other.action)
+
+
+def test_returns_rise_in_dark_room(learn: Callable[..., Any]) -> None:
+    shape = {"size": 5, "episode_length": 10}
+    run = learn("dark-room", "dqn", env_kwargs=shape, num_episodes=100)
+    means = run.returns.mean(dim=0)
+    optimum = run.env.optimal_return().mean()  # 8.5
+    assert means[:3].mean() < 0.2 * optimum
+    assert means[-10:].mean() > 0.8 * optimum
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"double": 1}, "double=1 must be true or false"),
+        ({"num_steps": 0}, "num_steps=0 must be a whole number, at least 1"),
+        ({"replay_size": 4}, "replay_size=4 must be a whole number, at least 5"),
+        ({"target_rate": 1.5}, "target_rate=1.5 must be a number between 0 and 1"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        probe(DQN, Probe(), num_episodes=1, **options)
