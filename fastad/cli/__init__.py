@@ -100,7 +100,7 @@ def _main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(overview())
         return
-    if arguments[0] == "--version":
+    if arguments[0] in ("-V", "--version", "version"):
         print(f"fastad {__version__}")
         return
     name, rest = arguments[0], arguments[1:]

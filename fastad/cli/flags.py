@@ -28,7 +28,7 @@ def parse(name: str, arguments: list[str]) -> Any:
     given, bare = sort_words(name, _by_todays_names(arguments, takes), takes)
     source = given.pop("--config", None)
     default = None if source is None else _load(name, kind, source[0])
-    if "--help" in given:
+    if "--help" in given or (bare == ["help"] and not given):
         word = command.positional.upper()
         usage = f"fastad {name} [{word}]" if word else f"fastad {name}"
         show_help(usage, kind, default, command.settings)

@@ -44,12 +44,12 @@ COMMANDS = {
 
 EXAMPLES = """\
 examples:
-  fastad demo                               watch in-context learning happen
-  fastad collect data/dark-room --env dark-room --source frontier
-  fastad train data/dark-room
-  fastad rollout runs/dark-room --kv-cache
-  fastad train data/dark-room --config paper-dark --out runs/paper  (fastad presets lists them)
-  fastad bench rollout train                (what these are: fastad bench --help)
+  fastad demo                                        # watch in-context learning happen
+  fastad collect data/room --env dark-room --source frontier
+  fastad train data/room                             # writes runs/room
+  fastad rollout runs/room
+  fastad train data/room --out runs/paper --config paper-dark    # see: fastad presets
+  fastad bench rollout train                         # what these are: fastad bench --help
 
 `fastad COMMAND --help` explains every option of a command."""
 

@@ -40,7 +40,7 @@ class _Counts:
 
     def __str__(self) -> str:
         held_out = f"num_validation_tasks={self.validation} and num_test_tasks={self.test}"
-        return f"num_train_tasks={self.train} with {held_out}"
+        return held_out if self.train is None else f"num_train_tasks={self.train} with {held_out}"
 
 
 def split_tasks(
@@ -119,7 +119,7 @@ def _choose(
     """Deal out the listed tasks (M, K)."""
     name = family.name
     if counts.test + counts.validation + (counts.train or 0) > len(tasks):
-        raise UserError(f"{counts} does not fit: {name} has {len(tasks)} tasks; ask for fewer")
+        raise UserError(f"{counts} do not fit: {name} has {len(tasks)} tasks; ask for fewer")
     generator = _generator(seed, "train")
     # Holding out tasks is holding out cells where every task is a cell of its own.
     cells: Tensor | None = torch.arange(len(tasks))[:, None]
@@ -137,7 +137,7 @@ def _choose(
     train = (rank.amin(dim=1) >= after_both).nonzero()[:, 0]
     if len(validation) < counts.validation or len(train) < (counts.train or 1):
         raise UserError(
-            f"{counts} does not fit: with holdout={holdout!r}, {len(train)} of the {len(tasks)} "
+            f"{counts} do not fit: with holdout={holdout!r}, {len(train)} of the {len(tasks)} "
             f"tasks of {name} are left for training and {len(validation)} for validation; ask for "
             "fewer"
         )

@@ -170,8 +170,8 @@ def _check_continued(path: Path, config: Any, data: Path, resume: bool, extend: 
     if changed:
         how = "--resume" if extend is None else "--extend"
         raise UserError(
-            f"{how} with changed settings ({'; '.join(changed)}); put them back, or start "
-            "anew with --overwrite"
+            f"{how} with changed settings ({'; '.join(changed)}); put them back, as "
+            f"--config {shlex.quote(str(path / CONFIG))} has them, or start anew with --overwrite"
         )
     changed = differences(_description(path / DATASET), _description(data))
     if changed:

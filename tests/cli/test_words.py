@@ -112,7 +112,9 @@ def test_a_negative_number_is_a_value():
         parse("train", ["--learning-rate", "-1", "data/x"])
 
 
-@pytest.mark.parametrize("line", [["help", "train"], ["train", "x", "--updates", "3", "-h"]])
+@pytest.mark.parametrize(
+    "line", [["help", "train"], ["train", "help"], ["train", "x", "--updates", "3", "-h"]]
+)
 def test_help_is_shown_wherever_it_is_asked_for(line, capsys):
     with pytest.raises(SystemExit) as stop:
         main(line)
