@@ -61,7 +61,7 @@ def test_sources_that_are_there_learn_an_added_environment(tmp_path):
 
 def test_sources_that_need_to_know_more_refuse_an_added_environment(tmp_path):
     for source in ("frontier", "ucbvi", "thompson"):
-        fitting = "choose one of: q-learning, actor-critic, a2c, dqn, random, win-stay"
+        fitting = "choose one of: q-learning, actor-critic, a2c, a3c, dqn, random, win-stay"
         with pytest.raises(UserError, match=f"cannot learn env 'combination-lock'; {fitting}"):
             collect(tmp_path, source)
 

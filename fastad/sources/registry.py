@@ -14,6 +14,7 @@ from fastad.sources.base import Source
 from fastad.sources.expert import Expert, Noise
 from fastad.sources.frontier import Frontier
 from fastad.sources.neural.a2c import A2C
+from fastad.sources.neural.a3c import A3C
 from fastad.sources.neural.dqn import DQN
 from fastad.sources.q_learning import QLearning
 from fastad.sources.random import Random
@@ -24,7 +25,7 @@ SOURCES: dict[str, type[Source]] = {
     for source in (
         *(UCB1, EpsilonGreedy, Thompson),
         *(QLearning, ActorCritic, UCBVI, Frontier),
-        *(A2C, DQN),
+        *(A2C, A3C, DQN),
         *(Expert, Noise, Random),
     )
 }

@@ -34,7 +34,7 @@ def test_an_environment_says_its_tasks_and_who_learns_it(capsys):
     text = said(capsys, "envs", "dark-room")
     for fact in ("tasks 80", "exactly 20 steps", "Discrete(5)", "fastad/DarkRoom-v0"):
         assert fact in text
-    assert "sources q-learning, actor-critic, ucbvi, frontier, a2c, dqn, expert, noise" in text
+    assert "sources q-learning, actor-critic, ucbvi, frontier, a2c, a3c, dqn, expert" in text
     assert "tasks any number, drawn" in said(capsys, "envs", "bernoulli-bandit")
 
 

@@ -12,7 +12,7 @@ from fastad.sources.registry import SOURCES, make_source, source_options
 
 BANDIT_RULES = ["ucb1", "epsilon-greedy", "thompson"]
 GRID_LEARNERS = ["q-learning", "actor-critic", "ucbvi", "frontier"]
-NEURAL = ["a2c", "dqn"]
+NEURAL = ["a2c", "a3c", "dqn"]
 EXPERTS = ["expert", "noise"]
 GRIDS = ["dark-room", "dark-room-hard", "dark-room-permuted", "dark-key-to-door"]
 FIELDS = {"dark-room-permuted": 3, "dark-key-to-door": 4}

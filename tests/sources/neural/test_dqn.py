@@ -1,4 +1,4 @@
-"""DQN on probes with known values, and that its learners are independent."""
+"""DQN on probes with known values, and as it acts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -64,31 +64,6 @@ def test_acts_greedily_but_for_epsilon_which_falls_by_steps() -> None:
     least = history.policy.amin(dim=-1)
     expected = torch.tensor([0.5, 0.42, 0.34, 0.26, 0.18, 0.1, 0.1, 0.1, 0.1, 0.1])
     torch.testing.assert_close(least, expected.expand(16, 10))
-
-
-def test_a_history_does_not_depend_on_what_other_learners_are_to_learn(
-    learn: Callable[..., Any],
-) -> None:
-    shape = {"size": 5, "episode_length": 12, "terminate_on_goal": True}
-    near = torch.tensor([[0, 1], [2, 1], [2, 3], [1, 2]])
-    far = torch.tensor([[0, 1], [0, 0], [4, 4], [4, 0]])
-    one, other = (
-        learn("dark-room-hard", "dqn", tasks=tasks, env_kwargs=shape, num_episodes=30)
-        for tasks in (near, far)
-    )
-    assert not torch.equal(one.history.terminated[1], other.history.terminated[1])
-    assert torch.equal(one.history.action[0], other.history.action[0])
-    torch.testing.assert_close(one.history.policy[0], other.history.policy[0])
-
-
-def test_the_same_seed_gives_the_same_history_and_another_seed_another(
-    learn: Callable[..., Any],
-) -> None:
-    one, again, other = (
-        learn("dark-room", "dqn", num_episodes=5, seed=seed).history for seed in (0, 0, 1)
-    )
-    assert all(torch.equal(*pair) for pair in zip(one, again, strict=True))
-    assert not torch.equal(one.action, other.action)
 
 
 def test_returns_rise_in_dark_room(learn: Callable[..., Any]) -> None:

@@ -1,0 +1,76 @@
+"""A3C: what is stale and what is not, and that it learns all the same."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastad.envs.dark_room import DarkRoom
+from fastad.sources.neural.a3c import A3C
+from tests.sources.neural.probes import Probe, probe
+
+NUM_ACTORS = 3
+
+
+def make() -> A3C:
+    generator = torch.Generator().manual_seed(0)
+    env = DarkRoom(size=3).make(torch.tensor([[0, 0], [2, 2]]), generator)
+    return A3C(env, num_episodes=1, generator=generator, num_actors=NUM_ACTORS)
+
+
+def test_actors_hand_in_gradients_in_turn_and_take_what_is_there_then() -> None:
+    source = make()
+    start = source.shared.clone()
+    assert torch.equal(source.network.flat, start.repeat_interleave(NUM_ACTORS, dim=0))
+    generator = torch.Generator().manual_seed(1)
+    gradients = torch.randn(2, NUM_ACTORS, start.shape[1], generator=generator)
+    source.network.gradient.copy_(gradients.flatten(0, 1))
+    source.improve()
+    for learner in range(2):
+        parameters = nn.Parameter(start[learner].clone())
+        adam = torch.optim.Adam([parameters], 0.01, betas=(0.9, 0.99), eps=1e-5)
+        for actor in range(NUM_ACTORS):
+            parameters.grad = gradients[learner, actor].clone()
+            nn.utils.clip_grad_norm_([parameters], 0.5)
+            adam.step()
+            taken = source.network.flat[learner * NUM_ACTORS + actor]
+            torch.testing.assert_close(taken, parameters.detach())
+        torch.testing.assert_close(source.shared[learner], parameters.detach())
+
+
+def test_every_actor_acts_by_its_own_parameters() -> None:
+    source = make()
+    favourites = torch.tensor([[0, 1, 2], [3, 4, 0]])
+    _, bias = source.network.layers[-1]
+    bias.view(2, NUM_ACTORS, -1).scatter_(-1, favourites[..., None], 100.0)
+    _, policy = source.act(torch.tensor([[1, 1], [1, 1]]))
+    assert torch.equal(source._drawn, favourites)
+    assert policy.argmax(dim=1).tolist() == [0, 3]
+
+
+def test_one_actor_is_never_stale_and_learns_as_a2c_does(learn: Callable[..., Any]) -> None:
+    one, other = (
+        learn("dark-room", source, num_episodes=10, num_actors=1, learning_rate=0.01).history
+        for source in ("a2c", "a3c")
+    )
+    assert torch.equal(one.action, other.action)
+    torch.testing.assert_close(one.policy, other.policy)
+
+
+def test_every_actor_learns_the_value_of_a_discounted_reward() -> None:
+    family = Probe("end", episode_length=2)
+    # Small steps: Adam's are of one size, and stale ones circle around their target.
+    source, _ = probe(A3C, family, num_episodes=600, gamma=0.5, entropy=0.0, learning_rate=3e-4)
+    vectors = source.actors.inputs(torch.tensor([0, 1]), torch.zeros(2, dtype=torch.int64))
+    values = source.network.forward(vectors.expand(64, -1, -1))[-1][..., -1]
+    expected = torch.tensor([0.5, 1.0]).expand(64, 2)
+    torch.testing.assert_close(values, expected, atol=0.05, rtol=0)
+
+
+def test_returns_rise_in_dark_room(learn: Callable[..., Any]) -> None:
+    run = learn("dark-room", "a3c", num_episodes=100)
+    means = run.returns.mean(dim=0)
+    assert means[:3].mean() < 1.0
+    assert means[-10:].mean() > 14.5  # of 16.5
+    assert run.source.knows == "what 3 other actors experience"
