@@ -86,8 +86,7 @@ def test_q_learning_learns_both_phases_of_key_to_door(learn: Callable[..., Any])
 
 def test_actor_critic_makes_the_textbook_update() -> None:
     rates = {"actor_rate": 0.5, "critic_rate": 0.1, "gamma": 0.9, "entropy": 0.0}
-    learner = tiny(ActorCritic, **rates)
-    learner.values[:] = 0.5
+    learner = tiny(ActorCritic, initial_value=0.5, **rates)
     step_up(learner, truncated=True)
     # d = 1 + 0.9 * 0.5 - 0.5 = 0.95; V = 0.5 + 0.1 d; logits = 0.5 d (onehot - 1/5).
     assert learner.values[4].item() == pytest.approx(0.595)
@@ -122,6 +121,12 @@ def test_actor_critic_learns_dark_room(learn: Callable[..., Any]) -> None:
     # Random walks find a goal for 0.25 on average; the optimum is 16.5.
     assert means[0] < 1.0
     assert means[-10:].mean() > 12.0
+
+
+def test_an_optimistic_critic_ends_higher_in_dark_room(learn: Callable[..., Any]) -> None:
+    optimistic = {"initial_value": 2.0, "critic_rate": 0.5, "trace_decay": 0.5, "entropy": 0.1}
+    run = learn("dark-room", "actor-critic", num_episodes=100, **optimistic)
+    assert run.returns[:, -10:].mean() > 15.3  # of 16.5; 14.3 without
 
 
 def test_episodes_of_different_lengths_are_replayed_from_their_own_ends() -> None:
