@@ -79,7 +79,7 @@ def train(
 
     >>> import fastad
     >>> run = fastad.train(data="data/room", out="runs/room", updates=40, width=16, context=20)
-    >>> [record["step"] for record in run.metrics]
+    >>> [record["step"] for record in run.metrics if "loss" in record]
     [20, 40]
 
     Args:
