@@ -68,11 +68,11 @@ class A2C(OnPolicy):
             value_weight=value_weight,
         )
         self._optimizer = StackedAdam(
-            self.network.flat,
+            self.network.parameters,
             learning_rate=number("learning_rate", learning_rate, low=0.0),
             max_grad_norm=number("max_grad_norm", max_grad_norm, low=0.0),
         )
 
     def improve(self) -> None:
         """One step of Adam with the gradient of all actors' steps."""
-        self._optimizer.step(self.network.gradient)
+        self._optimizer.step(self.network.gradients)

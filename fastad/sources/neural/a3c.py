@@ -1,6 +1,7 @@
 """Asynchronous advantage actor-critic: actors with parameters of their own, which grow stale."""
 
 import torch
+from torch import Tensor
 
 from fastad.envs.base import BatchedEnv
 from fastad.sources.base import number, whole_number
@@ -71,12 +72,11 @@ class A3C(OnPolicy):
             entropy=entropy,
             value_weight=value_weight,
         )
-        # (N, K, P): the actors' parameters and gradients; they begin with those of the first.
-        shape = (self.num_learners, num_actors, -1)
-        self._actor_parameters = self.network.flat.view(shape)
-        self._actor_gradients = self.network.gradient.view(shape)
-        self._actor_parameters.copy_(self._actor_parameters[:, :1].clone())
-        self.shared = self._actor_parameters[:, 0].clone()  # (N, P), the learners'
+        # (N, K, ...) each; all begin with the first actor's.
+        self._own = [self._by_actor(parameter) for parameter in self.network.parameters]
+        self.shared = [parameter[:, 0].clone() for parameter in self._own]  # the learners'
+        for parameter, shared in zip(self._own, self.shared, strict=True):
+            parameter.copy_(shared[:, None])
         self._optimizer = StackedAdam(
             self.shared,
             learning_rate=number("learning_rate", learning_rate, low=0.0),
@@ -85,8 +85,12 @@ class A3C(OnPolicy):
 
     def improve(self) -> None:
         """Each actor in turn hands in its gradient and takes the learner's parameters."""
-        for parameters, gradient in zip(
-            self._actor_parameters.unbind(1), self._actor_gradients.unbind(1), strict=True
-        ):
-            self._optimizer.step(gradient.contiguous())
-            parameters.copy_(self.shared)
+        gradients = [self._by_actor(gradient) for gradient in self.network.gradients]
+        for actor in range(self.actors.shape[1]):
+            self._optimizer.step([gradient[:, actor].contiguous() for gradient in gradients])
+            for parameter, shared in zip(self._own, self.shared, strict=True):
+                parameter[:, actor] = shared
+
+    def _by_actor(self, stacked: Tensor) -> Tensor:
+        """What is of every actor (N * K, ...) as (N, K, ...)."""
+        return stacked.view(*self.actors.shape, *stacked.shape[1:])

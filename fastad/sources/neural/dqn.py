@@ -90,9 +90,9 @@ class DQN(Source):
             StackedMLP(self.num_learners, sizes, device=self.device) for _ in range(2)
         )
         self.network.draw(generator, input_norm=inputs.typical_norm, output_scale=0.1)
-        self._target.flat.copy_(self.network.flat)
+        self._follow(1.0)
         self._optimizer = StackedAdam(
-            self.network.flat,
+            self.network.parameters,
             learning_rate=number("learning_rate", learning_rate, low=0.0),
             max_grad_norm=number("max_grad_norm", max_grad_norm, low=0.0),
         )
@@ -148,5 +148,11 @@ class DQN(Source):
         slope = error.clamp_(-1.0, 1.0).div_(self.batch_size)
         gradient = torch.zeros_like(passed[-1]).scatter_(-1, action, slope[..., None])
         self.network.backward(passed, gradient)
-        self._optimizer.step(self.network.gradient)
-        self._target.flat.lerp_(self.network.flat, self.target_rate)
+        self._optimizer.step(self.network.gradients)
+        self._follow(self.target_rate)
+
+    def _follow(self, share: float) -> None:
+        """Let the target network go a share of the way to the network."""
+        pairs = zip(self._target.parameters, self.network.parameters, strict=True)
+        for target, parameter in pairs:
+            target.lerp_(parameter, share)

@@ -2,19 +2,19 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-Layers = list[tuple[Tensor, Tensor]]  # weight (M, in, out) and bias (M, 1, out) of each
+CHUNK = 64  # networks whose gradients are reckoned together: so few that they stay in a CPU's cache
 
 
 class StackedMLP:
     """`M` perceptrons with parameters of their own: layers of tanh, then a linear one.
 
-    All parameters of a network are one row of `flat`, so that whatever is done elementwise, such as
-    an optimiser's step or a copy, is one operation. Gradients are reckoned by hand from the
-    activations of a forward pass: a learner that acted need not pass forward again.
+    Gradients are reckoned by hand from the activations of a forward pass: a learner that acted need
+    not pass forward again.
 
     Args:
         num_networks: `M`.
@@ -22,17 +22,31 @@ class StackedMLP:
         device: Where they live.
 
     Attributes:
-        flat: (M, P) float32, all parameters.
-        gradient: (M, P), as left by `backward`.
+        parameters: Of each layer the weight, (M, in, out), and the bias, (M, 1, out). The last
+            weight is (M, out, in): products with a narrow last dimension are up to three times as
+            slow.
+        gradients: The same, as left by `backward`.
     """
 
     def __init__(self, num_networks: int, sizes: Sequence[int], *, device: torch.device) -> None:
-        self.sizes = tuple(sizes)
-        width = sum((fan_in + 1) * fan_out for fan_in, fan_out in self._shapes)
-        self.flat = torch.zeros(num_networks, width, device=device)
-        self.gradient = torch.zeros_like(self.flat)
-        self.layers = self._views(self.flat)
-        self._slots = self._views(self.gradient)
+        self.parameters: list[Tensor] = []
+        for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
+            is_last = layer == len(sizes) - 2
+            shape = (fan_out, fan_in) if is_last else (fan_in, fan_out)
+            self.parameters.append(torch.zeros(num_networks, *shape, device=device))
+            self.parameters.append(torch.zeros(num_networks, 1, fan_out, device=device))
+        self.gradients = [torch.zeros_like(parameter) for parameter in self.parameters]
+
+    @property
+    def num_networks(self) -> int:
+        """`M`."""
+        return len(self.parameters[0])
+
+    @property
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight (M, in, out) and bias (M, 1, out) of each layer, as views."""
+        weights = [*self.parameters[:-2:2], self.parameters[-2].transpose(1, 2)]
+        return list(zip(weights, self.parameters[1::2], strict=True))
 
     def draw(self, generator: torch.Generator, *, input_norm: float, output_scale: float) -> None:
         """Draw fresh weights, normal and so that hidden units begin with variance 1; biases are 0.
@@ -59,40 +73,35 @@ class StackedMLP:
             The inputs, the activations of every hidden layer and the outputs, (M, R, ...) each.
         """
         passed = [inputs]
-        for index, (weight, bias) in enumerate(self.layers):
-            values = torch.baddbmm(bias, passed[-1], weight)
-            passed.append(values if index == len(self.layers) - 1 else values.tanh_())
+        *hidden, (last_weight, last_bias) = self.layers
+        for weight, bias in hidden:
+            passed.append(torch.baddbmm(bias, passed[-1], weight).tanh_())
+        passed.append(torch.baddbmm(last_bias, passed[-1], last_weight))
         return passed
 
     def backward(self, passed: Sequence[Tensor], gradient: Tensor) -> None:
-        """Leave in `gradient` that of a loss which is summed over the R inputs of each network.
+        """Leave in `gradients` those of a loss which is summed over the R inputs of each network.
 
         Args:
-            passed: As `forward` gave it, with the present parameters; outputs are not read.
+            passed: As `forward` gave it, with the present parameters; hidden activations are used
+                up, outputs not read.
             gradient: (M, R, out) of the loss by the outputs.
         """
-        for index in reversed(range(len(self.layers))):
-            weight_slot, bias_slot = self._slots[index]
-            inputs = passed[index]
-            weight_slot.baddbmm_(inputs.transpose(1, 2), gradient, beta=0)
-            torch.sum(gradient, dim=1, keepdim=True, out=bias_slot)
-            if index > 0:
-                gradient = torch.bmm(gradient, self.layers[index][0].transpose(1, 2))
-                gradient = gradient.addcmul_(gradient * inputs, inputs, value=-1)
-
-    @property
-    def _shapes(self) -> list[tuple[int, int]]:
-        return list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
-
-    def _views(self, flat: Tensor) -> Layers:
-        """The weights and biases in rows of parameters, (M, P)."""
-        layers, first = [], 0
-        for fan_in, fan_out in self._shapes:
-            middle, last = first + fan_in * fan_out, first + (fan_in + 1) * fan_out
-            weight = flat[:, first:middle].view(len(flat), fan_in, fan_out)
-            layers.append((weight, flat[:, middle:last].view(len(flat), 1, fan_out)))
-            first = last
-        return layers
+        layers = self.layers
+        for first in range(0, self.num_networks, CHUNK):
+            part = slice(first, first + CHUNK)
+            flowing = gradient[part]
+            for index in reversed(range(len(layers))):
+                inputs = passed[index][part]
+                weight_slot, bias_slot = (
+                    slot[part] for slot in self.gradients[2 * index : 2 * index + 2]
+                )
+                factors = (inputs, flowing) if index < len(layers) - 1 else (flowing, inputs)
+                torch.bmm(factors[0].transpose(1, 2), factors[1], out=weight_slot)
+                torch.sum(flowing, dim=1, keepdim=True, out=bias_slot)
+                if index > 0:
+                    flowing = torch.bmm(flowing, layers[index][0][part].transpose(1, 2))
+                    flowing.addcmul_(flowing, inputs.square_(), value=-1)  # the slope of tanh
 
 
 class StackedAdam:
@@ -101,7 +110,7 @@ class StackedAdam:
     Adam works element by element, so that one optimiser for all networks is one for each.
 
     Args:
-        flat: (M, P) parameters, changed by `step`.
+        parameters: (M, ...) each, changed by `step`.
         learning_rate: Step size.
         max_grad_norm: Longer gradients of a network are cut to this.
         betas: Decay of the two means.
@@ -110,19 +119,23 @@ class StackedAdam:
 
     def __init__(
         self,
-        flat: Tensor,
+        parameters: Sequence[Tensor],
         *,
         learning_rate: float,
         max_grad_norm: float,
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-5,
     ) -> None:
-        self.flat, self.max_grad_norm = flat, max_grad_norm
-        self._adam = torch.optim.Adam([flat], lr=learning_rate, betas=betas, eps=eps, fused=True)
+        self.parameters, self.max_grad_norm = list(parameters), max_grad_norm
+        self._adam = torch.optim.Adam(
+            self.parameters, lr=learning_rate, betas=betas, eps=eps, fused=True
+        )
 
-    def step(self, gradient: Tensor) -> None:
-        """Take a step against `gradient` (M, P), which is clipped in place."""
-        norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-        gradient.mul_((self.max_grad_norm / norm.clamp_min_(1e-8)).clamp_max_(1.0))
-        self.flat.grad = gradient
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """Take a step against `gradients`, shaped like the parameters and clipped in place."""
+        norms = [torch.linalg.vector_norm(g, dim=(1, 2), keepdim=True) for g in gradients]
+        norm = torch.linalg.vector_norm(torch.cat(norms, dim=1), dim=1, keepdim=True)
+        scale = (self.max_grad_norm / norm.clamp_min_(1e-8)).clamp_max_(1.0)  # (M, 1, 1)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient.mul_(scale)
         self._adam.step()

@@ -88,7 +88,7 @@ class OnPolicy(Source):
 
     @abstractmethod
     def improve(self) -> None:
-        """Use `network.gradient`, of the rollout just ended."""
+        """Use `network.gradients`, of the rollout just ended."""
 
     def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Draw every actor's action; returns the first actors'."""

@@ -18,7 +18,9 @@ SLOWER = {"learning_rate": 0.01, "entropy": 0.0}
 def values(learner: Any, observation: Tensor) -> Tensor:
     """Every network's value of some observations, (M, n)."""
     vectors = learner.actors.inputs(observation, torch.zeros(len(observation), dtype=torch.int64))
-    return learner.network.forward(vectors.expand(len(learner.network.flat), -1, -1))[-1][..., -1]
+    return learner.network.forward(vectors.expand(learner.network.num_networks, -1, -1))[-1][
+        ..., -1
+    ]
 
 
 def test_the_value_of_a_reward_that_always_comes_is_that_reward() -> None:

@@ -21,22 +21,26 @@ def make() -> A3C:
 
 def test_actors_hand_in_gradients_in_turn_and_take_what_is_there_then() -> None:
     source = make()
-    start = source.shared.clone()
-    assert torch.equal(source.network.flat, start.repeat_interleave(NUM_ACTORS, dim=0))
+    start = [shared.clone() for shared in source.shared]
+    for own, shared in zip(source.network.parameters, start, strict=True):
+        assert torch.equal(own, shared.repeat_interleave(NUM_ACTORS, dim=0))
     generator = torch.Generator().manual_seed(1)
-    gradients = torch.randn(2, NUM_ACTORS, start.shape[1], generator=generator)
-    source.network.gradient.copy_(gradients.flatten(0, 1))
+    for gradient in source.network.gradients:
+        gradient.copy_(torch.randn(gradient.shape, generator=generator))
+    gradients = [gradient.clone() for gradient in source.network.gradients]
     source.improve()
     for learner in range(2):
-        parameters = nn.Parameter(start[learner].clone())
-        adam = torch.optim.Adam([parameters], 0.01, betas=(0.9, 0.99), eps=1e-5)
-        for actor in range(NUM_ACTORS):
-            parameters.grad = gradients[learner, actor].clone()
-            nn.utils.clip_grad_norm_([parameters], 0.5)
+        parameters = [nn.Parameter(shared[learner].clone()) for shared in start]
+        adam = torch.optim.Adam(parameters, 0.01, betas=(0.9, 0.99), eps=1e-5)
+        for row in range(learner * NUM_ACTORS, (learner + 1) * NUM_ACTORS):
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient[row].clone()
+            nn.utils.clip_grad_norm_(parameters, 0.5)
             adam.step()
-            taken = source.network.flat[learner * NUM_ACTORS + actor]
-            torch.testing.assert_close(taken, parameters.detach())
-        torch.testing.assert_close(source.shared[learner], parameters.detach())
+            for own, parameter in zip(source.network.parameters, parameters, strict=True):
+                torch.testing.assert_close(own[row], parameter.detach())
+        for shared, parameter in zip(source.shared, parameters, strict=True):
+            torch.testing.assert_close(shared[learner], parameter.detach())
 
 
 def test_every_actor_acts_by_its_own_parameters() -> None:
