@@ -182,9 +182,8 @@ def _show_run(path: Path) -> dict[str, Any]:
     print_rows(console, _run_rows(summary))
     curve = summary["eval_last"]
     if curve:
-        console.print(
-            f"\nreturn in the last episode of rollouts while training, {len(curve)} times:"
-        )
+        often = "once" if len(curve) == 1 else f"{len(curve)} times"
+        console.print(f"\nreturn in the last episode of rollouts while training, {often}:")
         console.print(curve_text(console, curve))
     return summary
 
