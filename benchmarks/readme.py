@@ -23,6 +23,7 @@ TITLES = {
     "horizon": "Long rollouts",
     "train": "Training",
     "collect": "Collection",
+    "neural": "Neural sources",
     "loader": "Loading",
     "attention": "Attention",
     "memory": "Memory",
