@@ -65,7 +65,9 @@ class OnPolicy(Source):
         if self.actors.phases.fact:
             self.is_told(self.actors.phases.fact)
         if num_actors > 1:
-            self.is_told(f"what {num_actors - 1} other actors experience")
+            others = num_actors - 1
+            told = "what another actor experiences"
+            self.is_told(told if others == 1 else f"what {others} other actors experience")
         inputs = self.actors.inputs
         sizes = [inputs.width, *[width] * num_layers, self.num_actions + 1]
         num_networks = self.num_learners * networks_per_learner

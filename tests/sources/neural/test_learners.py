@@ -34,3 +34,21 @@ def test_the_same_seed_gives_the_same_history_and_another_seed_another(
     )
     assert all(torch.equal(*pair) for pair in zip(one, again, strict=True))
     assert not torch.equal(one.action, other.action)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("source", "num_episodes"), [("a2c", 300), ("dqn", 200)])
+def test_learners_find_key_and_door(
+    learn: Callable[..., Any], source: str, num_episodes: int
+) -> None:
+    tasks = torch.randint(9, (64, 4), generator=torch.Generator().manual_seed(0))
+    returns = learn("dark-key-to-door", source, tasks=tasks, num_episodes=num_episodes).returns
+    assert returns[:, 0].mean() < 0.6
+    assert returns[:, -20:].mean() > 1.9  # of 2
+
+
+def test_one_other_actor_is_told_of_in_the_singular(learn: Callable[..., Any]) -> None:
+    alone, two = (
+        learn("dark-room", "a2c", num_episodes=1, num_actors=n).source.knows for n in (1, 2)
+    )
+    assert (alone, two) == ("", "what another actor experiences")
