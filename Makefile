@@ -25,8 +25,8 @@ test: .venv/dev  ## run the tests
 planted: .venv/dev  ## plant every bug in the kernels: the tests must find each; make test plants a part
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -q -m "" tests/kernels/planted
 
-machines: .venv/dev  ## the kernels' tests as on other machines; MACHINE=NAME: that one, QUICK=1: a part
-	$(BIN)/python -m tests.kernels.machines $(MACHINE) $(if $(QUICK),--quick)
+machines: .venv/dev  ## the kernels' tests as on other machines; MACHINE=NAME: one; QUICK=1: a part; WHOLE=1: all tests
+	$(BIN)/python -m tests.kernels.machines $(MACHINE) $(if $(QUICK),--quick) $(if $(WHOLE),--whole)
 
 accuracy: .venv/dev  ## show how exact each kernel is beside plain PyTorch
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -q -p tests.kernels.accuracy_table \

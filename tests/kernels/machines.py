@@ -1,6 +1,6 @@
 """Run the kernels' tests as on other machines, by what libraries and compilers can be told.
 
-    python -m tests.kernels.machines [--quick] [--planted] [NAME...]
+    python -m tests.kernels.machines [--quick | --whole] [--planted] [NAME...]
 
 `make machines` runs it. A library picks its code by processor; most of them can be told to pick
 another's. What a kernel gives must not depend on it beyond rounding, and tests must hold on all.
@@ -67,7 +67,9 @@ def main() -> int:
     """Run the tests as on each machine, then print a table."""
     parser = argparse.ArgumentParser(prog="make machines", description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(MACHINES))
-    parser.add_argument("--quick", action="store_true", help="a part that takes a minute or two")
+    extent = parser.add_mutually_exclusive_group()
+    extent.add_argument("--quick", action="store_true", help="a part that takes a minute or two")
+    extent.add_argument("--whole", action="store_true", help="all tests, not the kernels' alone")
     parser.add_argument("--planted", action="store_true", help="planted bugs, too")
     options = parser.parse_args()
     unknown = sorted(set(options.names) - set(MACHINES))
@@ -75,7 +77,8 @@ def main() -> int:
         parser.error(f"{', '.join(unknown)}: there are {', '.join(MACHINES)}")
     # A planted bug tests the tests, and for that one machine is enough.
     left_out = [] if options.planted else ["--ignore=tests/kernels/planted"]
-    tests = QUICK if options.quick else ["tests/kernels", *left_out]
+    every = "tests" if options.whole else "tests/kernels"
+    tests = QUICK if options.quick else [every, *left_out]
     rows = []
     for machine in options.names or MACHINES:
         print(f"== {machine}: {' '.join('='.join(x) for x in MACHINES[machine].items())}")
