@@ -9,15 +9,22 @@ import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from fastad.base.config import Kernels, check_seed, format_options, typed
+from fastad.base.config import Kernels, check_seed, format_options, to_plain, typed
 from fastad.base.errors import UserError
 from fastad.model.config import ModelConfig
 from fastad.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from fastad.histories.schema import DatasetInfo
+
+
+# Fields of a `RolloutConfig` that change no return.
+NOT_ASKED = (
+    "run", "env", "plot", "json", "save_histories", "device", "threads", "kernels", "compile",
+    "cuda_graph",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -208,6 +215,12 @@ class RolloutConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name}={value} must be at least 1")
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What may change a return, as plain values: neither files nor what computes it."""
+        plain = to_plain(self)
+        return {name: value for name, value in plain.items() if name not in NOT_ASKED}
 
 
 def how_to_finish(data: Path, info: DatasetInfo) -> str:

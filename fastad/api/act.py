@@ -13,7 +13,7 @@ from fastad.evaluate.task_set import load_task_set, try_model
 from fastad.histories.writer import ShardWriter
 from fastad.model.kernels import check_kernels
 from fastad.rollouts.gpu_proof import takes_graph
-from fastad.training.checkpoint import load_model
+from fastad.training.checkpoint import load_model_of_update
 from fastad.training.run_files import episodes_per_window
 
 
@@ -22,7 +22,8 @@ def act(config: RolloutConfig, *, keep_actions: bool, progress: Report | None) -
     device = choose_device(config.device, config.threads)
     if config.save_histories is not None:
         check_place(config.save_histories)
-    model = load_model(config.run).to(device)
+    model, updates = load_model_of_update(config.run)
+    model = model.to(device)
     model.kernels = config.kernels
     check_kernels(config.kernels, model.config.head_dim, device, kv_cache=config.kv_cache)
     tasks = load_task_set(
@@ -59,6 +60,7 @@ def act(config: RolloutConfig, *, keep_actions: bool, progress: Report | None) -
             on_block=on_block,
         )  # fmt: skip
     return measure(
-        trial, run=str(config.run), control=config.control, greedy=config.greedy,
-        kv_cache=config.kv_cache, trained_episodes=trained_episodes, keep_actions=keep_actions,
+        trial, run=str(config.run), updates=updates, asked=config.asked, control=config.control,
+        greedy=config.greedy, kv_cache=config.kv_cache, trained_episodes=trained_episodes,
+        keep_actions=keep_actions,
     )  # fmt: skip

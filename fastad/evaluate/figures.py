@@ -16,8 +16,9 @@ def figures_of(result: Result) -> dict[str, Any]:
     """Every figure that is reckoned from what was measured, ready for JSON.
 
     `source_returns` are the source's as it acted, with the dataset's action noise;
-    `source_returns_clean` are without, so that nothing is compared with noise. Differences are
-    between means of the same tasks. An interval is None where there is one task.
+    `source_returns_clean` are without, so that nothing is compared with noise. They are by the
+    episodes of its histories, for each of which it plays `source_episodes_per_episode`. Differences
+    are between means of the same tasks. An interval is None where there is one task.
     """
     others = dict(result.baselines)
     if "source" in others:
@@ -60,6 +61,7 @@ def _beside_source(result: Result, source: Baseline | None, suffix: str) -> dict
     return {
         f"source_returns{suffix}": returns,
         f"source_interval{suffix}": interval,
+        "source_episodes_per_episode": source.episodes_per_episode,
         f"minus_source{suffix}": {"mean": mean, "interval": spread},
     }
 

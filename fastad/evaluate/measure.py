@@ -1,5 +1,8 @@
 """A result from what a model did: its source and chance are put beside it."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from fastad.base.provenance import describe_machine
 from fastad.evaluate.result import Baseline, Result, wide
 from fastad.evaluate.task_set import Trial
@@ -10,6 +13,8 @@ def measure(
     trial: Trial,
     *,
     run: str | None = None,
+    updates: int | None = None,
+    asked: Mapping[str, Any] | None = None,
     control: Control = "none",
     greedy: bool = False,
     kv_cache: bool = True,
@@ -21,6 +26,8 @@ def measure(
     Args:
         trial: Of the frozen model.
         run: See `Result`, as the following.
+        updates: Of the checkpoint that acted.
+        asked: Settings of the rollout.
         control: What was hidden from the model.
         greedy: Whether it took the most probable action.
         kv_cache: Whether keys and values were kept.
@@ -46,6 +53,8 @@ def measure(
         kv_cache=kv_cache,
         steps_per_second=trial.result.steps_per_second,
         run=run,
+        updates=updates,
+        asked=asked or {},
         trained_episodes=trained_episodes,
         source=info.source,
         source_options=info.source_kwargs,
@@ -53,12 +62,16 @@ def measure(
         source_action_noise=info.action_noise,
         noise_labels=info.noise_labels,
         optimal_return=tasks.optimal_return(),
-        baselines={k: _returned(other) for k, other in others.items() if other is not None},
+        baselines={
+            name: _returned(other, 1 if name == "random" else tasks.episodes_per_episode)
+            for name, other in others.items()
+            if other is not None
+        },
         regret=own.regret,
         actions=wide(trial.actions.cpu()) if keep_actions else None,
     )
 
 
-def _returned(trial: Trial) -> Baseline:
+def _returned(trial: Trial, episodes_per_episode: int = 1) -> Baseline:
     regret = None if trial.regret is None else trial.regret.numpy()
-    return Baseline(trial.result.returns.numpy(), regret)
+    return Baseline(trial.result.returns.numpy(), regret, episodes_per_episode)

@@ -36,10 +36,13 @@ class Baseline:
     Attributes:
         returns: (N, E'), float32; E' may differ from the result's E.
         regret: (N,) pseudo-regret over all pulls, float32; None where the tasks are no bandits.
+        episodes_per_episode: Episodes that the learner plays for each of these: a source with K
+            parallel actors plays K, of which its history holds one actor's.
     """
 
     returns: np.ndarray
     regret: np.ndarray | None = None
+    episodes_per_episode: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +73,8 @@ class Result:
         kv_cache: Whether it kept keys and values, or recomputed.
         steps_per_second: Environment steps per second, over all environments.
         run: The run folder or checkpoint that was rolled out.
+        updates: Of the checkpoint that acted; None where unknown.
+        asked: What was asked of the rollout, fields of `RolloutConfig` that may change a return.
         trained_episodes: Episodes that the training windows showed; None where unknown.
         source: What generated the histories that the model was trained on.
         source_options: The source's options.
@@ -101,6 +106,8 @@ class Result:
     kv_cache: bool = True
     steps_per_second: float | None = None
     run: str | None = None
+    updates: int | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
     trained_episodes: int | None = None
     source: str = ""
     source_options: Mapping[str, Any] = field(default_factory=dict)
@@ -225,7 +232,11 @@ class Result:
         stored["rollout_regret"] = _listed(self.regret)
         stored["actions"] = _listed(self.actions)
         stored["baselines"] = {
-            name: {"returns": other.returns.tolist(), "regret": _listed(other.regret)}
+            name: {
+                "returns": other.returns.tolist(),
+                "regret": _listed(other.regret),
+                "episodes_per_episode": other.episodes_per_episode,
+            }
             for name, other in self.baselines.items()
         }
         return stored
@@ -261,7 +272,11 @@ class Result:
             "regret": _float32(stored["rollout_regret"]),
             "actions": None if stored["actions"] is None else wide(stored["actions"]),
             "baselines": {
-                name: Baseline(_float32(other["returns"]), _float32(other["regret"]))
+                name: Baseline(
+                    _float32(other["returns"]),
+                    _float32(other["regret"]),
+                    other.get("episodes_per_episode", 1),
+                )
                 for name, other in stored["baselines"].items()
             },
         }

@@ -30,6 +30,9 @@ def print_table(result: Result) -> None:
     print(f"random {_number(figures['random_return'])}, optimal {_number(result.optimal_return)}")
     if result.source_knows:
         print(f"the source {result.source} knows {result.source_knows}")
+    played = figures.get("source_episodes_per_episode", 1)
+    if played > 1:
+        print(f"the source plays {played} episodes for each that is shown: it has {played} actors")
     if result.source_action_noise:
         print(f"the source acts with {result.source_action_noise:.0%} random actions")
     if "regret" in figures:

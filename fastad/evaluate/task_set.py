@@ -21,6 +21,7 @@ from fastad.histories.reader import load_description
 from fastad.histories.schema import DatasetInfo
 from fastad.model.sequence_model import SequenceModel
 from fastad.rollouts.engine import RolloutResult, rollout
+from fastad.sources.base import Source
 from fastad.sources.registry import SOURCES, make_source
 from fastad.training.run_files import DATASET, check_run, run_of
 
@@ -76,14 +77,25 @@ class TaskSet:
 
         The source itself is asked where it is at hand: older datasets tell less.
         """
+        learner = self._learner()
+        return self.info.source_knows if learner is None else learner.knows
+
+    @property
+    def episodes_per_episode(self) -> int:
+        """Episodes that the dataset's source plays while its history gains one."""
+        learner = self._learner()
+        return 1 if learner is None else learner.episodes_per_episode
+
+    def _learner(self) -> Source | None:
+        """One learner of the dataset's source; None where it is not at hand."""
         info = self.info
         if info.source not in SOURCES:
-            return info.source_knows
+            return None
         generator = self.generator("cpu")
         env = make_family(info.env, **info.env_kwargs).make(self.tasks[:1], generator)
         return make_source(
             info.source, env, num_episodes=1, generator=generator, **info.source_kwargs
-        ).knows
+        )
 
     def optimal_return(self) -> float | None:
         """Mean over tasks; None where the environment does not know it."""

@@ -32,6 +32,8 @@ class Source(ABC):
     # Where the environment tells it more, constructors add to it. Options are no part of it: they
     # are the user's, and stand beside the source's name.
     knows: str = ""
+    # Episodes that a learner plays while its history gains one: more where it has several actors.
+    episodes_per_episode: int = 1
 
     def __init__(self, env: BatchedEnv, *, num_episodes: int, generator: torch.Generator) -> None:
         if num_episodes < 1:

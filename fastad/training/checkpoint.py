@@ -77,22 +77,28 @@ def load_model(path: Path) -> SequenceModel:
     Raises:
         UserError: If it is not a fastad checkpoint, or damaged; the message names the way on.
     """
+    return load_model_of_update(path)[0]
+
+
+def load_model_of_update(path: Path) -> tuple[SequenceModel, int | None]:
+    """As `load_model`, and the update that the checkpoint is of; None where it does not tell."""
     while True:
         folder = find_checkpoint(path)
         try:
-            return _load_from(folder).eval()
+            model, update = _load_from(folder)
+            return model.eval(), update
         except UserError:
             # A training that goes on deletes what was its newest checkpoint a moment ago.
             if folder.exists():
                 raise
 
 
-def _load_from(folder: Path) -> SequenceModel:
+def _load_from(folder: Path) -> tuple[SequenceModel, int | None]:
     with _way_on_named(folder):
-        files, _ = read_checkpoint(folder, DESCRIPTION, MODEL)
+        files, update = read_checkpoint(folder, DESCRIPTION, MODEL)
         model = _build(_parse_json(files[DESCRIPTION], folder / DESCRIPTION), folder / DESCRIPTION)
         _load_weights(model, files[MODEL], folder)
-    return model
+    return model, update
 
 
 def load_training_state(

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from fastad.cli import main
+from fastad.configs import RolloutConfig
 from fastad.evaluate import plots
 from fastad.evaluate.result import Result
 
@@ -63,6 +64,10 @@ def test_the_figures_in_the_run_are_the_result_and_can_be_loaded(run, tmp_path, 
     (kept,) = (run / "rollouts").glob("*.json")
     result = Result.load(kept)
     assert (result.split, result.greedy, result.run) == ("validation", True, str(run))
+    assert result.updates == 2
+    defaults = RolloutConfig().asked
+    assert "device" not in defaults
+    assert result.asked == defaults | {"split": "validation", "greedy": True, "episodes": 2}
     assert result.returns.shape == (result.num_tasks * result.rollouts_per_task, 2)
     assert json.loads(file.read_text())["returns"] == result.figures()["returns"]
     assert "marked *" not in capsys.readouterr().out

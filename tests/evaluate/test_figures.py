@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from fastad.evaluate.result import Result
+
 
 def test_figures_carry_the_plain_names(rooms, result_on):
     figures = result_on(rooms, 3).figures()
@@ -64,6 +66,17 @@ def test_one_task_has_no_interval(rooms, result_on):
     figures = result_on(replace(rooms, tasks=rooms.tasks[:1]), 2).figures()
     assert figures["interval"] is None
     assert figures["minus_source"]["interval"] is None
+
+
+def test_a_source_of_several_actors_costs_their_episodes(rooms, result_on, tmp_path):
+    info = replace(rooms.info, source="a2c", source_kwargs={"num_actors": 3}, action_noise=0.1)
+    result = result_on(replace(rooms, info=info), 2)
+    cost = {name: other.episodes_per_episode for name, other in result.baselines.items()}
+    assert cost == {"source": 3, "source_clean": 3, "random": 1}
+    assert result.figures()["source_episodes_per_episode"] == 3
+    result.save(tmp_path / "result.json")
+    loaded = Result.load(tmp_path / "result.json")
+    assert loaded.baselines["source_clean"].episodes_per_episode == 3
 
 
 def test_regret_has_an_interval_and_is_compared_with_the_source_s(arms, trial_on, result_on):

@@ -54,6 +54,12 @@ def test_episodes_beyond_those_that_training_showed_are_marked(rooms, result_on,
     assert "showed 1 episode;" in shown(result_on(rooms, 2, trained_episodes=1))
 
 
+def test_a_source_of_several_actors_is_said_to_play_more_than_is_shown(rooms, result_on, shown):
+    info = replace(rooms.info, source="a2c", source_kwargs={"num_actors": 3})
+    assert "plays 3 episodes for each" in shown(result_on(replace(rooms, info=info), 2))
+    assert "episodes for each" not in shown(result_on(rooms, 2))
+
+
 def test_what_is_not_known_is_a_dash(rooms, result_on, shown):
     text = shown(replace(result_on(rooms, 2), optimal_return=None, baselines={}))
     assert "random -, optimal -" in text

@@ -62,6 +62,7 @@ class OnPolicy(Source):
         steps = env.episode_length if steps_per_update is None else steps_per_update
         self.num_steps = whole_number("steps_per_update", steps, low=1)
         self.actors = Actors(env, num_actors, generator)
+        self.episodes_per_episode = num_actors
         if self.actors.phases.fact:
             self.is_told(self.actors.phases.fact)
         if num_actors > 1:
