@@ -109,7 +109,7 @@ def _recomputed(
     model.kernels = kernels
     memory = model.make_memory(num_envs, kv_cache=False)
     if full:
-        capacity = model.config.receptive_field if field else model.config.context
+        capacity = model.receptive_field if field else model.config.context
         if num_envs * capacity > MAX_RECOMPUTED:
             pytest.skip(f"every step would recompute {num_envs * capacity:,} tokens")
         steps = random_steps(num_envs, capacity)

@@ -116,6 +116,9 @@ class TrainConfig:
     eval_episodes: int | None = None
     """Episodes of each rollout on validation tasks, see eval_every (default: as many as a window
     shows)."""
+    eval_context: int | None = None
+    """Attention window of those rollouts in tokens, for instance to look back over more episodes
+    than a training window shows (default: the model's own)."""
     eval_tasks: int = 16
     """Rollouts of each such evaluation, on as many validation tasks as there are."""
     kernels: Kernels = "auto"
@@ -143,8 +146,10 @@ class TrainConfig:
             raise UserError(f"extend={self.extend} must be at least 1")
         if self.eval_tasks < 1:
             raise UserError(f"eval_tasks={self.eval_tasks} must be at least 1")
-        if self.eval_episodes is not None and self.eval_episodes < 1:
-            raise UserError(f"eval_episodes={self.eval_episodes} must be at least 1")
+        for name in ("eval_episodes", "eval_context"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name}={value} must be at least 1")
 
     @property
     def folder(self) -> Path:
@@ -170,6 +175,9 @@ class RolloutConfig:
     prediction at every step (--no-kv-cache). Same actions, very different speed."""
     episodes: int | None = None
     """Episodes per task (default: as many as a training window showed)."""
+    context: int | None = None
+    """Attention window in tokens: what the model may look back on, for instance over more episodes
+    than a training window showed (default: as it was trained). Learned positions have no other."""
     split: Literal["test", "validation", "train"] = "test"
     """Tasks held out for reports, those held out to look at while training, or those trained
     on."""
@@ -211,7 +219,7 @@ class RolloutConfig:
     def __post_init__(self) -> None:
         """Check the ranges."""
         check_seed(self.seed)
-        for name in ("episodes", "tasks", "rollouts_per_task"):
+        for name in ("episodes", "context", "tasks", "rollouts_per_task"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name}={value} must be at least 1")

@@ -25,6 +25,7 @@ def act(config: RolloutConfig, *, keep_actions: bool, progress: Report | None) -
     model, updates = load_model_of_update(config.run)
     model = model.to(device)
     model.kernels = config.kernels
+    model.check_window(config.context)
     check_kernels(config.kernels, model.config.head_dim, device, kv_cache=config.kv_cache)
     tasks = load_task_set(
         config.run, split=config.split, num_tasks=config.tasks, repeats=config.rollouts_per_task,
@@ -48,19 +49,20 @@ def act(config: RolloutConfig, *, keep_actions: bool, progress: Report | None) -
                 if writer is None:
                     kept = keep_rollouts(
                         config.save_histories, config.run, tasks, num_episodes=episodes,
-                        greedy=config.greedy, control=config.control,
+                        greedy=config.greedy, control=config.control, context=config.context,
                     )  # fmt: skip
                     writer = stack.enter_context(kept)
                 writer.append(block)
 
         trial = try_model(
             model, tasks, num_episodes=episodes, kv_cache=config.kv_cache, greedy=config.greedy,
-            control=config.control, compile=config.compile,
+            control=config.control, context=config.context, compile=config.compile,
             cuda_graph=takes_graph(config.cuda_graph, device, kv_cache=config.kv_cache),
             on_block=on_block,
         )  # fmt: skip
     return measure(
         trial, run=str(config.run), updates=updates, asked=config.asked, control=config.control,
         greedy=config.greedy, kv_cache=config.kv_cache, trained_episodes=trained_episodes,
+        context=config.context or model.window, trained_context=model.config.context,
         keep_actions=keep_actions,
     )  # fmt: skip

@@ -48,6 +48,7 @@ def fit(config: TrainConfig, progress: Report | None) -> Run:
     model = method.build_model(config.model).to(numerics.device)
     model.kernels = config.kernels
     model.check_length(sampler.num_steps * config.model.tokens_per_step)
+    model.check_window(config.eval_context)
     evaluate = _learning_curve(config, sampler, model)
     with open_run(
         out, replace(config, out=out), data=config.data, numerics=numerics.facts,
@@ -139,8 +140,9 @@ def _learning_curve(
         _logger.info(f"no learning curve: {error}")
         return None
     return LearningCurve(
-        dataset, num_tasks=config.eval_tasks, num_episodes=episodes, seed=settings.seed + 1
-    )
+        dataset, num_tasks=config.eval_tasks, num_episodes=episodes, seed=settings.seed + 1,
+        context=config.eval_context,
+    )  # fmt: skip
 
 
 def _announce(

@@ -82,7 +82,7 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
         seed=rollout.seed,
     )  # fmt: skip
     figures |= {"train_seconds": run.train_seconds, "seed": config.seed}
-    figures |= compare_cache(run.model(device), tasks)
+    figures |= compare_cache(run.model(device), tasks, context=rollout.context)
     figures["wall_seconds"] = time.perf_counter() - began
     if config.json is not None:
         write_output(config.json, figures)

@@ -10,13 +10,16 @@ from fastad.rollouts.engine import cache_error
 ENVIRONMENTS, STEPS = 64, 200  # at most: recomputing is slow
 
 
-def compare_cache(model: SequenceModel, tasks: TaskSet) -> dict[str, Any]:
+def compare_cache(
+    model: SequenceModel, tasks: TaskSet, *, context: int | None = None
+) -> dict[str, Any]:
     """Speed, actions and logits with and without the KV cache, by name.
 
     Args:
         model: Frozen.
         tasks: Of these, `ENVIRONMENTS` at most are rolled out, through as many steps as the
             histories have, at most `STEPS`.
+        context: Attention window in tokens, if not the model's own.
     """
     info, chosen = tasks.info, tasks.tasks[:ENVIRONMENTS]
     tasks = replace(tasks, tasks=chosen, repeats=max(1, ENVIRONMENTS // len(chosen)))
@@ -25,13 +28,13 @@ def compare_cache(model: SequenceModel, tasks: TaskSet) -> dict[str, Any]:
         steps = min(steps, model.config.context // model.config.tokens_per_step)
     episodes = max(1, steps // info.episode_length)
     cached, uncached = (
-        try_model(model, tasks, num_episodes=episodes, kv_cache=kv_cache)
+        try_model(model, tasks, num_episodes=episodes, kv_cache=kv_cache, context=context)
         for kv_cache in (True, False)
     )
     generator = tasks.generator(next(model.parameters()).device)
     difference = cache_error(
         model, tasks.make_env(generator), num_steps=episodes * info.episode_length,
-        generator=generator,
+        generator=generator, context=context,
     )  # fmt: skip
     return {
         "steps_per_second_cached": cached.result.steps_per_second,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,7 +28,7 @@ def check_place(folder: Path) -> None:
 
 @contextmanager
 def keep_rollouts(
-    out: Path, run: Path, tasks: TaskSet, *, num_episodes: int, greedy: bool, control: str
+    out: Path, run: Path, tasks: TaskSet, *, num_episodes: int, **told: Any
 ) -> Iterator[ShardWriter]:
     """A dataset for rollouts, in the same store as the sources'; gone if they are not finished.
 
@@ -39,8 +40,8 @@ def keep_rollouts(
         run: Of the model that acts.
         tasks: What it acts on.
         num_episodes: Of each rollout.
-        greedy: As the model acts, which the dataset says of its source.
-        control: Likewise.
+        **told: How the model acts, by name, which the dataset says of its source; None is left
+            out.
 
     Yields:
         Takes the blocks of `rollout`.
@@ -55,7 +56,7 @@ def keep_rollouts(
     rollouts = replace(
         info,
         source="algorithm-distillation",
-        source_kwargs={"run": str(run), "greedy": greedy, "control": control},
+        source_kwargs={"run": str(run)} | {k: v for k, v in told.items() if v is not None},
         source_knows=knows if info.source_knows else "",
         action_noise=0.0,
         noise_labels="clean",

@@ -18,20 +18,27 @@ class LearningCurve:
         num_tasks: Tasks to take, at most; fewer are rolled out several times each.
         num_episodes: Of each rollout.
         seed: Of environments and actions, the same at every call.
+        context: Attention window of the rollouts in tokens; the model's own if left out.
     """
 
     def __init__(
-        self, dataset: HistoryDataset, *, num_tasks: int, num_episodes: int, seed: int
+        self,
+        dataset: HistoryDataset,
+        *,
+        num_tasks: int,
+        num_episodes: int,
+        seed: int,
+        context: int | None = None,
     ) -> None:
         split: Split = "test" if dataset.info.num_validation == 0 else "validation"
         chosen = torch.from_numpy(dataset.tasks[dataset.info.task_rows(split)])[:num_tasks]
         repeats = max(1, num_tasks // max(len(chosen), 1))
         self.tasks = TaskSet(dataset.info, chosen, repeats, seed=seed, split=split)
-        self.num_episodes = num_episodes
+        self.num_episodes, self.context = num_episodes, context
 
     def __call__(self, model: SequenceModel) -> dict[str, Any]:
         """Mean returns of the first, the last and every episode; regret of bandits."""
-        trial = try_model(model, self.tasks, num_episodes=self.num_episodes)
+        trial = try_model(model, self.tasks, num_episodes=self.num_episodes, context=self.context)
         mean = trial.mean.tolist()
         figures = {"eval_first": mean[0], "eval_last": mean[-1], "eval_returns": mean}
         if trial.regret is not None:

@@ -19,6 +19,8 @@ def measure(
     greedy: bool = False,
     kv_cache: bool = True,
     trained_episodes: int | None = None,
+    context: int | None = None,
+    trained_context: int | None = None,
     keep_actions: bool = False,
 ) -> Result:
     """Let the source and chance act on the tasks of a trial, and put all beside each other.
@@ -32,6 +34,8 @@ def measure(
         greedy: Whether it took the most probable action.
         kv_cache: Whether keys and values were kept.
         trained_episodes: Episodes that the training windows showed.
+        context: Attention window of the rollout, in tokens.
+        trained_context: Attention window in training.
         keep_actions: Whether the result holds every action.
     """
     tasks, info, own = trial.tasks, trial.tasks.info, _returned(trial)
@@ -56,6 +60,8 @@ def measure(
         updates=updates,
         asked=asked or {},
         trained_episodes=trained_episodes,
+        context=context,
+        trained_context=trained_context,
         source=info.source,
         source_options=info.source_kwargs,
         source_knows=tasks.source_knows,

@@ -76,6 +76,8 @@ class Result:
         updates: Of the checkpoint that acted; None where unknown.
         asked: What was asked of the rollout, fields of `RolloutConfig` that may change a return.
         trained_episodes: Episodes that the training windows showed; None where unknown.
+        context: Attention window of the rollout, in tokens; None where unknown.
+        trained_context: Attention window in training; None where unknown.
         source: What generated the histories that the model was trained on.
         source_options: The source's options.
         source_knows: What the source is told beyond what it experiences.
@@ -109,6 +111,8 @@ class Result:
     updates: int | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)
     trained_episodes: int | None = None
+    context: int | None = None
+    trained_context: int | None = None
     source: str = ""
     source_options: Mapping[str, Any] = field(default_factory=dict)
     source_knows: str = ""
@@ -157,12 +161,19 @@ class Result:
     def conditions(self) -> str:
         """What was tried, in one line."""
         seen = {"train": "trained on", "validation": "for validation, never trained on"}
-        hidden = "" if self.control == "none" else f", control: {self.control}"
-        return (
-            f"{self.num_tasks} tasks {seen.get(self.split, 'never trained on')}, "
-            f"{self.rollouts_per_task} rollouts each{hidden}"
-            + (", greedy actions" if self.greedy else "")
-        )
+        told = [
+            f"{self.num_tasks} tasks {seen.get(self.split, 'never trained on')}",
+            f"{self.rollouts_per_task} rollouts each",
+        ]
+        if self.control != "none":
+            told.append(f"control: {self.control}")
+        if self.greedy:
+            told.append("greedy actions")
+        if self.context != self.trained_context:
+            told.append(
+                f"attention window {self.context:,} tokens, trained with {self.trained_context:,}"
+            )
+        return ", ".join(told)
 
     def figures(self) -> dict[str, Any]:
         """Everything that the table and the picture show, as plain JSON values by name.

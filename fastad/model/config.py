@@ -22,7 +22,7 @@ class ModelConfig:
     """Hidden features of the MLP (default: 4 * width)."""
     context: int = 200
     """Attention window W in tokens: what a query may see, itself included. In the fused layout a
-    step is one token, in the interleaved layout three."""
+    step is one token, in the interleaved layout three. A rollout may take another."""
     positions: Literal["none", "rope", "alibi", "learned"] = "none"
     """How tokens know their place. none: causal order alone, quickest, enough for short contexts.
     rope, alibi: relative, any length. learned: a table of `context` places that cannot slide."""
@@ -84,8 +84,3 @@ class ModelConfig:
     def tokens_per_step(self) -> int:
         """Tokens that one environment step takes."""
         return 1 if self.layout == "fused" else 3
-
-    @property
-    def receptive_field(self) -> int:
-        """Tokens that can influence a prediction, through all layers: L * (W - 1) + 1."""
-        return self.num_layers * (self.context - 1) + 1

@@ -5,6 +5,8 @@ steps -> encoder -> tokens -> trunk -> features -> heads -> output
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -51,6 +53,7 @@ class SequenceModel(nn.Module):
         self.reward_shift, self.reward_scale = reward_shift, reward_scale
         self.num_actions = int(action_space.n)
         self.kernels: Implementation = "auto"  # a choice of the machine, not of the model
+        self.window = config.context  # `W`; `seeing` changes it for a while
         # In this order, which decides the weights that a seed draws.
         self.encoder = StepEncoder(
             config, observation_space, self.num_actions, episode_length, reward_shift, reward_scale
@@ -79,7 +82,7 @@ class SequenceModel(nn.Module):
             return memory.frozen(steps, memory.rings, positions)
         tokens = self.encoder(steps, positions)
         rings = None if memory is None else memory.rings
-        features = self.trunk(tokens, positions, rings, impl=self.kernels)
+        features = self.trunk(tokens, positions, rings, window=self.window, impl=self.kernels)
         # The last token of each step, the observation, is the one that predicts.
         per_step = self.config.tokens_per_step
         output: Output = self.heads(features[:, per_step - 1 :: per_step])
@@ -93,6 +96,48 @@ class SequenceModel(nn.Module):
         if memory is not None:
             return memory.positions(num_tokens)
         return torch.arange(num_tokens, device=steps.previous_action.device)
+
+    @property
+    def receptive_field(self) -> int:
+        """Tokens that can influence a prediction, through all layers: L * (W - 1) + 1."""
+        return self.config.num_layers * (self.window - 1) + 1
+
+    @contextmanager
+    def seeing(self, window: int | None) -> Iterator[None]:
+        """Let queries see another number of tokens within the block than the model is trained with.
+
+        What is made in it, such as a memory, is for use in it.
+
+        Args:
+            window: `W`; None leaves it as it is.
+
+        Raises:
+            UserError: See `check_window`.
+        """
+        self.check_window(window)
+        before = self.window
+        self.window = before if window is None else window
+        try:
+            yield
+        finally:
+            self.window = before
+
+    def check_window(self, window: int | None) -> None:
+        """Refuse attention windows that the model cannot have; None is its own."""
+        config = self.config
+        if window in (None, config.context):
+            return
+        if config.positions == "learned":
+            raise UserError(
+                f"context={window}: positions=learned has context={config.context} places and "
+                "cannot slide, so its window cannot be another; leave --context out, or train "
+                "with rope, alibi or none"
+            )
+        if window < config.tokens_per_step:
+            raise UserError(
+                f"context={window} must hold at least one step; the {config.layout} layout takes "
+                f"{config.tokens_per_step} tokens"
+            )
 
     def make_memory(
         self,
@@ -118,9 +163,9 @@ class SequenceModel(nn.Module):
         """
         per_step = self.config.tokens_per_step
         if not kv_cache:
-            return RecomputedMemory(self, num_envs, -(-self.config.receptive_field // per_step))
+            return RecomputedMemory(self, num_envs, -(-self.receptive_field // per_step))
         frozen = None if compile else self.freeze()
-        capacity = self.config.context + prompt_steps * per_step - 1
+        capacity = self.window + prompt_steps * per_step - 1
         if frozen is not None:
             rings = frozen.make_rings(num_envs, capacity)
         else:
@@ -143,7 +188,7 @@ class SequenceModel(nn.Module):
 
         None where the model's implementation of attention has no such kernel on this device.
         """
-        blocks, shape = self.trunk.weights()
+        blocks, shape = self.trunk.weights(self.window)
         norm, head = self.heads.weights()
         kernel = freeze_model(
             blocks, shape, self.encoder.tables(), norm=norm, head=head,

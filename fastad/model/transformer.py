@@ -107,6 +107,7 @@ class Transformer(nn.Module):
         positions: Tensor | None,
         rings: list[RingCache] | None,
         *,
+        window: int,
         impl: Implementation,
     ) -> Tensor:
         """Map tokens (B, T, width) to features of the same shape; each sees those before it.
@@ -115,6 +116,7 @@ class Transformer(nn.Module):
             tokens: Whole sequences, or what follows the tokens in `rings`.
             positions: Of the tokens, (T,) or (B, T); for rotary positions alone.
             rings: If given, one per block; the tokens are appended to them.
+            window: `W`, tokens that a query may see, itself included.
             impl: What computes attention, linear maps and MLPs.
         """
         config = self.config
@@ -122,7 +124,7 @@ class Transformer(nn.Module):
         band = make_band(
             config.positions,
             positions,
-            window=config.context,
+            window=window,
             num_heads=config.num_heads,
             head_dim=config.head_dim,
             rope_base=config.rope_base,
@@ -153,12 +155,12 @@ class Transformer(nn.Module):
         weights = {id(module.weight) for module in linear}
         return [name for name, parameter in self.named_parameters() if id(parameter) in weights]
 
-    def weights(self) -> tuple[list[BlockWeights], BlockShape]:
-        """The blocks as a frozen model takes them; copied."""
+    def weights(self, window: int) -> tuple[list[BlockWeights], BlockShape]:
+        """The blocks as a frozen model takes them that sees `window` tokens; copied."""
         config = self.config
         blocks = [block for block in self.blocks if isinstance(block, Block)]
         shape = BlockShape(
             config.num_heads, config.kv_heads, config.head_dim, config.head_dim**-0.5,
-            config.context, config.norm == "pre", blocks[0].attention_norm.eps,
+            window, config.norm == "pre", blocks[0].attention_norm.eps,
         )  # fmt: skip
         return [block.weights() for block in blocks], shape

@@ -45,6 +45,7 @@ def rollout(
     kv_cache: bool = True,
     greedy: bool = False,
     control: Control = "none",
+    context: int | None = None,
     compile: bool = False,
     cuda_graph: bool = False,
     on_block: Callable[[Transition], None] | None = None,
@@ -60,6 +61,7 @@ def rollout(
             influence a prediction at every step. Both give the same logits.
         greedy: See `InContextAgent`.
         control: See `InContextAgent`.
+        context: Attention window in tokens, another than the model was trained with.
         compile: On GPUs, compile the cached step with `torch.compile`, in up to half a minute.
         cuda_graph: On GPUs, replay the cached step, environment and sampling included, as one
             graph.
@@ -67,8 +69,8 @@ def rollout(
             inference tensors: progress, or a history writer.
 
     Raises:
-        UserError: If the environment's spaces are not the model's, there are no episodes, or
-            `compile` is given where it does not help.
+        UserError: If the environment's spaces are not the model's, there are no episodes, the
+            model cannot have the window, or `compile` is given where it does not help.
     """
     check_spaces(model, env)
     if num_episodes < 1:
@@ -84,28 +86,29 @@ def rollout(
     # Learned positions are checked against their table on the host, at every step.
     slides = model.config.positions != "learned"
     cuda_graph = cuda_graph and kv_cache and slides and env.device.type == "cuda"
-    memory = model.make_memory(
-        env.num_envs, kv_cache=kv_cache, compile=compile, untracked=cuda_graph
-    )
-    agent = InContextAgent(
-        memory, model.num_actions, env.num_envs, generator=generator, greedy=greedy,
-        control=control,
-    )  # fmt: skip
     num_steps = num_episodes * env.episode_length
     if control != "wiped-context":
         model.check_length(num_steps * model.config.tokens_per_step)
     rewards, ended = [], []
-    began = time.perf_counter()
-    blocks = interact(
-        env, agent, num_steps=num_steps, block_steps=env.episode_length, generator=generator,
-        record=GraphedStep if cuda_graph else None,
-    )  # fmt: skip
-    with torch.inference_mode():  # 4 to 7 % of a step with one environment
-        for block in blocks:
-            rewards.append(block.reward)
-            ended.append(block.terminated | block.truncated)
-            if on_block is not None:
-                on_block(block)
+    with model.seeing(context):
+        memory = model.make_memory(
+            env.num_envs, kv_cache=kv_cache, compile=compile, untracked=cuda_graph
+        )
+        agent = InContextAgent(
+            memory, model.num_actions, env.num_envs, generator=generator, greedy=greedy,
+            control=control,
+        )  # fmt: skip
+        began = time.perf_counter()
+        blocks = interact(
+            env, agent, num_steps=num_steps, block_steps=env.episode_length, generator=generator,
+            record=GraphedStep if cuda_graph else None,
+        )  # fmt: skip
+        with torch.inference_mode():  # 4 to 7 % of a step with one environment
+            for block in blocks:
+                rewards.append(block.reward)
+                ended.append(block.terminated | block.truncated)
+                if on_block is not None:
+                    on_block(block)
     returns = episode_returns(torch.cat(rewards, 1), torch.cat(ended, 1), num_episodes).cpu()
     seconds = time.perf_counter() - began  # after the device has answered
     return RolloutResult(returns, seconds, num_steps * env.num_envs)
@@ -124,7 +127,12 @@ def check_spaces(model: SequenceModel, env: BatchedEnv) -> None:
 
 @torch.no_grad()
 def cache_error(
-    model: SequenceModel, env: BatchedEnv, *, num_steps: int, generator: torch.Generator
+    model: SequenceModel,
+    env: BatchedEnv,
+    *,
+    num_steps: int,
+    generator: torch.Generator,
+    context: int | None = None,
 ) -> float:
     """Largest difference between cached and recomputed logits, relative to the largest logit.
 
@@ -132,9 +140,13 @@ def cache_error(
     """
     check_spaces(model, env)
     model.eval()
-    memory = RecordedMemory(model.make_memory(env.num_envs))
-    agent = InContextAgent(memory, model.num_actions, env.num_envs, generator=generator)
-    for _ in interact(env, agent, num_steps=num_steps, block_steps=num_steps, generator=generator):
-        pass
-    recomputed, cached = model(memory.whole()).policy, torch.stack(list(memory.logits), dim=1)
+    with model.seeing(context):
+        memory = RecordedMemory(model.make_memory(env.num_envs))
+        agent = InContextAgent(memory, model.num_actions, env.num_envs, generator=generator)
+        for _ in interact(
+            env, agent, num_steps=num_steps, block_steps=num_steps, generator=generator
+        ):
+            pass
+        recomputed = model(memory.whole()).policy
+    cached = torch.stack(list(memory.logits), dim=1)
     return ((recomputed - cached).abs().max() / recomputed.abs().max()).item()

@@ -54,3 +54,15 @@ def test_a_model_that_cannot_act_so_far_is_trained_without_a_curve(data, tmp_pat
     assert curve(run) == []
     with pytest.raises(UserError, match="positions=learned has context=3"):
         fastad.train(data=data, out=tmp_path / "new", updates=2, eval_every=1, **settings)
+
+
+def test_the_curve_may_look_back_farther_than_the_training(data, tmp_path):
+    settings = {"updates": 2, "eval_every": 2, "eval_episodes": 12, **MODEL}
+    run = fastad.train(data=data, out=tmp_path / "run", eval_context=40, **settings)
+    (record,) = [record for record in run.metrics if "eval_last" in record]
+    rollouts = {"split": "validation", "rollouts_per_task": 16, "episodes": 12, "seed": 1}
+    wide, narrow = (fastad.rollout(run, context=w, **rollouts) for w in (40, None))
+    assert record["eval_returns"] == wide.figures()["returns"]
+    assert record["eval_returns"] != narrow.figures()["returns"]
+    # Another window of the curve is no other training.
+    fastad.train(data=data, out=run.path, resume=True, eval_context=30, **settings)

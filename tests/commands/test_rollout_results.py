@@ -75,6 +75,38 @@ def test_the_figures_in_the_run_are_the_result_and_can_be_loaded(run, tmp_path, 
     assert "training windows showed 5 episodes; those beyond are" in capsys.readouterr().out
 
 
+def test_a_window_of_the_rollout_s_own_is_told_beside_what_it_was_trained_with(run, capsys):
+    capsys.readouterr()
+    assert rollout(run, "--context", "30", "--save-histories", str(run.parent / "kept")) == 0
+    assert "attention window 30 tokens, trained with 12" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    (kept,) = (run / "rollouts").glob("*.json")
+    result = Result.load(kept)
+    assert (result.context, result.trained_context) == (30, 12)
+    (axes,) = result.plot().axes
+    assert "attention window 30 tokens, trained with 12" in axes.get_title(loc="left")
+    info = json.loads((run.parent / "kept" / "dataset.json").read_text())
+    assert info["source_kwargs"]["context"] == 30
+    assert rollout(run) == 0
+    assert "attention window" not in capsys.readouterr().out
+
+
+def test_learned_positions_have_no_other_window(run, tmp_path, capsys):
+    data, fixed = run.parent / "data", tmp_path / "fixed"
+    learned = ["train", str(data), "--out", str(fixed), *MODEL, "--positions", "learned",
+               "--context", "20"]  # fmt: skip
+    reason = "positions=learned has context=20 places and cannot slide"
+    assert main([*learned, "--eval-context", "40"]) == 2
+    assert reason in capsys.readouterr().err
+    assert not fixed.exists()
+    assert main(learned) == 0
+    capsys.readouterr()
+    assert rollout(fixed, "--context", "40") == 2
+    assert reason in capsys.readouterr().err
+    assert not (fixed / "rollouts").exists()
+
+
 def test_a_checkpoint_is_rolled_out_into_its_run(run, capsys):
     (checkpoint,) = (run / "checkpoints").iterdir()
     assert main(["rollout", str(checkpoint), "--episodes", "1"]) == 0

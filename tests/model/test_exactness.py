@@ -134,7 +134,7 @@ def test_a_prompt_may_be_appended_at_once(layout, positions, prompt, impl):
 def test_the_receptive_field_is_all_that_matters_and_no_less(layout):
     model = make_model(layout=layout, context=6, num_layers=2, episode_step=False)
     per_step = model.config.tokens_per_step
-    field = -(-model.config.receptive_field // per_step)  # in steps
+    field = -(-model.receptive_field // per_step)  # in steps
     steps = make_steps(2, 40)
     last = model(steps).policy[:, -1]
     # Steps farther back than the field change nothing; the last token inside it does.

@@ -99,6 +99,24 @@ def test_cached_logits_stay_those_of_the_full_pass_for_many_windows():
     assert cache_error(model, env, num_steps=200, generator=generator) < 1e-5
 
 
+@pytest.mark.parametrize("context", [3, 25])
+@pytest.mark.parametrize("positions", ["none", "rope", "alibi"])
+def test_another_window_than_in_training_is_kept_and_recomputed_alike(positions, context):
+    model = make_model(make_room()[0], num_layers=3, positions=positions)
+    env, generator = make_room()
+    assert cache_error(model, env, num_steps=100, generator=generator, context=context) < 1e-5
+    cached, uncached = (
+        play(model, num_episodes=25, kv_cache=kv, context=context)[1] for kv in (True, False)
+    )
+    assert torch.equal(cached, uncached)
+    # As by a model of the same weights that has that window from the first.
+    other = make_model(make_room()[0], num_layers=3, positions=positions, context=context)
+    assert torch.equal(cached, play(other, num_episodes=25)[1])
+    # And the model is as it was.
+    assert model.window == 10
+    assert not torch.equal(cached, play(model, num_episodes=25)[1])
+
+
 @pytest.mark.skipif(native.why_unavailable() is not None, reason="the C++ kernels are not here")
 def test_a_task_is_rolled_out_the_same_whoever_rolls_beside_it():
     """Greedy, since one generator draws for all environments in turn."""
@@ -216,6 +234,13 @@ def test_learned_positions_refuse_a_rollout_that_would_slide():
     rollout(model, env, num_episodes=2, generator=generator)
     with pytest.raises(UserError, match="cannot slide, but 12 tokens"):
         rollout(model, env, num_episodes=3, generator=generator)
+    with pytest.raises(UserError, match=r"context=12: positions=learned .* leave --context out"):
+        rollout(model, env, num_episodes=2, generator=generator, context=12)
+
+
+def test_a_window_must_hold_a_step():
+    with pytest.raises(UserError, match=r"context=2 must hold at least one step"):
+        play(make_model(make_room()[0], layout="interleaved"), num_episodes=1, context=2)
 
 
 @pytest.mark.slow
