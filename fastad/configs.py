@@ -187,9 +187,15 @@ class RolloutConfig:
     """Rollouts on each task (default: enough for 128 in all)."""
     greedy: bool = False
     """Take the most probable action instead of sampling; freezes undertrained models."""
-    control: Literal["none", "no-reward", "wiped-context"] = "none"
-    """no-reward: the model is shown rewards of 0. wiped-context: it forgets at every episode.
-    Learning in context must vanish in both, unless the episode's end gives the reward away."""
+    control: Literal["none", "no-reward", "shuffled-rewards", "one-episode", "wiped-context"] = (
+        "none"
+    )
+    """What is hidden from the model. no-reward: it is shown rewards of 0. shuffled-rewards: at
+    every step those of other tasks, dealt out anew. one-episode: it sees the steps of the running
+    episode alone, the first of which tells the action and the reward before it. wiped-context: not
+    even those. Learning in context must vanish in each, unless the episode's end gives the reward
+    away, or an episode is one step, as a bandit's. A context of one episode that slides (--context)
+    is no control: it shows the end of the episode before."""
     kernels: Kernels = "auto"
     """What computes attention, linear maps and MLPs; what is named never falls back. auto: triton
     on GPUs, native on CPUs with a C++ compiler wherever it was measured to be no slower, else sdpa.

@@ -52,11 +52,13 @@ def test_dark_room_reaches_97_percent_of_the_optimum_on_unseen_goals(dark_rooms)
 def test_without_rewards_in_the_context_nothing_is_learned(dark_rooms, seed):
     figures, folder = dark_rooms[seed]
     config = replace(preset("dark-room").rollout, run=folder / str(seed) / "run", seed=seed + 10)
-    blind = run_rollout(replace(config, control="no-reward")).figures()
-    assert max(blind["returns"]) < 0.15 * figures["returns"][-1]
-    wiped = run_rollout(replace(config, control="wiped-context")).figures()
-    first, last = sum(wiped["returns"][:5]) / 5, sum(wiped["returns"][-5:]) / 5
-    assert last < first + 0.7
+    for control in ("no-reward", "shuffled-rewards"):
+        blind = run_rollout(replace(config, control=control)).figures()
+        assert max(blind["returns"]) < 0.15 * figures["returns"][-1]
+    for control in ("one-episode", "wiped-context"):
+        wiped = run_rollout(replace(config, control=control)).figures()
+        first, last = sum(wiped["returns"][:5]) / 5, sum(wiped["returns"][-5:]) / 5
+        assert last < first + 0.7
 
 
 @pytest.mark.parametrize("holdout", ["task", "cell"])

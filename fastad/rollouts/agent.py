@@ -9,7 +9,9 @@ from fastad.acting.interact import Transition
 from fastad.acting.steps import Steps
 from fastad.model.memory import Memory
 
-Control = Literal["none", "no-reward", "wiped-context"]
+Control = Literal["none", "no-reward", "shuffled-rewards", "one-episode", "wiped-context"]
+# Under these no context is longer than an episode.
+FORGETFUL: tuple[Control, ...] = ("one-episode", "wiped-context")
 
 
 class InContextAgent:
@@ -23,7 +25,12 @@ class InContextAgent:
         num_envs: `N`.
         generator: Draws the actions; on the model's device.
         greedy: Take the most probable action instead of sampling. Freezes undertrained models.
-        control: "no-reward" shows rewards of 0; "wiped-context" forgets at every episode.
+        control: What is hidden from the model. "no-reward": rewards, it is shown 0.
+            "shuffled-rewards": whose they are; every environment is shown the reward of another,
+            by a new permutation of all at every step. "one-episode": the steps of all episodes but
+            the running one, whose first step still tells the action and the reward before it.
+            "wiped-context": those, too; every episode is as the first. A window of one episode,
+            which slides, is no control: as an episode begins it shows the end of the last.
     """
 
     def __init__(
@@ -80,10 +87,16 @@ class InContextAgent:
             transition.terminated, transition.truncated, out=self.episode_start
         )
         self.previous_action.copy_(transition.action)
-        if self.control != "no-reward":
+        if self.control == "shuffled-rewards":
+            # Sorted, not `randperm`, which asks the device how it went.
+            order = self._uniform.uniform_(generator=self.generator).argsort(dim=0)
+            self.previous_reward.copy_(transition.reward[order.squeeze(1)])
+        elif self.control != "no-reward":
             self.previous_reward.copy_(transition.reward)
         self.episode_step.add_(self._one).masked_fill_(ended, 0)
-        if self.control == "wiped-context":
+        if self.control == "one-episode":
+            self.memory.forget(ended)
+        elif self.control == "wiped-context":
             self.forget(ended)
 
     def forget(self, mask: Tensor) -> None:

@@ -12,7 +12,7 @@ from fastad.base.errors import UserError
 from fastad.envs.base import BatchedEnv
 from fastad.model.memory import RecordedMemory
 from fastad.model.sequence_model import SequenceModel
-from fastad.rollouts.agent import Control, InContextAgent
+from fastad.rollouts.agent import FORGETFUL, Control, InContextAgent
 from fastad.rollouts.graph import GraphedStep
 
 
@@ -70,7 +70,8 @@ def rollout(
 
     Raises:
         UserError: If the environment's spaces are not the model's, there are no episodes, the
-            model cannot have the window, or `compile` is given where it does not help.
+            model cannot have the window, rewards cannot be shuffled among tasks, or `compile` is
+            given where it does not help.
     """
     check_spaces(model, env)
     if num_episodes < 1:
@@ -87,8 +88,13 @@ def rollout(
     slides = model.config.positions != "learned"
     cuda_graph = cuda_graph and kv_cache and slides and env.device.type == "cuda"
     num_steps = num_episodes * env.episode_length
-    if control != "wiped-context":
-        model.check_length(num_steps * model.config.tokens_per_step)
+    in_context = env.episode_length if control in FORGETFUL else num_steps
+    model.check_length(in_context * model.config.tokens_per_step)
+    if control == "shuffled-rewards" and len(env.tasks.unique(dim=0)) < 2:
+        raise UserError(
+            "control=shuffled-rewards shows the rewards of other tasks, and there is one task; "
+            "take 2 or more, or another control"
+        )
     rewards, ended = [], []
     with model.seeing(context):
         memory = model.make_memory(

@@ -3,6 +3,8 @@
 import gc
 import shutil
 import weakref
+from itertools import pairwise
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -11,11 +13,12 @@ from fastad_kernels import native
 from fastad.acting.interact import Transition, interact
 from fastad.acting.steps import Steps
 from fastad.base.errors import UserError
+from fastad.configs import RolloutConfig
 from fastad.envs.dark_room import DarkRoom, DarkRoomHard
 from fastad.model.config import ModelConfig
 from fastad.model.memory import RecordedMemory
 from fastad.model.sequence_model import SequenceModel
-from fastad.rollouts.agent import InContextAgent
+from fastad.rollouts.agent import Control, InContextAgent
 from fastad.rollouts.engine import cache_error, rollout
 
 GOALS = torch.tensor([[0, 0], [2, 1], [1, 2], [2, 2]])
@@ -199,6 +202,10 @@ def test_a_wiped_context_makes_every_episode_the_first(kv_cache):
         torch.testing.assert_close(block.policy, blocks[0].policy)
 
 
+def test_every_control_can_be_asked_for():
+    assert get_args(get_type_hints(RolloutConfig)["control"]) == get_args(Control)
+
+
 def test_no_reward_shows_the_model_zeros_while_the_return_is_real():
     model = make_model(make_room()[0])
     env, generator = make_room(goals=torch.tensor([[1, 0]] * 4))
@@ -207,6 +214,52 @@ def test_no_reward_shows_the_model_zeros_while_the_return_is_real():
     (block,) = interact(env, agent, num_steps=40, block_steps=40, generator=generator)
     assert block.reward.sum() > 0
     assert memory.whole().previous_reward.abs().max() == 0
+
+
+def test_shuffled_rewards_are_dealt_out_anew_among_all_at_every_step():
+    env, generator = make_room()
+    agent = make_agent(make_model(env), generator, control="shuffled-rewards")
+    action, going = torch.zeros(4, dtype=torch.int64), torch.zeros(4, dtype=torch.bool)
+    step = Transition(env.reset(), action, torch.arange(4.0), going, going, torch.ones(4, 5))
+    shown = []
+    for _ in range(200):
+        agent.observe(step, step.observation)
+        shown.append(agent.previous_reward.long())
+    orders = torch.stack(shown)
+    assert torch.equal(orders.sort(dim=1).values, torch.arange(4).expand(200, 4))
+    # All 24 orders, so that a reward is as often another's as places are: 200 of them miss one
+    # with a probability of 24 * (23 / 24) ** 200, a two-hundredth.
+    assert len(orders.unique(dim=0)) == 24
+
+
+def test_rewards_of_a_single_task_cannot_be_shuffled():
+    env, generator = make_room(goals=GOALS[:1].repeat(4, 1))
+    with pytest.raises(UserError, match="shuffled-rewards shows the rewards of other tasks"):
+        rollout(make_model(env), env, num_episodes=1, generator=generator,
+                control="shuffled-rewards")  # fmt: skip
+
+
+@pytest.mark.parametrize("kv_cache", [True, False])
+def test_with_one_episode_a_step_sees_those_of_its_own_episode_alone(kv_cache):
+    model = make_model(make_room()[0], positions="rope", context=40)
+    generator = torch.Generator().manual_seed(0)
+    # Episodes that end at different times.
+    room = DarkRoomHard(size=3, episode_length=5, terminate_on_goal=True)
+    env = room.make(torch.tensor([[1, 0], [2, 2], [0, 1], [2, 1]]), generator)
+    agent = make_agent(model, generator, kv_cache=kv_cache, control="one-episode")
+    agent.memory = memory = RecordedMemory(agent.memory)
+    (block,) = interact(env, agent, num_steps=60, block_steps=60, generator=generator)
+    steps, logits = memory.whole(), torch.stack(list(memory.logits), dim=1)
+    assert torch.equal(steps.previous_action[:, 1:], block.action[:, :-1])
+    assert torch.equal(steps.previous_reward[:, 1:], block.reward[:, :-1])
+    for row in range(4):
+        starts = [*steps.episode_start[row].nonzero()[:, 0].tolist(), 60]
+        assert len(starts) > 12
+        for first, last in pairwise(starts):
+            episode = Steps(*(field[row : row + 1, first:last] for field in steps))
+            with torch.no_grad():
+                alone = model(episode).policy
+            torch.testing.assert_close(logits[row : row + 1, first:last], alone)
 
 
 def test_variable_length_episodes_are_counted_one_by_one():

@@ -1,5 +1,7 @@
 """A cached step of agent and environment can be replayed as a CUDA graph; shown without a GPU."""
 
+from typing import get_args
+
 import pytest
 import torch
 from fastad_kernels.testing.host_sync import forbid_host_sync
@@ -11,7 +13,7 @@ from fastad.commands import doctor
 from fastad.envs.registry import make_family
 from fastad.model.config import ModelConfig
 from fastad.model.sequence_model import SequenceModel
-from fastad.rollouts.agent import InContextAgent
+from fastad.rollouts.agent import Control, InContextAgent
 from fastad.rollouts.gpu_proof import is_proven, keep_proof, takes_graph
 
 NUM_ENVS, NUM_STEPS = 4, 30
@@ -54,7 +56,7 @@ def make_step(name, positions, *, untracked, control="none"):
     return step
 
 
-@pytest.mark.parametrize("control", ["none", "no-reward", "wiped-context"])
+@pytest.mark.parametrize("control", get_args(Control))
 @pytest.mark.parametrize("positions", ["none", "rope", "alibi"])
 @pytest.mark.parametrize("name", list(ENVS))
 def test_a_replayed_step_goes_on_as_a_true_one_would(name, positions, control):
