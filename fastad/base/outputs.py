@@ -64,9 +64,7 @@ def write_output(file: Path, values: Mapping[str, Any]) -> None:
         with naming(file), file.open("wb") as stream:
             stream.write(_content(values))
         return
-    target = file.resolve()  # what a link points to, not the link
-    target.parent.mkdir(parents=True, exist_ok=True)
-    replace_durably(target, _content(values))
+    _replace(file, _content(values))
 
 
 def write_result(folder: Path, stem: str, values: Mapping[str, Any]) -> Path:
@@ -107,7 +105,16 @@ def write_result(folder: Path, stem: str, values: Mapping[str, Any]) -> Path:
 
 def write_picture(file: Path, content: bytes) -> None:
     """Write an image, whole or not at all; its folder is created if need be."""
-    target = file.resolve()
+    _replace(file, content)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write text, whole or not at all; its folder is created if need be."""
+    _replace(file, text.encode())
+
+
+def _replace(file: Path, content: bytes) -> None:
+    target = file.resolve()  # what a link points to, not the link
     target.parent.mkdir(parents=True, exist_ok=True)
     replace_durably(target, content)
 

@@ -1,10 +1,13 @@
 """Figures drawn from returns: means over tasks and their intervals."""
 
+from collections.abc import Hashable, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
+
+Tasks = tuple[Hashable, ...]  # a name for each
 
 ENOUGH_FOR_SKEWNESS = 5  # tasks; with fewer, taking it out covers less than leaving it in
 
@@ -14,6 +17,11 @@ class Estimate(NamedTuple):
 
     mean: np.ndarray  # (...)
     interval: np.ndarray | None  # (2, ...), lower and upper end; None where there is one task
+
+    def plain(self) -> dict[str, Any]:
+        """Both as JSON has them; a mean of nothing is None."""
+        mean = None if np.isnan(self.mean).any() else self.mean.tolist()
+        return {"mean": mean, "interval": None if self.interval is None else self.interval.tolist()}
 
 
 def task_means(values: np.ndarray | Tensor, num_tasks: int) -> np.ndarray:
@@ -58,6 +66,70 @@ def estimate(per_task: np.ndarray, *, confidence: float = 0.95) -> Estimate:
     bend = _skewness(per_task) / np.sqrt(num_tasks)
     ends = [mean - error * _unbend(q, bend) for q in (quantile, -quantile)]
     return Estimate(mean, np.stack(ends))
+
+
+def estimate_over_seeds(
+    per_seed: Sequence[np.ndarray], tasks: Sequence[Tasks], *, neighbours: int = 1
+) -> Estimate:
+    """The mean over tasks and training seeds, and an interval for other tasks and other seeds.
+
+    The tasks give an interval by `estimate`, the seeds of a task averaged first; it alone would be
+    one for these trained models only. The seeds add what their means differ by beyond what chance
+    and the choice of tasks explain (a two-way analysis of variance, no less than 0), times
+    Student's quantile for so few of them; the arms of the two intervals are put together as
+    squares (MOVER; Zou and Donner 2008). Over 16 tasks and 3 seeds it covers 92 to 98 % where the
+    tasks' interval alone covers 4 to 95, as seeds differ much or not at all.
+
+    Args:
+        per_seed: (P, ...) for each of S seeds; P may differ.
+        tasks: Which tasks those are, for each seed.
+        neighbours: Places along the last axis over which the seeds' variance is averaged, where
+            those are episodes: what three seeds tell of it in a single one is little.
+
+    Returns:
+        The mean over distinct tasks, and its interval; none for a single task.
+    """
+    rows: dict[Hashable, list[np.ndarray]] = {}
+    for values, names in zip(per_seed, tasks, strict=True):
+        for name, row in zip(names, values, strict=True):
+            rows.setdefault(name, []).append(row)
+    mean, interval = estimate(np.stack([np.mean(found, axis=0) for found in rows.values()]))
+    num_seeds = len(per_seed)
+    if interval is None or num_seeds < 2:
+        return Estimate(mean, interval)
+    means = np.stack([values.mean(axis=0) for values in per_seed])
+    variance = means.var(axis=0, ddof=1) - _noise(per_seed, tasks)
+    if neighbours > 1:
+        variance = _averaged(variance, neighbours)
+    variance = np.maximum(variance, 0.0) / num_seeds
+    arm = t_quantile(0.975, num_seeds - 1) ** 2 * variance
+    low, high = np.sqrt((mean - interval[0]) ** 2 + arm), np.sqrt((interval[1] - mean) ** 2 + arm)
+    return Estimate(mean, np.stack([mean - low, mean + high]))
+
+
+def _averaged(values: np.ndarray, width: int) -> np.ndarray:
+    """Means of (E,) over the `width` places around each, as far as there are any."""
+    box = np.ones(min(width, len(values)))
+    means: np.ndarray = np.convolve(values, box, "same") / np.convolve(
+        np.ones(len(values)), box, "same"
+    )
+    return means
+
+
+def _noise(per_seed: Sequence[np.ndarray], tasks: Sequence[Tasks]) -> np.ndarray:
+    """The variance of a seed's mean over its tasks, were all seeds alike."""
+    if any(names != tasks[0] for names in tasks):
+        # Other tasks each: they are part of it.
+        within = [
+            values.var(axis=0, ddof=1) / len(values) for values in per_seed if len(values) > 1
+        ]
+        return np.mean(within, axis=0) if within else np.zeros(per_seed[0].shape[1:])
+    values = np.stack(per_seed)  # (S, P, ...)
+    num_seeds, num_tasks = values.shape[:2]
+    by_task, by_seed = values.mean(axis=0), values.mean(axis=1, keepdims=True)
+    left = values - by_task - by_seed + by_task.mean(axis=0)
+    noise: np.ndarray = (left**2).sum(axis=(0, 1)) / ((num_seeds - 1) * (num_tasks - 1) * num_tasks)
+    return noise
 
 
 @cache

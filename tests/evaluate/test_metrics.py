@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastad.evaluate.metrics import estimate, t_quantile, task_means
+from fastad.evaluate.metrics import estimate, estimate_over_seeds, t_quantile, task_means
 
 
 def interval_of(returns, num_tasks):
@@ -80,3 +80,68 @@ def test_95_percent_intervals_over_16_tasks_cover_94_to_97_percent(effects):
 def test_one_task_has_no_interval():
     means = task_means(torch.rand(8, 3), 1)
     assert estimate(means).interval is None
+
+
+SAME = [tuple(range(4))] * 3
+
+
+def test_equal_seeds_leave_the_interval_of_the_tasks():
+    values = [np.array([1.0, 2.0, 4.0, 9.0])] * 3
+    mean, interval = estimate_over_seeds(values, SAME)
+    alone = estimate(values[0])
+    assert mean == alone.mean == 4.0
+    np.testing.assert_allclose(interval, alone.interval)
+    one = estimate_over_seeds(values[:1], SAME[:1])
+    np.testing.assert_allclose(one.interval, alone.interval)
+
+
+def test_seeds_that_differ_on_equal_tasks_have_student_s_interval():
+    # Means 1, 2 and 3, no task apart: 4.3027 / sqrt(3), two degrees of freedom.
+    mean, interval = estimate_over_seeds([np.full(4, seed) for seed in (1.0, 2.0, 3.0)], SAME)
+    assert mean == 2.0
+    assert interval.tolist() == pytest.approx([2 - 2.4842, 2 + 2.4842], abs=1e-3)
+
+
+def test_the_squares_of_both_arms_are_added():
+    tasks = np.array([-3.0, -1.0, 1.0, 3.0])
+    _, interval = estimate_over_seeds([tasks + seed for seed in (-1.0, 0.0, 1.0)], SAME)
+    by_task = t_quantile(0.975, 3) * tasks.std(ddof=1) / 2
+    by_seed = t_quantile(0.975, 2) / np.sqrt(3)
+    assert interval[1] == pytest.approx(np.hypot(by_task, by_seed))
+    assert interval[0] == pytest.approx(-interval[1])
+
+
+def test_differences_of_seeds_that_their_tasks_explain_do_not_count_twice():
+    # Other tasks each: three seeds of four tasks are twelve tasks.
+    random = np.random.default_rng(0)
+    values = random.normal(size=(3, 4, 2000))
+    names = [tuple((seed, task) for task in range(4)) for seed in range(3)]
+    low, high = estimate_over_seeds([*values], names).interval
+    covered = ((low <= 0) & (high >= 0)).mean()
+    assert 0.94 < covered < 0.985
+    alone = estimate(values.reshape(12, 2000)).interval
+    wider = np.median(high - low) / np.median(np.ptp(alone, axis=0))
+    assert 1.0 <= wider < 1.25
+
+
+@pytest.mark.parametrize("spread", [(1.0, 0.0, 0.3), (1.0, 0.5, 0.3), (0.3, 0.5, 0.3)])
+def test_intervals_over_16_tasks_and_3_seeds_cover_what_they_say(spread):
+    # Of tasks, of seeds, of both together. The tasks' interval alone covers 95, 81 and 47 %.
+    random = np.random.default_rng(0)
+    task, seed, both = (
+        size * random.normal(size=shape)
+        for size, shape in zip(spread, [(1, 16, 4000), (3, 1, 4000), (3, 16, 4000)], strict=True)
+    )
+    names = [tuple(range(16))] * 3
+    low, high = estimate_over_seeds([*(task + seed + both)], names).interval
+    assert 0.935 < ((low <= 0) & (high >= 0)).mean() < 0.98
+
+
+def test_neighbours_share_what_the_seeds_differ_by():
+    # Seeds differ by sqrt(3) in the middle one of three episodes; averaged, by 1 in each.
+    values = np.zeros((3, 4, 3))
+    values[:, :, 1] = np.array([-1.0, 0.0, 1.0])[:, None] * 3**0.5
+    _, interval = estimate_over_seeds([*values], SAME, neighbours=3)
+    arm = t_quantile(0.975, 2) / np.sqrt(3)
+    # At the ends there are two neighbours: half of 3 each.
+    assert interval[1].tolist() == pytest.approx([arm * 1.5**0.5, arm, arm * 1.5**0.5])

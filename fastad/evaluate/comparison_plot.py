@@ -1,0 +1,183 @@
+"""A comparison as a picture: a line each, named where it ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastad.evaluate.comparison import Family
+from fastad.evaluate.comparison_figures import figures_of_family
+from fastad.evaluate.plots import GRID, INK, LEVEL_COLOUR, import_matplotlib
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito (2008), "Color Universal Design": told apart by colour-blind readers, too.
+METHOD_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A6A00")
+SOURCE_COLOURS = ("#222222", "#777777")
+LABEL_GAP = 0.05  # of the height of the axes, between the middles of two labels
+
+
+def draw_family(family: Family) -> Figure:
+    """Draw what every line returned, by the environment episodes of its learner.
+
+    Scores where chance and optimum are known: 0 and 1. Bands are 95 % intervals over tasks and
+    seeds.
+
+    Raises:
+        UserError: If Matplotlib cannot be imported.
+    """
+    import_matplotlib()
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figures = figures_of_family(family)
+    figure = Figure(figsize=(9.6, 5.4), dpi=150)
+    axes = figure.subplots()
+    figure.subplots_adjust(left=0.075, right=0.70, top=0.82, bottom=0.11)
+    is_scored = family.scale is not None
+    labels = [_draw_line(axes, line, style, is_scored) for line, style in _styled(figures)]
+    axes.set_xlim(0, family.num_episodes)
+    for level in _levels(figures, is_scored):
+        axes.axhline(level, color=LEVEL_COLOUR, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
+    _place_labels(axes, labels)
+    axes.set_xlabel("environment episodes of one learner", fontsize=10.5, color=INK)
+    axes.set_ylabel(
+        "score: chance 0, optimum 1" if is_scored else "return per episode",
+        fontsize=10.5, color=INK,
+    )  # fmt: skip
+    axes.tick_params(labelsize=10, colors=INK, length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(LEVEL_COLOUR)
+    axes.yaxis.grid(True, color=GRID, zorder=0)
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.text(0.012, 0.945, _title(family), fontsize=13, fontweight="bold", color=INK)
+    for line, text in enumerate(_conditions(figures)):
+        figure.text(0.012, 0.9 - 0.037 * line, text, fontsize=9.5, color=LEVEL_COLOUR)
+    return figure
+
+
+def _styled(figures: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Every line that is drawn, with how: methods in colours, controls thin, sources dark."""
+    methods = [line for line in figures["lines"] if line["kind"] == "method"]
+    colours = {
+        line["label"]: METHOD_COLOURS[index % len(METHOD_COLOURS)]
+        for index, line in enumerate(methods)
+    }
+    sources = [line["label"] for line in figures["lines"] if line["kind"] == "source"]
+    styles: dict[str, dict[str, Any]] = {
+        "method": {"linewidth": 2.4, "zorder": 4},
+        "control": {"linewidth": 1.1, "linestyle": (0, (5, 2)), "zorder": 3},
+        "source": {"linewidth": 2.0, "zorder": 3},
+        "source_own_episodes": {"linewidth": 1.2, "linestyle": (0, (1, 1.5)), "zorder": 2},
+        "source_as_it_acted": {"linewidth": 1.2, "linestyle": (0, (4, 2, 1, 2)), "zorder": 2},
+    }
+    drawn = []
+    for line in figures["lines"]:
+        if line["kind"] == "random":
+            continue
+        begins = [label for label in (*colours, *sources) if line["label"].startswith(label)]
+        owner = max(begins, key=len, default="")
+        colour = colours.get(owner)
+        if colour is None:
+            place = sources.index(owner) if owner in sources else 0
+            colour = SOURCE_COLOURS[place % len(SOURCE_COLOURS)]
+        drawn.append((line, {"color": colour, **styles[line["kind"]]}))
+    return drawn
+
+
+def _draw_line(
+    axes: Axes, line: dict[str, Any], style: dict[str, Any], is_scored: bool
+) -> tuple[float, str, dict[str, Any]]:
+    """A curve with its interval; returns where its label goes, what it says, and its style."""
+    name = "score" if is_scored else "returns"
+    curve, band = line[name], line["score_interval" if is_scored else "interval"]
+    played = line["episodes_per_episode"]
+    # A point per episode of a history, where all its actors have ended theirs.
+    ends = range(played - 1, len(curve), played)
+    episodes = [end + 1 for end in ends]
+    shown = [curve[end] for end in ends]
+    if not shown:
+        episodes, shown = [len(curve)], [curve[-1]]
+    if band is not None and line["kind"] in ("method", "source"):
+        low, high = ([side[end] for end in ends] for side in band)
+        axes.fill_between(
+            episodes, low, high, color=style["color"], alpha=0.13, lw=0, zorder=style["zorder"] - 1
+        )
+    axes.plot(episodes, shown, label=line["label"], solid_capstyle="round", **style)
+    final = line["final_score" if is_scored else "final"]["mean"]
+    value = final if line["kind"] in ("method", "control") else shown[-1]
+    return shown[-1], f"{line['label']}  {value:z.2f}", style
+
+
+def _levels(figures: dict[str, Any], is_scored: bool) -> list[float]:
+    """Where chance and optimum lie."""
+    if is_scored:
+        return [0.0, 1.0]
+    known = (figures["random_return"], figures["optimal_return"])
+    return [value for value in known if value is not None]
+
+
+def _place_labels(axes: Axes, labels: list[tuple[float, str, dict[str, Any]]]) -> None:
+    """Names at the right ends of the lines, moved apart where they would overlap."""
+    low, high = axes.get_ylim()
+    gap = LABEL_GAP * (high - low)
+    places = _apart([place for place, _, _ in labels], gap)
+    for (end, text, style), place in zip(labels, places, strict=True):
+        axes.annotate(
+            text, (1.0, end), xycoords=("axes fraction", "data"), xytext=(1.03, place),
+            textcoords=("axes fraction", "data"), va="center", color=style["color"], fontsize=9.5,
+            fontweight="bold" if style["linewidth"] > 2.2 else "normal", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": style["color"], "lw": 0.6, "shrinkA": 1,
+                        "shrinkB": 0, "relpos": (0.0, 0.5)},
+        )  # fmt: skip
+
+
+def _apart(places: list[float], gap: float) -> list[float]:
+    """The nearest places that keep their order and lie `gap` apart, by pooling neighbours.
+
+    With the k-th place lowered by k gaps they have to be non-decreasing: isotonic regression.
+    """
+    order = sorted(range(len(places)), key=lambda index: places[index])
+    blocks: list[tuple[float, int]] = []
+    for rank, index in enumerate(order):
+        mean, count = places[index] - rank * gap, 1
+        while blocks and blocks[-1][0] > mean:
+            before, number = blocks.pop()
+            mean = (mean * count + before * number) / (count + number)
+            count += number
+        blocks.append((mean, count))
+    lowered = [mean for mean, count in blocks for _ in range(count)]
+    found = [0.0] * len(places)
+    for rank, index in enumerate(order):
+        found[index] = lowered[rank] + rank * gap
+    return found
+
+
+def _title(family: Family) -> str:
+    options = ", ".join(f"{name}={value}" for name, value in family.env_options.items())
+    return family.env + (f" ({options})" if options else "")
+
+
+def _conditions(figures: dict[str, Any]) -> list[str]:
+    """What the lines are means of, and what the levels are."""
+    method = figures["lines"][0]
+    seen = {
+        "train": "tasks trained on",
+        "validation": "validation tasks, never trained on",
+        "test": "tasks never trained on",
+    }
+    seeds = len(figures["seeds"])
+    band = "; bands: 95 % intervals over both" if method["interval"] else ""
+    levels = ", ".join(
+        f"{name} {figures[key]:.2f}"
+        for name, key in (("chance returns", "random_return"), ("the optimum", "optimal_return"))
+        if figures[key] is not None
+    )
+    return [
+        f"mean over {method['num_tasks']} {seen[figures['split']]}, "
+        f"{method['rollouts_per_task']} rollouts each, and {seeds} training "
+        f"seed{'s' if seeds != 1 else ''}{band}",
+        levels,
+    ]
