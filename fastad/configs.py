@@ -196,6 +196,13 @@ class RolloutConfig:
     even those. Learning in context must vanish in each, unless the episode's end gives the reward
     away, or an episode is one step, as a bandit's. A context of one episode that slides (--context)
     is no control: it shows the end of the episode before."""
+    prompt_from: Path | None = None
+    """Begin every context with episodes of a learning history of its very task. source: the run's
+    source learns the tasks from scratch. A folder: a dataset that has histories of them, such as
+    one of --save-histories. They are no part of the returns."""
+    prompt_episodes: str | None = None
+    """Which of its episodes, from 0 and without the last, as FIRST:LAST, for example 0:5, or from
+    the end, written --prompt-episodes=-5: (default: all)."""
     kernels: Kernels = "auto"
     """What computes attention, linear maps and MLPs; what is named never falls back. auto: triton
     on GPUs, native on CPUs with a C++ compiler wherever it was measured to be no slower, else sdpa.
@@ -229,6 +236,29 @@ class RolloutConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name}={value} must be at least 1")
+        if self.prompt_episodes is not None and self.prompt_from is None:
+            raise UserError(
+                f"prompt_episodes={self.prompt_episodes} are of no history; name one, or its "
+                "source, with --prompt-from"
+            )
+        if self.prompt_from is not None and self.control in ("one-episode", "wiped-context"):
+            raise UserError(
+                f"control={self.control} forgets the prompt before the first step; leave "
+                "--prompt-from or --control out"
+            )
+        _ = self.prompt_slice
+
+    @property
+    def prompt_slice(self) -> slice:
+        """The episodes of the prompt."""
+        text = ":" if self.prompt_episodes is None else self.prompt_episodes
+        found = re.fullmatch(r"(-?\d+)?:(-?\d+)?", text)
+        if found is None:
+            raise UserError(
+                f"prompt_episodes={text} is not of the form FIRST:LAST, such as 0:5 or -5:"
+            )
+        first, last = (None if end is None else int(end) for end in found.groups())
+        return slice(first, last)
 
     @property
     def asked(self) -> dict[str, Any]:

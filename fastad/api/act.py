@@ -8,6 +8,7 @@ from fastad.base.progress import Report, unwatched
 from fastad.configs import RolloutConfig, check_env
 from fastad.evaluate.kept_rollouts import check_place, keep_rollouts
 from fastad.evaluate.measure import measure
+from fastad.evaluate.prompts import load_prompt
 from fastad.evaluate.result import Result
 from fastad.evaluate.task_set import load_task_set, try_model
 from fastad.histories.writer import ShardWriter
@@ -32,6 +33,10 @@ def act(config: RolloutConfig, *, keep_actions: bool, progress: Report | None) -
         seed=config.seed,
     )  # fmt: skip
     check_env(config.env, tasks.info.env, config.run)
+    prompt = None
+    if config.prompt_from is not None:
+        history = None if str(config.prompt_from) == "source" else config.prompt_from
+        prompt = load_prompt(history, config.prompt_slice, tasks, device)
     trained_episodes = episodes_per_window(config.run, tasks.info)
     episodes = trained_episodes if config.episodes is None else config.episodes
     done, total = 0, episodes * tasks.info.episode_length * len(tasks.rows)
@@ -50,13 +55,15 @@ def act(config: RolloutConfig, *, keep_actions: bool, progress: Report | None) -
                     kept = keep_rollouts(
                         config.save_histories, config.run, tasks, num_episodes=episodes,
                         greedy=config.greedy, control=config.control, context=config.context,
+                        prompt=None if prompt is None else prompt.told,
                     )  # fmt: skip
                     writer = stack.enter_context(kept)
                 writer.append(block)
 
         trial = try_model(
             model, tasks, num_episodes=episodes, kv_cache=config.kv_cache, greedy=config.greedy,
-            control=config.control, context=config.context, compile=config.compile,
+            control=config.control, context=config.context, prompt=prompt,
+            compile=config.compile,
             cuda_graph=takes_graph(config.cuda_graph, device, kv_cache=config.kv_cache),
             on_block=on_block,
         )  # fmt: skip
@@ -64,5 +71,5 @@ def act(config: RolloutConfig, *, keep_actions: bool, progress: Report | None) -
         trial, run=str(config.run), updates=updates, asked=config.asked, control=config.control,
         greedy=config.greedy, kv_cache=config.kv_cache, trained_episodes=trained_episodes,
         context=config.context or model.window, trained_context=model.config.context,
-        keep_actions=keep_actions,
+        prompt=prompt, keep_actions=keep_actions,
     )  # fmt: skip

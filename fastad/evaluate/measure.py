@@ -7,6 +7,7 @@ from fastad.base.provenance import describe_machine
 from fastad.evaluate.result import Baseline, Result, wide
 from fastad.evaluate.task_set import Trial
 from fastad.rollouts.agent import Control
+from fastad.rollouts.prompt import Prompt
 
 
 def measure(
@@ -21,6 +22,7 @@ def measure(
     trained_episodes: int | None = None,
     context: int | None = None,
     trained_context: int | None = None,
+    prompt: Prompt | None = None,
     keep_actions: bool = False,
 ) -> Result:
     """Let the source and chance act on the tasks of a trial, and put all beside each other.
@@ -36,6 +38,7 @@ def measure(
         trained_episodes: Episodes that the training windows showed.
         context: Attention window of the rollout, in tokens.
         trained_context: Attention window in training.
+        prompt: What came first in every context.
         keep_actions: Whether the result holds every action.
     """
     tasks, info, own = trial.tasks, trial.tasks.info, _returned(trial)
@@ -62,6 +65,9 @@ def measure(
         trained_episodes=trained_episodes,
         context=context,
         trained_context=trained_context,
+        prompt="" if prompt is None else prompt.told,
+        prompt_episodes=0 if prompt is None else prompt.num_episodes,
+        prompt_return=None if prompt is None else prompt.mean_return,
         source=info.source,
         source_options=info.source_kwargs,
         source_knows=tasks.source_knows,

@@ -53,7 +53,9 @@ def draw_result(result: Result) -> Figure:
             markersize=4, label=label, linestyle=line, zorder=2,
         )  # fmt: skip
     _draw_beyond(axes, result)
-    axes.set_xlabel("episode in context", fontsize=11)
+    axes.set_xlabel(
+        "episode after the prompt" if result.prompt else "episode in context", fontsize=11
+    )
     axes.set_ylabel("return per episode", fontsize=11)
     axes.set_xlim(1 - 0.02 * result.num_episodes, result.num_episodes * 1.02)
     axes.tick_params(labelsize=11)
@@ -86,7 +88,7 @@ def _draw_level(axes: Axes, name: str, level: float) -> None:
 
 def _draw_beyond(axes: Axes, result: Result) -> None:
     """Shade the episodes beyond those that training windows showed."""
-    trained = result.trained_episodes
+    trained = result.trained_until
     if trained is None or result.num_episodes <= trained:
         return
     axes.axvspan(trained + 0.5, result.num_episodes * 1.02, color=GRID, alpha=0.5, lw=0, zorder=0)

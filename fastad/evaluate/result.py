@@ -78,6 +78,9 @@ class Result:
         trained_episodes: Episodes that the training windows showed; None where unknown.
         context: Attention window of the rollout, in tokens; None where unknown.
         trained_context: Attention window in training; None where unknown.
+        prompt: What came first in every context, such as "episodes 0:5 of the source ucb1".
+        prompt_episodes: How many episodes that was.
+        prompt_return: Their mean return; None without a prompt.
         source: What generated the histories that the model was trained on.
         source_options: The source's options.
         source_knows: What the source is told beyond what it experiences.
@@ -113,6 +116,9 @@ class Result:
     trained_episodes: int | None = None
     context: int | None = None
     trained_context: int | None = None
+    prompt: str = ""
+    prompt_episodes: int = 0
+    prompt_return: float | None = None
     source: str = ""
     source_options: Mapping[str, Any] = field(default_factory=dict)
     source_knows: str = ""
@@ -158,6 +164,12 @@ class Result:
         return task_means(self.returns, self.num_tasks)
 
     @property
+    def trained_until(self) -> int | None:
+        """The last of these episodes that lies within what training windows showed."""
+        trained = self.trained_episodes
+        return None if trained is None else max(0, trained - self.prompt_episodes)
+
+    @property
     def conditions(self) -> str:
         """What was tried, in one line."""
         seen = {"train": "trained on", "validation": "for validation, never trained on"}
@@ -169,6 +181,8 @@ class Result:
             told.append(f"control: {self.control}")
         if self.greedy:
             told.append("greedy actions")
+        if self.prompt:
+            told.append(f"prompted with {self.prompt} (return {self.prompt_return:.2f})")
         if self.context != self.trained_context:
             told.append(
                 f"attention window {self.context:,} tokens, trained with {self.trained_context:,}"

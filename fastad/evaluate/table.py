@@ -15,11 +15,13 @@ def print_table(result: Result) -> None:
     from rich.console import Console
 
     figures = result.figures()
-    source, trained = figures["source_returns"], result.trained_episodes
+    source, trained = figures["source_returns"], result.trained_until
     console = Console()
     console.print(_returns_table(result, figures))
     if trained is not None and result.num_episodes > trained:
-        print(f"training windows showed {_episodes(trained)}; those beyond are marked *")
+        prompted = ", the prompt's included" if result.prompt else ""
+        shown = _episodes(trained + result.prompt_episodes)
+        print(f"training windows showed {shown}{prompted}; those beyond are marked *")
     if figures["minus_source"]:
         console.print(_differences_table(figures))
     if result.num_tasks == 1:
@@ -69,7 +71,7 @@ def _returns_table(result: Result, figures: dict[str, Any]) -> Table:
     columns = _source_columns(figures)
     headings = ["episode", "return", "95 % interval", "of optimum"]
     table = _table(result.conditions, [*headings, *(name for name, _ in columns)])
-    trained = result.trained_episodes or len(returns)
+    trained = len(returns) if result.trained_until is None else result.trained_until
     for episode in shown_episodes(len(returns)):
         i = episode - 1
         sources = [figures[f"source_returns{suffix}"] for _, suffix in columns]

@@ -112,26 +112,32 @@ class TaskSet:
             source: Another source than the dataset's, without options and action noise.
             noise: Whether the dataset's source acts with its action noise, as it did there.
         """
+        began = time.perf_counter()
+        run = self.histories(source, noise=noise)
+        if run is None:
+            return None
+        seconds = time.perf_counter() - began
+        num_episodes = self.info.num_steps // self.info.episode_length
+        returns = episode_returns(run.reward, run.terminated | run.truncated, num_episodes)
+        result = RolloutResult(returns, seconds, run.reward.numel())
+        return Trial(result, self, run.action)
+
+    def histories(self, source: str | None = None, *, noise: bool = True) -> Transition | None:
+        """What `baseline` is reckoned from: every learner's history, (N, T, ...)."""
         own = source is None
         name = self.info.source if source is None else source
         if name not in SOURCES:
             return None
-        num_episodes = self.info.num_steps // self.info.episode_length
-        began = time.perf_counter()
-        run = run_source(
+        return run_source(
             self.info.env,
             self.rows,
             env_kwargs=self.info.env_kwargs,
             source=name,
             source_kwargs=self.info.source_kwargs if own else {},
-            num_episodes=num_episodes,
+            num_episodes=self.info.num_steps // self.info.episode_length,
             action_noise=self.info.action_noise if own and noise else 0.0,
             seed=self.seed,
         )
-        seconds = time.perf_counter() - began
-        returns = episode_returns(run.reward, run.terminated | run.truncated, num_episodes)
-        result = RolloutResult(returns, seconds, run.reward.numel())
-        return Trial(result, self, run.action)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,10 @@ class Memory(Protocol):
         """
         ...
 
+    def take(self, steps: Steps) -> None:
+        """Add the newest step (N, 1), after which nobody asks for its logits."""
+        ...
+
     def forget(self, mask: Tensor) -> None:
         """Clear the context of the environments in `mask`, (N,) bool, and of no other."""
         ...
@@ -57,6 +61,10 @@ class CachedMemory:
     def predict(self, steps: Steps) -> Tensor:
         """See `Memory.predict`."""
         return self.forward(steps, self).policy.squeeze(1)
+
+    def take(self, steps: Steps) -> None:
+        """See `Memory.take`: whatever comes later needs the keys and values of all layers."""
+        self.predict(steps)
 
     def forget(self, mask: Tensor) -> None:
         """See `Memory.forget`."""
@@ -91,10 +99,8 @@ class RecomputedMemory:
 
     def predict(self, steps: Steps) -> Tensor:
         """See `Memory.predict`."""
-        self.lengths = (self.lengths + 1).clamp(max=self.capacity)
-        total = int(self.lengths.max())
-        self.steps = [*self.steps, _copied(steps)][-total:]
-        whole = _joined(self.steps)
+        self.take(steps)
+        total, whole = len(self.steps), _joined(self.steps)
         logits: Tensor | None = None
         # Environments with equally long contexts are recomputed together.
         for length in self.lengths.unique().tolist():
@@ -106,6 +112,11 @@ class RecomputedMemory:
             logits[rows] = newest
         assert logits is not None
         return logits
+
+    def take(self, steps: Steps) -> None:
+        """See `Memory.take`."""
+        self.lengths = (self.lengths + 1).clamp(max=self.capacity)
+        self.steps = [*self.steps, _copied(steps)][-int(self.lengths.max()) :]
 
     def forget(self, mask: Tensor) -> None:
         """See `Memory.forget`."""
@@ -130,6 +141,11 @@ class RecordedMemory:
         self.steps.append(_copied(steps))
         self.logits.append(self.memory.predict(steps))
         return self.logits[-1]
+
+    def take(self, steps: Steps) -> None:
+        """See `Memory.take`; only the step is kept."""
+        self.steps.append(_copied(steps))
+        self.memory.take(steps)
 
     def forget(self, mask: Tensor) -> None:
         """See `Memory.forget`."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from fastad.acting.interact import Transition
 from fastad.acting.steps import Steps
 from fastad.model.memory import Memory
+from fastad.rollouts.prompt import Prompt
 
 Control = Literal["none", "no-reward", "shuffled-rewards", "one-episode", "wiped-context"]
 # Under these no context is longer than an episode.
@@ -98,6 +99,17 @@ class InContextAgent:
             self.memory.forget(ended)
         elif self.control == "wiped-context":
             self.forget(ended)
+
+    def live_through(self, prompt: Prompt) -> None:
+        """Begin with the episodes of a prompt, as if the actions in them had been the agent's."""
+        begins = prompt.begins
+        later = set(begins.tolist()) - {0}
+        for step in range(prompt.num_steps):
+            if step in later:  # prompts end together; what comes before shorter ones is padding
+                self.forget(begins == step)
+            lived = Transition(*(field[:, step] for field in prompt.steps))
+            self.memory.take(Steps(lived.observation.unsqueeze(1), *self._shown))
+            self.observe(lived, lived.observation)
 
     def forget(self, mask: Tensor) -> None:
         """Clear the context of the environments in `mask`, (N,) bool, and of no other."""

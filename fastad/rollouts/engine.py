@@ -14,6 +14,7 @@ from fastad.model.memory import RecordedMemory
 from fastad.model.sequence_model import SequenceModel
 from fastad.rollouts.agent import FORGETFUL, Control, InContextAgent
 from fastad.rollouts.graph import GraphedStep
+from fastad.rollouts.prompt import Prompt
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def rollout(
     greedy: bool = False,
     control: Control = "none",
     context: int | None = None,
+    prompt: Prompt | None = None,
     compile: bool = False,
     cuda_graph: bool = False,
     on_block: Callable[[Transition], None] | None = None,
@@ -62,6 +64,7 @@ def rollout(
         greedy: See `InContextAgent`.
         control: See `InContextAgent`.
         context: Attention window in tokens, another than the model was trained with.
+        prompt: What every environment's context begins with; no part of the returns.
         compile: On GPUs, compile the cached step with `torch.compile`, in up to half a minute.
         cuda_graph: On GPUs, replay the cached step, environment and sampling included, as one
             graph.
@@ -88,13 +91,13 @@ def rollout(
     slides = model.config.positions != "learned"
     cuda_graph = cuda_graph and kv_cache and slides and env.device.type == "cuda"
     num_steps = num_episodes * env.episode_length
-    in_context = env.episode_length if control in FORGETFUL else num_steps
+    in_context = num_steps if prompt is None else prompt.num_steps + num_steps
+    if control in FORGETFUL:
+        in_context = env.episode_length
     model.check_length(in_context * model.config.tokens_per_step)
-    if control == "shuffled-rewards" and len(env.tasks.unique(dim=0)) < 2:
-        raise UserError(
-            "control=shuffled-rewards shows the rewards of other tasks, and there is one task; "
-            "take 2 or more, or another control"
-        )
+    check_control(control, env)
+    if prompt is not None and control in FORGETFUL:
+        raise UserError(f"control={control} forgets the prompt before the first step")
     rewards, ended = [], []
     with model.seeing(context):
         memory = model.make_memory(
@@ -104,12 +107,14 @@ def rollout(
             memory, model.num_actions, env.num_envs, generator=generator, greedy=greedy,
             control=control,
         )  # fmt: skip
-        began = time.perf_counter()
         blocks = interact(
             env, agent, num_steps=num_steps, block_steps=env.episode_length, generator=generator,
             record=GraphedStep if cuda_graph else None,
         )  # fmt: skip
         with torch.inference_mode():  # 4 to 7 % of a step with one environment
+            if prompt is not None:
+                agent.live_through(prompt)
+            began = time.perf_counter()
             for block in blocks:
                 rewards.append(block.reward)
                 ended.append(block.terminated | block.truncated)
@@ -118,6 +123,15 @@ def rollout(
     returns = episode_returns(torch.cat(rewards, 1), torch.cat(ended, 1), num_episodes).cpu()
     seconds = time.perf_counter() - began  # after the device has answered
     return RolloutResult(returns, seconds, num_steps * env.num_envs)
+
+
+def check_control(control: Control, env: BatchedEnv) -> None:
+    """Refuse a control that would hide nothing."""
+    if control == "shuffled-rewards" and len(env.tasks.unique(dim=0)) < 2:
+        raise UserError(
+            "control=shuffled-rewards shows the rewards of other tasks, and there is one task; "
+            "take 2 or more, or another control"
+        )
 
 
 def check_spaces(model: SequenceModel, env: BatchedEnv) -> None:

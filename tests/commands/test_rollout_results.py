@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+import fastad
 from fastad.cli import main
 from fastad.configs import RolloutConfig
 from fastad.evaluate import plots
@@ -90,6 +91,48 @@ def test_a_window_of_the_rollout_s_own_is_told_beside_what_it_was_trained_with(r
     assert info["source_kwargs"]["context"] == 30
     assert rollout(run) == 0
     assert "attention window" not in capsys.readouterr().out
+
+
+def test_a_rollout_may_go_on_from_episodes_of_kept_ones(run, tmp_path, capsys):
+    kept, file = tmp_path / "kept", tmp_path / "figures.json"
+    assert main(["rollout", str(run), "--episodes", "7", "--save-histories", str(kept)]) == 0
+    (whole,) = map(Result.load, (run / "rollouts").glob("*.json"))
+    capsys.readouterr()
+    prompt = ["--prompt-from", str(kept), "--prompt-episodes", "0:4", "--json", str(file)]
+    assert main(["rollout", str(run), "--episodes", "3", *prompt]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "prompted with episodes 0:4 of" in shown
+    # Training windows showed 5 episodes: 4 of the prompt and one more.
+    assert "training windows showed 5 episodes, the prompt's included; those beyond" in shown
+    result = Result.load(file)
+    assert result.prompt == f"episodes 0:4 of {kept}"
+    assert (result.prompt_episodes, result.trained_until) == (4, 1)
+    assert result.prompt_return == pytest.approx(whole.returns[:, :4].mean())
+    (axes,) = result.plot().axes
+    assert axes.get_xlabel() == "episode after the prompt"
+    # It matters what was shown.
+    settings = {"episodes": 3, "actions": True, "prompt_from": kept}
+    first, last = (
+        fastad.rollout(run, prompt_episodes=episodes, **settings) for episodes in ("0:4", "-4:")
+    )
+    assert first.returns.tolist() == result.returns.tolist()
+    assert first.actions.tolist() != last.actions.tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--prompt-episodes", "0:5"], "prompt_episodes=0:5 are of no history"),
+        (["--prompt-from", "source", "--prompt-episodes", "5"], "not of the form FIRST:LAST"),
+        (["--prompt-from", "source", "--control", "wiped-context"], "forgets the prompt"),
+        (["--prompt-from", "source", "--prompt-episodes=-6:"], "the shortest history has 5"),
+    ],
+)
+def test_prompts_that_make_no_sense_are_refused_before_any_work(run, options, message, capsys):
+    capsys.readouterr()
+    assert rollout(run, *options) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (run / "rollouts").exists()
 
 
 def test_learned_positions_have_no_other_window(run, tmp_path, capsys):
