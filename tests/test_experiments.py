@@ -61,6 +61,16 @@ def test_without_rewards_in_the_context_nothing_is_learned(dark_rooms, seed):
         assert last < first + 0.7
 
 
+@pytest.mark.parametrize("context", [None, 400])
+def test_over_1000_episodes_returns_do_not_decay(dark_rooms, context):
+    figures, folder = dark_rooms[1]
+    config = replace(preset("dark-room").rollout, run=folder / "1" / "run", seed=11)
+    returns = run_rollout(replace(config, episodes=1000, context=context)).figures()["returns"]
+    settled, last = sum(returns[20:120]) / 100, sum(returns[-100:]) / 100
+    assert settled > 0.9 * figures["optimal_return"]
+    assert last > 0.995 * settled
+
+
 @pytest.mark.parametrize("holdout", ["task", "cell"])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_key_to_door_reaches_1_85_of_2_on_unseen_pairs_and_cells(tmp_path, holdout, seed):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastad.base.errors import UserError
 from fastad.base.outputs import write_picture
+from fastad.evaluate.table import MARKS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 PICTURE_SUFFIXES = (".png", ".pdf", ".svg")
 INK, GRID = "#22313f", "#e6e9ec"
 AD_COLOUR, SOURCE_COLOUR, LEVEL_COLOUR = "#0b6e8a", "#d1733c", "#8a949e"
+# A rollout as many times as long as what training windows showed is drawn on a logarithmic axis, on
+# which one sees both how it learns and how it goes on.
+LONG = 10
 
 
 def draw_result(result: Result) -> Figure:
@@ -29,7 +34,6 @@ def draw_result(result: Result) -> Figure:
     """
     import_matplotlib()
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     figures = result.figures()
     figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
@@ -57,16 +61,16 @@ def draw_result(result: Result) -> Figure:
         "episode after the prompt" if result.prompt else "episode in context", fontsize=11
     )
     axes.set_ylabel("return per episode", fontsize=11)
-    axes.set_xlim(1 - 0.02 * result.num_episodes, result.num_episodes * 1.02)
+    _set_episodes(axes, result)
     axes.tick_params(labelsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.yaxis.grid(True, color=GRID, zorder=0)
     axes.set_axisbelow(True)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(frameon=False, loc="outside lower center", ncols=1, fontsize=9.5)
     title = f"In-context reinforcement learning on {result.env}"
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
-    axes.set_title(result.conditions, loc="left", fontsize=9.5, color=LEVEL_COLOUR)
+    conditions = textwrap.fill(result.conditions, width=95)
+    axes.set_title(conditions, loc="left", fontsize=9.5, color=LEVEL_COLOUR)
     return figure
 
 
@@ -75,6 +79,22 @@ def write_figure(figure: Figure, file: Path) -> None:
     image = io.BytesIO()
     figure.savefig(image, format=file.suffix[1:].lower())
     write_picture(file, image.getvalue())
+
+
+def _set_episodes(axes: Axes, result: Result) -> None:
+    """Let the axis of episodes end with the last; logarithmic where they are many."""
+    from matplotlib.ticker import MaxNLocator, NullLocator
+
+    num_episodes, trained = result.num_episodes, result.trained_episodes
+    if trained is None or num_episodes < LONG * trained:
+        axes.set_xlim(1 - 0.02 * num_episodes, num_episodes * 1.02)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return
+    axes.set_xscale("log")
+    axes.set_xlim(0.95, num_episodes * 1.05)
+    marks = [mark for mark in MARKS if mark <= num_episodes]
+    axes.set_xticks(marks, [f"{mark:,}" for mark in marks])
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _draw_level(axes: Axes, name: str, level: float) -> None:

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
     from fastad.evaluate.result import Result
 
+MARKS = [factor * 10**power for power in range(7) for factor in (1, 2, 5)]  # of long rows
+
 
 def print_table(result: Result) -> None:
     """Print the returns of some episodes with intervals, beside the source, chance and optimum."""
@@ -47,8 +49,7 @@ def print_table(result: Result) -> None:
 
 def shown_episodes(count: int) -> list[int]:
     """Episodes 1, 2, 5, 10 and so on up to the last, counted from 1."""
-    marks = [factor * 10**power for power in range(7) for factor in (1, 2, 5)]
-    return [mark for mark in marks if mark < count] + [count]
+    return [mark for mark in MARKS if mark < count] + [count]
 
 
 def _episodes(count: int) -> str:

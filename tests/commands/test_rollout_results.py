@@ -86,7 +86,9 @@ def test_a_window_of_the_rollout_s_own_is_told_beside_what_it_was_trained_with(r
     result = Result.load(kept)
     assert (result.context, result.trained_context) == (30, 12)
     (axes,) = result.plot().axes
-    assert "attention window 30 tokens, trained with 12" in axes.get_title(loc="left")
+    assert "attention window 30 tokens, trained with 12" in " ".join(
+        axes.get_title(loc="left").split()
+    )
     info = json.loads((run.parent / "kept" / "dataset.json").read_text())
     assert info["source_kwargs"]["context"] == 30
     assert rollout(run) == 0

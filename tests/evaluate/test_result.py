@@ -103,6 +103,24 @@ def test_a_picture_shows_ours_the_source_the_levels_and_what_lies_beyond_trainin
     assert any(text.startswith("random ") for text in texts)
 
 
+def test_a_picture_of_many_times_the_training_windows_has_a_logarithmic_axis(rooms, result_on):
+    result = result_on(rooms, 21, trained_episodes=2)
+    (axes,) = result.plot().axes
+    assert axes.get_xscale() == "log"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "5", "10", "20"]
+    assert axes.get_xlim()[1] > 21
+    (axes,) = replace(result, trained_episodes=3).plot().axes
+    assert axes.get_xscale() == "linear"
+
+
+def test_conditions_that_are_long_are_drawn_in_lines(noisy):
+    prompted = replace(noisy, prompt=f"episodes 0:5 of {'x' * 60}", prompt_return=1.0)
+    (axes,) = prompted.plot().axes
+    lines = axes.get_title(loc="left").splitlines()
+    assert " ".join(lines) == prompted.conditions
+    assert max(map(len, lines)) <= 95
+
+
 def test_a_picture_of_one_task_without_source_optimum_and_chance_is_drawn(rooms, result_on):
     result = result_on(replace(rooms, tasks=rooms.tasks[:1]), 2)
     (axes,) = replace(result, optimal_return=None, baselines={}).plot().axes
