@@ -73,7 +73,7 @@ def _regrets(result: Result, others: dict[str, Baseline]) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     figures["regret"], figures["regret_interval"] = _listed(estimate(ours))
     names = {"source": "source_regret", "source_clean": "source_regret_clean",
-             "random": "random_regret"}  # fmt: skip
+             "ucb1": "ucb1_regret", "random": "random_regret"}  # fmt: skip
     for key, name in names.items():
         other = others.get(key)
         if other is None or other.regret is None:

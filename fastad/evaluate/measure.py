@@ -45,6 +45,8 @@ def measure(
     others = {"source": tasks.baseline(), "random": tasks.baseline("random")}
     if info.action_noise > 0:
         others["source_clean"] = tasks.baseline(noise=False)
+    if own.regret is not None and info.source != "ucb1":
+        others["ucb1"] = tasks.baseline("ucb1")  # what bandits are usually compared with
     return Result(
         label="algorithm distillation",
         method="ad",
@@ -75,7 +77,7 @@ def measure(
         noise_labels=info.noise_labels,
         optimal_return=tasks.optimal_return(),
         baselines={
-            name: _returned(other, 1 if name == "random" else tasks.episodes_per_episode)
+            name: _returned(other, tasks.episodes_per_episode if "source" in name else 1)
             for name, other in others.items()
             if other is not None
         },

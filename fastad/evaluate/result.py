@@ -89,7 +89,8 @@ class Result:
         optimal_return: Expected return per episode of an optimal policy, mean over tasks; None
             where unknown.
         baselines: Who else was tried on the tasks: "source" as it acted, "source_clean" without
-            its action noise, if it has any, and "random".
+            its action noise, if it has any, "random" and, of bandits, "ucb1" where the source is
+            another.
         regret: (N,) pseudo-regret over all pulls, float32; None where the tasks are no bandits.
         actions: Every rollout's actions, (N, T) int64, if they were asked for.
 

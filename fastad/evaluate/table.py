@@ -117,6 +117,8 @@ def _range(interval: Any, index: int) -> str:
 def _regret_line(figures: dict[str, Any]) -> str:
     """Regret with its interval, beside the source's and that of chance."""
     labels = {"source_regret": "source", "random_regret": "random"}
+    if "ucb1_regret" in figures:
+        labels["ucb1_regret"] = "UCB1"
     if figures["source_action_noise"]:
         labels["source_regret_clean"] = "source without its noise"
     parts = [_with_interval(figures, "regret")]

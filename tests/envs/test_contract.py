@@ -179,6 +179,19 @@ def test_experts_give_distributions_over_actions_where_there_are_any(name):
         observation = env.step(action)[0]
 
 
+@pytest.mark.parametrize("name", ENVS)
+def test_every_family_of_the_paper_has_what_a_comparison_needs(name):
+    env = build(name, num_envs=40)
+    optimal, action = env.optimal_return(), actions_for(env, 3).t()
+    assert (optimal > 0).all()
+    regret = env.regret(action)
+    if not name.endswith("bandit"):
+        assert regret is None
+        return
+    assert env.regret(env.expert(env.reset()).argmax(dim=1, keepdim=True)).abs().max() == 0
+    torch.testing.assert_close(regret, 3 * optimal - env.tasks.gather(1, action).sum(dim=1))
+
+
 class Unknown(BatchedEnv):
     """Tells nothing about itself that it need not."""
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fastad.evaluate.result import Result
+from fastad.evaluate.table import print_table
 
 
 def test_figures_carry_the_plain_names(rooms, result_on):
@@ -77,6 +78,18 @@ def test_a_source_of_several_actors_costs_their_episodes(rooms, result_on, tmp_p
     result.save(tmp_path / "result.json")
     loaded = Result.load(tmp_path / "result.json")
     assert loaded.baselines["source_clean"].episodes_per_episode == 3
+
+
+def test_bandits_of_another_source_stand_beside_ucb1_too(arms, result_on, capsys):
+    thompson = replace(arms, info=replace(arms.info, source="thompson"))
+    result = result_on(thompson, 50)
+    assert result.baselines.keys() == {"source", "random", "ucb1"}
+    # Of the arms that pay never and always UCB1 pulls each once, then the better one nearly always.
+    figures = result.figures()
+    assert 1.0 <= figures["ucb1_regret"] < 5.0 < figures["random_regret"]
+    assert figures["ucb1_regret"] == pytest.approx(result_on(arms, 50).figures()["source_regret"])
+    print_table(result)
+    assert f"UCB1 {figures['ucb1_regret']:.2f}" in capsys.readouterr().out
 
 
 def test_regret_has_an_interval_and_is_compared_with_the_source_s(arms, trial_on, result_on):
