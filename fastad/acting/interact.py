@@ -119,6 +119,7 @@ def interact(
 
     take_step: Callable[[Tensor], _Step] = act_and_observe
     if record is not None:
+        env.untrack()
         take_step = record(act_and_observe, (generator, env.generator))
     observation = env.reset()
     for begun in range(0, num_steps, block_steps):

@@ -57,10 +57,9 @@ class BatchedEnv(ABC):
 
     An environment that finishes an episode in `step` is reset within that same step: the
     observation returned is the first of the next episode, and `final_observation` holds where
-    the step really ended. Neither `reset` nor `step` waits for the device, and both update the
-    state in place, so that they can be captured in a CUDA graph; what they return is never
-    changed afterwards, and not to be written to: where nothing terminates, `terminated` is the
-    same tensor at every step.
+    the step really ended. Neither `reset` nor `step` waits for the device, and after `untrack`
+    they can be captured in a CUDA graph. What they return is never changed afterwards, and not
+    to be written to: where nothing terminates, `terminated` is the same tensor at every step.
 
     What is known of the tasks beyond that is optional: None where it is not.
 
@@ -119,6 +118,13 @@ class BatchedEnv(ABC):
         Returns:
             Observation (N, ...), after auto-reset; reward (N,) float32; terminated and
             truncated (N,) bool.
+        """
+
+    def untrack(self) -> None:  # noqa: B027, there need be nothing on the host
+        """From the next reset on, keep all state on the device alone and update it in place.
+
+        Every step performs the same operations on the same memory then, and can be captured in a
+        CUDA graph, which knows nothing of what the host counts.
         """
 
     def optimal_return(self) -> Tensor | None:

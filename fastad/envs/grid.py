@@ -136,6 +136,10 @@ class GridEnv(BatchedEnv):
         self._one = torch.ones_like(self._cell)
         self._limit = torch.full_like(self._cell, family.episode_length)
         self._never = torch.zeros_like(self._cell, dtype=torch.bool)
+        # Where no episode ends early all end together, and the host counts their steps. A random
+        # start is drawn at every step, needed or not, and data of a seed shall stay what they are.
+        self._is_lockstep = self.fixed_length and not family.random_start
+        self._elapsed = 0  # steps of the running episodes, in lockstep
         self._collected = torch.zeros_like(self._cell)[:, None]  # (N, 1)
         # (N, num_phases): the cell that pays next, by targets collected so far; -1 where none.
         targets = family.cells(self.tasks)
@@ -156,15 +160,27 @@ class GridEnv(BatchedEnv):
             self._collected += rewarded[:, None]
         else:
             rewarded = cell == self._first_targets
-        self._time += self._one
-        truncated = self._time == self._limit
+        self.final_observation = self._coordinates.index_select(0, cell)
+        if self._is_lockstep:
+            self._elapsed += 1
+            if self._elapsed < self.episode_length:
+                self._cell = cell
+                truncated = self._never.clone()
+                return self.final_observation, rewarded.float(), self._never, truncated
+            truncated = ~self._never
+        else:
+            self._time += self._one
+            truncated = self._time == self._limit
         if self.fixed_length:
             terminated, ended = self._never, truncated
         else:
             terminated = (self._collected == self.num_phases - 1)[:, 0]
             ended = terminated | truncated
-        self.final_observation = self._coordinates.index_select(0, cell)
         return self._begin(ended, cell), rewarded.float(), terminated, truncated
+
+    def untrack(self) -> None:
+        """See `BatchedEnv.untrack`."""
+        self._is_lockstep = False
 
     def optimal_return(self) -> Tensor:
         """Rewards that shortest paths collect in time, in the mean over starts; (N,) float32."""
@@ -227,7 +243,10 @@ class GridEnv(BatchedEnv):
                 self._num_cells, cell.shape, generator=self.generator, device=self.device
             )
         torch.where(starting, start, cell, out=self._cell)
-        self._time.masked_fill_(starting, 0)
+        if self._is_lockstep:
+            self._elapsed = 0
+        else:
+            self._time.masked_fill_(starting, 0)
         if self.num_phases > 1:
             self._collected.masked_fill_(starting[:, None], 0)
         return self._coordinates.index_select(0, self._cell)

@@ -116,6 +116,7 @@ def test_reset_and_step_never_wait_for_the_device(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_state_is_updated_in_place_so_that_a_captured_step_goes_on_from_it(name):
     env = build(name)
+    env.untrack()
     state = {key: value for key, value in vars(env).items() if torch.is_tensor(value)}
     addresses = {key: value.data_ptr() for key, value in state.items()}
 

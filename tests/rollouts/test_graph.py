@@ -42,6 +42,8 @@ def make_step(name, positions, *, untracked, control="none"):
     agent = InContextAgent(
         memory, model.num_actions, NUM_ENVS, generator=generator, control=control
     )
+    if untracked:
+        env.untrack()
     observation = env.reset()
 
     @torch.inference_mode()

@@ -1,6 +1,7 @@
 """Drawing from distributions by the C++ kernels, as a PyTorch operator."""
 
-from ctypes import c_int64
+from ctypes import Array, c_int64
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -39,11 +40,16 @@ def _check(probs: Tensor, uniform: Tensor) -> None:
 
 def _forward(probs: Tensor, uniform: Tensor) -> Tensor:
     probs, uniform = probs.contiguous(), uniform.contiguous()
-    drawn = torch.empty(probs.shape[0], dtype=torch.int64)
-    library().fastad_draw(
-        (c_int64 * 2)(*probs.shape), probs.data_ptr(), uniform.data_ptr(), drawn.data_ptr(), 1
-    )
+    shape = probs.shape
+    drawn = torch.empty(shape[0], dtype=torch.int64)
+    library().fastad_draw(_as_c(shape), probs.data_ptr(), uniform.data_ptr(), drawn.data_ptr(), 1)
     return drawn
+
+
+@lru_cache(maxsize=64)
+def _as_c(shape: torch.Size) -> Array[c_int64]:
+    """A shape as the kernels read it; every step of a rollout has the same."""
+    return (c_int64 * len(shape))(*shape)
 
 
 @torch.library.custom_op("fastad::native_draw", mutates_args=())
