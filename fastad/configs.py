@@ -110,7 +110,7 @@ class TrainConfig:
     """Environment that these settings are for, as a preset says it: data of another are refused
     (default: whichever the data are of)."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    """The transformer."""
+    """The model."""
     settings: TrainSettings = field(default_factory=TrainSettings)
     """The training."""
     eval_episodes: int | None = None

@@ -27,7 +27,7 @@ def act(config: RolloutConfig, *, keep_actions: bool, progress: Report | None) -
     model = model.to(device)
     model.kernels = config.kernels
     model.check_window(config.context)
-    check_kernels(config.kernels, model.config.head_dim, device, kv_cache=config.kv_cache)
+    check_kernels(config.kernels, model.config, device, kv_cache=config.kv_cache)
     tasks = load_task_set(
         config.run, split=config.split, num_tasks=config.tasks, repeats=config.rollouts_per_task,
         seed=config.seed,

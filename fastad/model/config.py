@@ -1,15 +1,24 @@
 """What defines a model, apart from the spaces it reads and acts in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from fastad.base.errors import UserError
 
+# What a GRU has no use for.
+OF_TRANSFORMERS = frozenset(
+    ("num_heads", "num_kv_heads", "mlp_width", "context", "positions", "rope_base", "norm",
+     "dropout", "attention_dropout")
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A causal transformer over learning histories."""
+    """A causal transformer over learning histories, or a GRU."""
 
+    trunk: Literal["transformer", "gru"] = "transformer"
+    """transformer: attention over the context. gru: gated recurrent units, whose state is all that
+    they remember; they have no context, positions, heads or MLP."""
     num_layers: int = 2
     """Blocks. Two are enough for grid worlds; more are slower and, in minutes, no better."""
     width: int = 64
@@ -44,11 +53,13 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Check the fields against each other."""
+        if self.trunk == "gru":
+            self._refuse_what_a_gru_lacks()
         for field in ("num_layers", "width", "num_heads", "mlp_width", "context"):
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise UserError(f"{field}={getattr(self, field)} must be at least 1")
-        if self.width % self.num_heads:
+        if self.trunk == "transformer" and self.width % self.num_heads:
             raise UserError(
                 f"width={self.width} must be a multiple of num_heads={self.num_heads}; "
                 f"try width={self.num_heads * -(-self.width // self.num_heads)}"
@@ -69,6 +80,15 @@ class ModelConfig:
                 raise UserError(f"{field}={getattr(self, field)} must be in [0, 1)")
         if not self.rope_base > 0:
             raise UserError(f"rope_base={self.rope_base} must be above 0")
+
+    def _refuse_what_a_gru_lacks(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in OF_TRANSFORMERS and value != field.default:
+                raise UserError(
+                    f"{field.name}={value} is for trunk=transformer; a GRU has no such thing: "
+                    "leave it out"
+                )
 
     @property
     def head_dim(self) -> int:

@@ -12,6 +12,7 @@ class Output(NamedTuple):
     """What the model predicts at each of `T` steps of `B` sequences."""
 
     policy: Tensor  # (B, T, A) logits of the next action
+    value: Tensor | None = None  # (B, T) of what follows, where the model has such a head
 
 
 class Heads(nn.Module):
@@ -20,16 +21,20 @@ class Heads(nn.Module):
     Args:
         config: Of the model.
         num_actions: `A`.
+        value: Whether values are predicted, too.
     """
 
-    def __init__(self, config: ModelConfig, num_actions: int) -> None:
+    def __init__(self, config: ModelConfig, num_actions: int, *, value: bool = False) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
         self.policy = nn.Linear(config.width, num_actions)
+        self.value = nn.Linear(config.width, 1) if value else None
 
     def forward(self, features: Tensor) -> Output:
         """Predict from features (B, T, width)."""
-        return Output(self.policy(self.norm(features)))
+        features = self.norm(features)
+        value = None if self.value is None else self.value(features).squeeze(-1)
+        return Output(self.policy(features), value)
 
     def weights(self) -> tuple[Affine | None, Affine]:
         """The norm, if there is one, and the policy's map, as a frozen model takes them."""

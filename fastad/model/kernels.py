@@ -28,6 +28,7 @@ from fastad_kernels.dispatch import OPERATIONS, find_implementation, resolve
 from torch import Tensor, nn
 
 from fastad.base.errors import UserError
+from fastad.model.config import ModelConfig
 
 __all__ = [
     "Affine",
@@ -207,7 +208,7 @@ def freeze_model(
 
 def check_kernels(
     impl: Implementation,
-    head_dim: int,
+    config: ModelConfig,
     device: torch.device,
     precision: str = "fp32",
     *,
@@ -217,8 +218,16 @@ def check_kernels(
     """Try an implementation on one token, so that a run that cannot work never begins.
 
     Raises:
-        UserError: With the implementation's own reason.
+        UserError: With the implementation's own reason; so too if one is named for a GRU.
     """
+    if config.trunk == "gru":
+        if impl != "auto":
+            raise UserError(
+                f"kernels={impl} computes attention and MLPs, and a GRU has none: PyTorch does all "
+                "of its work; leave --kernels out"
+            )
+        return
+    head_dim = config.head_dim
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     x = torch.zeros(1, 1, 1, head_dim, dtype=dtype, device=device)
     try:

@@ -81,21 +81,51 @@ class CachedMemory:
         return int(self.rings[0].lengths.max()) if lockstep is None else lockstep
 
 
+class RecurrentMemory:
+    """The state of a recurrent trunk; one step costs the same at any length.
+
+    Args:
+        state: As the trunk made it, (layers, N, width).
+        forward: The model's, which carries the state on.
+    """
+
+    draw = staticmethod(draw)
+
+    def __init__(
+        self, state: Tensor, forward: Callable[[Steps, "RecurrentMemory"], Output]
+    ) -> None:
+        self.state, self.forward = state, forward
+
+    def predict(self, steps: Steps) -> Tensor:
+        """See `Memory.predict`."""
+        return self.forward(steps, self).policy.squeeze(1)
+
+    def take(self, steps: Steps) -> None:
+        """See `Memory.take`."""
+        self.predict(steps)
+
+    def forget(self, mask: Tensor) -> None:
+        """See `Memory.forget`."""
+        self.state.masked_fill_(mask[:, None], 0.0)
+
+
 class RecomputedMemory:
     """The steps that can influence a prediction, from which it is computed every time.
 
     Args:
         forward: The model's, over whole sequences.
         num_envs: `N`.
-        capacity: Steps to keep of each environment.
+        capacity: Steps to keep of each environment; None keeps all.
     """
 
     draw = staticmethod(draw)
 
-    def __init__(self, forward: Callable[[Steps], Output], num_envs: int, capacity: int) -> None:
+    def __init__(
+        self, forward: Callable[[Steps], Output], num_envs: int, capacity: int | None
+    ) -> None:
         self.forward, self.capacity = forward, capacity
         self.lengths = torch.zeros(num_envs, dtype=torch.int64)  # on the host
-        self.steps: list[Steps] = []  # the newest `capacity` of them, each (N, 1)
+        self.steps: list[Steps] = []  # as many of the newest as anybody needs, each (N, 1)
 
     def predict(self, steps: Steps) -> Tensor:
         """See `Memory.predict`."""
@@ -115,7 +145,9 @@ class RecomputedMemory:
 
     def take(self, steps: Steps) -> None:
         """See `Memory.take`."""
-        self.lengths = (self.lengths + 1).clamp(max=self.capacity)
+        self.lengths = self.lengths + 1
+        if self.capacity is not None:
+            self.lengths = self.lengths.clamp(max=self.capacity)
         self.steps = [*self.steps, _copied(steps)][-int(self.lengths.max()) :]
 
     def forget(self, mask: Tensor) -> None:

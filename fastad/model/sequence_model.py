@@ -18,9 +18,10 @@ from fastad.base.errors import UserError
 from fastad.model.config import ModelConfig
 from fastad.model.encoders import StepEncoder
 from fastad.model.frozen import FrozenStep
+from fastad.model.gru import GRU
 from fastad.model.heads import Heads, Output
 from fastad.model.kernels import Implementation, freeze_model
-from fastad.model.memory import CachedMemory, Memory, RecomputedMemory
+from fastad.model.memory import CachedMemory, Memory, RecomputedMemory, RecurrentMemory
 from fastad.model.transformer import Transformer
 
 
@@ -34,6 +35,7 @@ class SequenceModel(nn.Module):
         episode_length: Longest episode.
         reward_shift: Subtracted from rewards before they are embedded.
         reward_scale: Divides them then.
+        value: Whether values are predicted, too.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class SequenceModel(nn.Module):
         *,
         reward_shift: float = 0.0,
         reward_scale: float = 1.0,
+        value: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
@@ -58,11 +61,13 @@ class SequenceModel(nn.Module):
         self.encoder = StepEncoder(
             config, observation_space, self.num_actions, episode_length, reward_shift, reward_scale
         )
-        self.trunk = Transformer(config)
-        self.heads = Heads(config, self.num_actions)
+        self.trunk: GRU | Transformer = (
+            GRU(config) if config.trunk == "gru" else Transformer(config)
+        )
+        self.heads = Heads(config, self.num_actions, value=value)
         self.apply(_initialise)
 
-    def forward(self, steps: Steps, memory: CachedMemory | None = None) -> Output:
+    def forward(self, steps: Steps, memory: CachedMemory | RecurrentMemory | None = None) -> Output:
         """Predict for whole sequences, or for the next steps of remembered ones.
 
         Args:
@@ -75,6 +80,11 @@ class SequenceModel(nn.Module):
         Raises:
             UserError: If learned positions run out: they cannot slide.
         """
+        if isinstance(self.trunk, GRU):
+            assert not isinstance(memory, CachedMemory)
+            state = None if memory is None else memory.state
+            return self._predict(self.trunk(self.encoder(steps), state))
+        assert not isinstance(memory, RecurrentMemory)
         positions = None
         if self.config.positions in ("rope", "learned"):
             positions = self._positions(steps, memory)
@@ -82,7 +92,12 @@ class SequenceModel(nn.Module):
             return memory.frozen(steps, memory.rings, positions)
         tokens = self.encoder(steps, positions)
         rings = None if memory is None else memory.rings
-        features = self.trunk(tokens, positions, rings, window=self.window, impl=self.kernels)
+        return self._predict(
+            self.trunk(tokens, positions, rings, window=self.window, impl=self.kernels)
+        )
+
+    def _predict(self, features: Tensor) -> Output:
+        """From features of all tokens, (B, T * tokens_per_step, width), to predictions."""
         # The last token of each step, the observation, is the one that predicts.
         per_step = self.config.tokens_per_step
         output: Output = self.heads(features[:, per_step - 1 :: per_step])
@@ -98,8 +113,13 @@ class SequenceModel(nn.Module):
         return torch.arange(num_tokens, device=steps.previous_action.device)
 
     @property
-    def receptive_field(self) -> int:
-        """Tokens that can influence a prediction, through all layers: L * (W - 1) + 1."""
+    def receptive_field(self) -> int | None:
+        """Tokens that can influence a prediction, through all layers: L * (W - 1) + 1.
+
+        None: all of them, through the state of a GRU.
+        """
+        if isinstance(self.trunk, GRU):
+            return None
         return self.config.num_layers * (self.window - 1) + 1
 
     @contextmanager
@@ -125,6 +145,11 @@ class SequenceModel(nn.Module):
     def check_window(self, window: int | None) -> None:
         """Refuse attention windows that the model cannot have; None is its own."""
         config = self.config
+        if window is not None and config.trunk == "gru":
+            raise UserError(
+                f"context={window}: a GRU has no attention window, it carries all that it "
+                "remembers in its state; leave --context out"
+            )
         if window in (None, config.context):
             return
         if config.positions == "learned":
@@ -152,9 +177,9 @@ class SequenceModel(nn.Module):
 
         Args:
             num_envs: `N`.
-            kv_cache: Keep keys and values in rings, which `forward` takes, too. Else keep the steps
-                that can influence a prediction: a query sees `W` tokens, but through L layers
-                L * (W - 1) + 1 of them reach it.
+            kv_cache: Keep keys and values in rings, or the state of a GRU, which `forward` takes,
+                too. Else keep the steps that can influence a prediction: a query sees `W` tokens,
+                but through L layers L * (W - 1) + 1 of them reach it, and through a GRU all.
             prompt_steps: Steps appended to rings at once, at most.
             compile: Compile PyTorch's step with `torch.compile`, which takes a while at the first
                 one, instead of taking the kernels for whole steps where there are any.
@@ -163,7 +188,14 @@ class SequenceModel(nn.Module):
         """
         per_step = self.config.tokens_per_step
         if not kv_cache:
-            return RecomputedMemory(self, num_envs, -(-self.receptive_field // per_step))
+            field = self.receptive_field
+            return RecomputedMemory(
+                self, num_envs, None if field is None else -(-field // per_step)
+            )
+        # Not the module's own call, which looks for hooks at every step.
+        forward = torch.compile(self) if compile else self.forward
+        if isinstance(self.trunk, GRU):
+            return RecurrentMemory(self.trunk.make_state(num_envs), forward)
         frozen = None if compile else self.freeze()
         capacity = self.window + prompt_steps * per_step - 1
         if frozen is not None:
@@ -173,8 +205,7 @@ class SequenceModel(nn.Module):
         if untracked:
             for ring in rings:
                 ring.untrack()
-        # Not the module's own call, which looks for hooks at every step.
-        return CachedMemory(rings, torch.compile(self) if compile else self.forward, frozen=frozen)
+        return CachedMemory(rings, forward, frozen=frozen)
 
     def matrix_names(self) -> list[str]:
         """Parameters that map tokens to tokens: what an optimiser of matrices, as Muon, is for.
@@ -186,8 +217,11 @@ class SequenceModel(nn.Module):
     def freeze(self) -> FrozenStep | None:
         """The cached step as one kernel, for as long as no weight changes.
 
-        None where the model's implementation of attention has no such kernel on this device.
+        None where the model's implementation of attention has no such kernel on this device, and
+        for a GRU.
         """
+        if isinstance(self.trunk, GRU):
+            return None
         blocks, shape = self.trunk.weights(self.window)
         norm, head = self.heads.weights()
         kernel = freeze_model(

@@ -148,6 +148,7 @@ def _build(description: dict[str, Any], file: Path) -> SequenceModel:
             int(description["episode_length"]),
             reward_shift=float(description["reward_shift"]),
             reward_scale=float(description["reward_scale"]),
+            value=bool(description.get("value", False)),  # not in earlier versions
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{file} is not a fastad model: {error!r}") from error
@@ -162,6 +163,7 @@ def _describe(model: SequenceModel) -> dict[str, Any]:
         "episode_length": model.episode_length,
         "reward_shift": model.reward_shift,
         "reward_scale": model.reward_scale,
+        "value": model.heads.value is not None,
     }
 
 

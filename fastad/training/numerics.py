@@ -57,13 +57,13 @@ def settle(
     if chosen.type == "cpu":
         as_begun = kernels == "auto" and begun is not None and begun["device"] == "cpu"
         impose_kernels(begun["kernels"] if begun is not None and as_begun else {})
-    check_kernels(
-        kernels, model.head_dim, chosen, precision, dropout=model.attention_dropout
-    )  # fmt: skip
-    resolved = resolve_kernels(
-        kernels, width=model.width, head_dim=model.head_dim, device=chosen,
-        precision=precision, dropout=model.attention_dropout,
-    )  # fmt: skip
+    check_kernels(kernels, model, chosen, precision, dropout=model.attention_dropout)
+    resolved: dict[str, str] = {}
+    if model.trunk == "transformer":
+        resolved = resolve_kernels(
+            kernels, width=model.width, head_dim=model.head_dim, device=chosen,
+            precision=precision, dropout=model.attention_dropout,
+        )  # fmt: skip
     facts = {
         "device": chosen.type,
         "processor": _processor(chosen),
