@@ -3,6 +3,7 @@
     dataset = fastad.collect(env="dark-room", out="data/room")
     run = fastad.train(data=dataset, out="runs/room", updates=1300)
     result = fastad.rollout(run, episodes=20)
+    comparison = fastad.compare(fastad.preset("dark-room"), seeds=3)
 
 Importing fastad registers its environments with Gymnasium; it does not import torch, whose threads
 it makes wait without spinning. The verbs are imported when they are first named.
@@ -20,7 +21,10 @@ from fastad.base.provenance import __version__ as __version__  # noqa: E402
 
 if TYPE_CHECKING:
     from fastad.api import collect, rollout, train
+    from fastad.api.compare import compare
+    from fastad.compare_config import CompareConfig
     from fastad.configs import CollectConfig, RolloutConfig, TrainConfig
+    from fastad.evaluate.comparison_files import Comparison
     from fastad.evaluate.result import Result
     from fastad.histories.reader import HistoryDataset
     from fastad.model.config import ModelConfig
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CollectConfig",
+    "CompareConfig",
+    "Comparison",
     "HistoryDataset",
     "ModelConfig",
     "Preset",
@@ -39,6 +45,7 @@ __all__ = [
     "TrainConfig",
     "TrainSettings",
     "collect",
+    "compare",
     "preset",
     "rollout",
     "train",
@@ -46,6 +53,8 @@ __all__ = [
 
 _MODULES = {
     "CollectConfig": "fastad.configs",
+    "CompareConfig": "fastad.compare_config",
+    "Comparison": "fastad.evaluate.comparison_files",
     "HistoryDataset": "fastad.histories.reader",
     "ModelConfig": "fastad.model.config",
     "Preset": "fastad.presets",
@@ -55,6 +64,7 @@ _MODULES = {
     "TrainConfig": "fastad.configs",
     "TrainSettings": "fastad.training.settings",
     "collect": "fastad.api",
+    "compare": "fastad.api.compare",
     "preset": "fastad.presets",
     "rollout": "fastad.api",
     "train": "fastad.api",

@@ -1,6 +1,7 @@
 """Settings that work, by name: what `--config NAME` and `fastad demo NAME` use."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,22 @@ CONFIGURED = ("collect", "train", "rollout")  # the commands that a preset has s
 
 @dataclass(frozen=True)
 class Preset:
-    """One experiment from collection to rollout."""
+    """One experiment from collection to rollout.
+
+    Attributes:
+        summary: In one line.
+        collect: How its histories are collected.
+        train: How plain AD is trained on them.
+        rollout: How it is rolled out.
+        variants: Other ways to train on them, for `fastad compare`: settings that differ from
+            `train`, by their bare names, under a name that a shell takes as it is.
+    """
 
     summary: str
     collect: CollectConfig
     train: TrainConfig
     rollout: RolloutConfig
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def _preset(

@@ -33,7 +33,14 @@ def test_the_readme_s_script_runs_as_written_and_what_it_shows_is_learnt(
 def test_the_docstrings_examples_run_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runner = doctest.DocTestRunner()
-    for shown in (fastad.collect, fastad.train, fastad.rollout, fastad.Run, fastad.Result):
+    for shown in (
+        fastad.collect,
+        fastad.train,
+        fastad.rollout,
+        fastad.compare,
+        fastad.Run,
+        fastad.Result,
+    ):
         (example,) = doctest.DocTestFinder(recurse=False).find(shown, shown.__name__)
         assert example.examples, shown
         assert runner.run(example).failed == 0, shown

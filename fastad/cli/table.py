@@ -30,6 +30,9 @@ COMMANDS = {
     "rollout": Command(
         "RolloutConfig", "run_rollout", "run", "frozen weights on unseen tasks", "FILE|PRESET"
     ),
+    "compare": Command(
+        "CompareConfig", "run_compare", "what", "methods side by side, over seeds", "FILE", ()
+    ),
     "inspect": Command(
         "InspectConfig", "run_inspect", "path", "what is in a dataset or run", "FILE"
     ),
@@ -48,6 +51,7 @@ examples:
   fastad collect data/room --env dark-room --source frontier
   fastad train data/room                             # writes runs/room
   fastad rollout runs/room
+  fastad compare dark-room --seeds 3
   fastad train data/room --out runs/paper --config paper-dark    # see: fastad presets
   fastad bench rollout train                         # what these are: fastad bench --help
 

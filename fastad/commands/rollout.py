@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,15 +62,13 @@ def _write_figures(config: RolloutConfig, results: Path | None, result: Result) 
     Returns:
         Where the picture goes.
     """
-    from fastad.base.outputs import write_result
+    from fastad.evaluate.kept_results import keep_result
 
     if config.json is not None:
         result.save(config.json)
     if results is None:
         assert config.json is not None
         return config.plot or config.json.with_suffix(".png")
-    control = "" if config.control == "none" else f"-{config.control}"
-    stem = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{config.split}{control}"
-    kept = write_result(results, stem, result.to_json())
+    kept = keep_result(results, result)
     print(f"results: {kept}")
     return config.plot or kept.with_suffix(".png")

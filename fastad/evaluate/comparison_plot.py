@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fastad.evaluate.comparison import Family
 from fastad.evaluate.comparison_figures import figures_of_family
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 # Okabe and Ito (2008), "Color Universal Design": told apart by colour-blind readers, too.
 METHOD_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A6A00")
 SOURCE_COLOURS = ("#222222", "#777777")
+WIDTH, HEIGHT, NOTE = 7.0, 4.9, 0.19  # inches: without names, without notes, of a line of notes
+NOTE_WIDTH = 115  # characters
 LABEL_GAP = 0.05  # of the height of the axes, between the middles of two labels
 
 
@@ -32,14 +37,22 @@ def draw_family(family: Family) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
     figures = figures_of_family(family)
-    figure = Figure(figsize=(9.6, 5.4), dpi=150)
-    axes = figure.subplots()
-    figure.subplots_adjust(left=0.075, right=0.70, top=0.82, bottom=0.11)
     is_scored = family.scale is not None
+    notes = _notes(figures)
+    # Names are as long as they are: the picture is made as wide as they need.
+    longest = max(len(line["label"]) for line in figures["lines"])
+    width = WIDTH + 0.076 * (longest + 8)
+    height = HEIGHT + NOTE * len(notes)
+    figure = Figure(figsize=(width, height), dpi=150)
+    axes = figure.add_axes(
+        (0.7 / width, 0.6 / height, (WIDTH - 0.7) / width, (HEIGHT - 1.2) / height)
+    )
     labels = [_draw_line(axes, line, style, is_scored) for line, style in _styled(figures)]
-    axes.set_xlim(0, family.num_episodes)
-    for level in _levels(figures, is_scored):
+    levels = _levels(figures, is_scored)
+    for level in levels:
         axes.axhline(level, color=LEVEL_COLOUR, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
+    axes.set_xlim(0, family.num_episodes)
+    _set_height(axes, levels)
     _place_labels(axes, labels)
     axes.set_xlabel("environment episodes of one learner", fontsize=10.5, color=INK)
     axes.set_ylabel(
@@ -52,10 +65,20 @@ def draw_family(family: Family) -> Figure:
     axes.yaxis.grid(True, color=GRID, zorder=0)
     axes.set_axisbelow(True)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.text(0.012, 0.945, _title(family), fontsize=13, fontweight="bold", color=INK)
-    for line, text in enumerate(_conditions(figures)):
-        figure.text(0.012, 0.9 - 0.037 * line, text, fontsize=9.5, color=LEVEL_COLOUR)
+    left, top = 0.12 / width, 1 - 0.3 / height
+    figure.text(left, top, _title(family), fontsize=13, fontweight="bold", color=INK)
+    for place, note in enumerate(notes, start=1):
+        figure.text(
+            left, top - (place * NOTE + 0.04) / height, note, fontsize=9.5, color=LEVEL_COLOUR
+        )
     return figure
+
+
+def _set_height(axes: Axes, levels: list[float]) -> None:
+    """From the lowest to the highest point of any line; bands that reach beyond are cut."""
+    drawn = np.concatenate([levels, *(np.asarray(line.get_ydata()) for line in axes.lines)])
+    room = 0.06 * max(np.ptp(drawn), 1e-9)
+    axes.set_ylim(drawn.min() - room, drawn.max() + room)
 
 
 def _styled(figures: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -89,8 +112,8 @@ def _styled(figures: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any
 
 def _draw_line(
     axes: Axes, line: dict[str, Any], style: dict[str, Any], is_scored: bool
-) -> tuple[float, str, dict[str, Any]]:
-    """A curve with its interval; returns where its label goes, what it says, and its style."""
+) -> tuple[tuple[float, float], str, dict[str, Any]]:
+    """A curve with its interval; returns where it ends, what its label says, and its style."""
     name = "score" if is_scored else "returns"
     curve, band = line[name], line["score_interval" if is_scored else "interval"]
     played = line["episodes_per_episode"]
@@ -108,7 +131,7 @@ def _draw_line(
     axes.plot(episodes, shown, label=line["label"], solid_capstyle="round", **style)
     final = line["final_score" if is_scored else "final"]["mean"]
     value = final if line["kind"] in ("method", "control") else shown[-1]
-    return shown[-1], f"{line['label']}  {value:z.2f}", style
+    return (episodes[-1], shown[-1]), f"{line['label']}  {value:z.2f}", style
 
 
 def _levels(figures: dict[str, Any], is_scored: bool) -> list[float]:
@@ -119,18 +142,19 @@ def _levels(figures: dict[str, Any], is_scored: bool) -> list[float]:
     return [value for value in known if value is not None]
 
 
-def _place_labels(axes: Axes, labels: list[tuple[float, str, dict[str, Any]]]) -> None:
-    """Names at the right ends of the lines, moved apart where they would overlap."""
+def _place_labels(
+    axes: Axes, labels: list[tuple[tuple[float, float], str, dict[str, Any]]]
+) -> None:
+    """Names beside the ends of the lines, moved apart where they would overlap."""
     low, high = axes.get_ylim()
-    gap = LABEL_GAP * (high - low)
-    places = _apart([place for place, _, _ in labels], gap)
+    places = _apart([y for (_, y), _, _ in labels], LABEL_GAP * (high - low))
     for (end, text, style), place in zip(labels, places, strict=True):
+        arrow = {"arrowstyle": "-", "color": style["color"], "lw": 0.6, "shrinkA": 1, "shrinkB": 0,
+                 "relpos": (0.0, 0.5)}  # fmt: skip
         axes.annotate(
-            text, (1.0, end), xycoords=("axes fraction", "data"), xytext=(1.03, place),
-            textcoords=("axes fraction", "data"), va="center", color=style["color"], fontsize=9.5,
-            fontweight="bold" if style["linewidth"] > 2.2 else "normal", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": style["color"], "lw": 0.6, "shrinkA": 1,
-                        "shrinkB": 0, "relpos": (0.0, 0.5)},
+            text, end, xytext=(1.03, place), textcoords=("axes fraction", "data"), va="center",
+            color=style["color"], fontsize=9.5, annotation_clip=False, arrowprops=arrow,
+            fontweight="bold" if style["linewidth"] > 2.2 else "normal",
         )  # fmt: skip
 
 
@@ -160,8 +184,8 @@ def _title(family: Family) -> str:
     return family.env + (f" ({options})" if options else "")
 
 
-def _conditions(figures: dict[str, Any]) -> list[str]:
-    """What the lines are means of, and what the levels are."""
+def _notes(figures: dict[str, Any]) -> list[str]:
+    """What the lines are means of, what the levels are, and what the sources know and spend."""
     method = figures["lines"][0]
     seen = {
         "train": "tasks trained on",
@@ -169,15 +193,24 @@ def _conditions(figures: dict[str, Any]) -> list[str]:
         "test": "tasks never trained on",
     }
     seeds = len(figures["seeds"])
-    band = "; bands: 95 % intervals over both" if method["interval"] else ""
+    over = "both" if seeds > 1 else "tasks"
+    band = f"; bands: 95 % intervals over {over}" if method["interval"] else ""
     levels = ", ".join(
         f"{name} {figures[key]:.2f}"
         for name, key in (("chance returns", "random_return"), ("the optimum", "optimal_return"))
         if figures[key] is not None
     )
-    return [
+    spent = [
+        f"{line['label']} plays {line['episodes_per_episode']} episodes for each of its own"
+        for line in figures["lines"]
+        if line["kind"] == "source" and line["episodes_per_episode"] > 1
+    ]
+    notes = [
         f"mean over {method['num_tasks']} {seen[figures['split']]}, "
         f"{method['rollouts_per_task']} rollouts each, and {seeds} training "
         f"seed{'s' if seeds != 1 else ''}{band}",
         levels,
+        *spent,
+        *figures["source_knows"],
     ]
+    return [*wrap(notes[0], NOTE_WIDTH), *wrap("; ".join(filter(None, notes[1:])), NOTE_WIDTH)]

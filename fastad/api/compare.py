@@ -1,0 +1,231 @@
+"""The verb `compare`: the others for every method and seed, as far as they are not done."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, get_args, get_type_hints
+
+from fastad.api import collect, rollout, train
+from fastad.base.config import with_settings
+from fastad.base.device import choose_device
+from fastad.base.errors import UserError, unknown
+from fastad.base.files import as_json
+from fastad.base.outputs import check_folder
+from fastad.base.progress import Report, unwatched
+from fastad.compare_config import CompareConfig
+from fastad.configs import CollectConfig, RolloutConfig, TrainConfig
+from fastad.evaluate.comparison import Entry, families_of
+from fastad.evaluate.comparison_files import Comparison
+from fastad.evaluate.kept_results import keep_result, kept_result
+from fastad.training.checkpoint_folder import find_checkpoint, step_of
+from fastad.training.run import Run
+from fastad.training.run_files import ROLLOUTS, episodes_per_window, settings_of
+
+_logger = logging.getLogger(__name__)
+
+# Given a unit of work and what is under way, whom to report to for as long as it is.
+Watch = Callable[[str, str], AbstractContextManager[Report]]
+
+
+class Experiment(Protocol):
+    """What a `fastad.Preset` is, as far as a comparison asks."""
+
+    @property
+    def collect(self) -> CollectConfig: ...  # noqa: D102
+
+    @property
+    def train(self) -> TrainConfig: ...  # noqa: D102
+
+    @property
+    def rollout(self) -> RolloutConfig: ...  # noqa: D102
+
+    @property
+    def variants(self) -> Mapping[str, Mapping[str, Any]]: ...  # noqa: D102
+
+
+@contextmanager
+def unwatching(unit: str, label: str) -> Iterator[Report]:
+    """Watch nothing."""
+    yield unwatched
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A run to be rolled out, and the name and seed of its line."""
+
+    name: str
+    seed: int
+    run: Run
+
+
+def compare(
+    what: Experiment | Run | str | Path | Sequence[Run | str | Path],
+    config: CompareConfig | None = None,
+    *,
+    watch: Watch = unwatching,
+    **settings: Any,
+) -> Comparison:
+    """Set methods beside each other, on the same tasks and over several seeds.
+
+    Everything that a preset needs is collected, trained and rolled out in a folder, unless it is
+    there already; what was stopped goes on. Runs that are there are rolled out as they are.
+
+    >>> import fastad
+    >>> comparison = fastad.compare("runs/room", episodes=3)
+    >>> comparison.families[0].lines[0].label, comparison.families[0].seeds
+    ('algorithm distillation', [0])
+    >>> files = comparison.save("runs/comparison")
+
+    Args:
+        what: A preset, such as `fastad.preset("dark-room")`, or runs.
+        config: Of what, and how often; the defaults if left out.
+        watch: Shows how far the parts of the work are.
+        **settings: Fields of `CompareConfig` that shall differ from `config`.
+
+    Raises:
+        UserError: For settings that are not possible; nothing has been written or deleted then.
+    """
+    config = with_settings(config or CompareConfig(), settings, "fastad.compare")
+    choose_device(config.device, config.threads)
+    known = get_args(get_type_hints(RolloutConfig)["control"])
+    for control in config.controls:
+        if control not in known or control == "none":
+            raise unknown("controls", control, [name for name in known if name != "none"])
+    if isinstance(what, Run | str | Path):
+        what = [what]
+    if isinstance(what, Sequence):
+        runs = [run if isinstance(run, Run) else Run(run) for run in what]
+        return _beside(_named(runs, config), RolloutConfig(), config, watch)
+    return _beside(_train_all(what, config, watch), what.rollout, config, watch)
+
+
+def folder_of(experiment: Experiment, config: CompareConfig) -> Path:
+    """Where a comparison of a preset lies."""
+    return config.out or Path("runs") / f"compare-{experiment.rollout.run.name}"
+
+
+def variants_of(experiment: Experiment, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """What the named methods and variants change of a preset's training, in this order.
+
+    Raises:
+        UserError: For a name that is neither, or stands there twice.
+    """
+    known: dict[str, Mapping[str, Any]] = {"ad": {}, **experiment.variants}
+    for name in names:
+        if name not in known:
+            raise unknown("methods", name, known)
+        if names.count(name) > 1:
+            raise UserError(f"methods={' '.join(names)}: {name} is there twice; name it once")
+    return {name: known[name] for name in names or known}
+
+
+def _train_all(experiment: Experiment, config: CompareConfig, watch: Watch) -> Iterator[_Trained]:
+    """Every method with one seed, then with the next: what is there soon is a whole figure."""
+    out = folder_of(experiment, config)
+    check_folder(f"out={out}", out)
+    resume, overwrite = not config.overwrite, config.overwrite
+    plain = replace(
+        experiment.train, device=config.device, threads=config.threads, resume=resume,
+        overwrite=overwrite,
+    )  # fmt: skip
+    plans = {
+        name: with_settings(plain, changes, f"variant {name}")
+        for name, changes in variants_of(experiment, config.methods).items()
+    }
+    source = replace(experiment.collect, workers=config.workers, resume=resume, overwrite=overwrite)
+    place, total = 0, len(plans) * config.seeds
+    for seed in range(config.seed, config.seed + config.seeds):
+        data = out / (f"data-seed{seed}" if config.data_per_seed else "data")
+        if seed == config.seed or config.data_per_seed:
+            with watch("steps", f"collect {data.name}") as report:
+                collect(replace(source, out=data, seed=seed), progress=report)
+        for name, plan in plans.items():
+            place += 1
+            settings = replace(plan.settings, seed=seed)
+            plan = replace(plan, data=data, out=out / f"{name}-seed{seed}", settings=settings)
+            with watch("updates", f"train {name}, seed {seed} ({place} of {total})") as report:
+                run = train(plan, progress=report)
+            yield _Trained(name, seed, run)
+
+
+def _named(runs: Sequence[Run], config: CompareConfig) -> list[_Trained]:
+    """Runs that are there, those that differ by their seeds alone under one name.
+
+    Raises:
+        UserError: If there is none, or one has no checkpoint.
+    """
+    for name in ("methods", "overwrite", "data_per_seed"):
+        if getattr(config, name):
+            raise UserError(f"{name}={getattr(config, name)} is for presets; these are runs")
+    if not runs:
+        raise UserError("what= names no run; name runs that `fastad train` wrote, or a preset")
+    names: dict[str, str] = {}
+    trained = []
+    for run in runs:
+        find_checkpoint(run.path)
+        check_folder(f"run={run.path}", run.path)
+        settings = settings_of(run.config)
+        seed, updates = settings.pop("seed"), settings["updates"]
+        if run.updates < updates:
+            _logger.info(f"{run.path} is at update {run.updates} of {updates}, and compared so")
+        # Another seed may have split the tasks otherwise, and collected other histories.
+        key = _key(settings, run.dataset_info.settings() | {"seed": 0})
+        name = names.setdefault(key, run.path.resolve().name)
+        trained.append(_Trained(name, seed, run))
+    return trained
+
+
+def _beside(
+    trained: Iterable[_Trained], preset: RolloutConfig, config: CompareConfig, watch: Watch
+) -> Comparison:
+    """Roll out every run, the first of each environment under the controls as well."""
+    firsts: dict[str, _Trained] = {}
+    entries: list[Entry] = []
+    for one in trained:
+        info = one.run.dataset_info
+        first = firsts.setdefault(_key(info.env, info.env_kwargs), one)
+        asked = replace(
+            preset,
+            run=one.run.path,
+            env=None,
+            seed=one.seed,
+            split=config.split,
+            episodes=config.episodes
+            or preset.episodes
+            or episodes_per_window(first.run.path, first.run.dataset_info),
+            rollouts_per_task=config.rollouts_per_task or preset.rollouts_per_task,
+            device=config.device,
+            threads=config.threads,
+        )
+        controls = config.controls if one.name == first.name else ()
+        entries.extend(
+            _entry(one, with_settings(asked, {"control": control}, "fastad.compare"), watch)
+            for control in ("none", *controls)
+        )
+    return Comparison(tuple(families_of(entries)))
+
+
+def _entry(one: _Trained, config: RolloutConfig, watch: Watch) -> Entry:
+    """A rollout, or the one that the run keeps of the same checkpoint and settings."""
+    updates = step_of(find_checkpoint(one.run.path))
+    hidden = "" if config.control == "none" else f", {config.control}"
+    with watch("steps", f"rollout {one.name}, seed {one.seed}{hidden}") as report:
+        result = kept_result(
+            one.run.path, updates=updates, asked=config.asked, defaults=RolloutConfig().asked
+        )
+        if result is None:
+            result = rollout(one.run, config, progress=report)
+            keep_result(one.run.path / ROLLOUTS, result)
+        else:
+            steps = result.returns.size * one.run.dataset_info.episode_length
+            report(steps, steps)
+    return Entry(one.name, one.seed, result, one.run.train_seconds)
+
+
+def _key(*values: Any) -> str:
+    return json.dumps(as_json(values), sort_keys=True)
