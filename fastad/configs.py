@@ -106,6 +106,9 @@ class TrainConfig:
     """Dataset that `fastad collect` wrote."""
     out: Path | None = None
     """Run folder to write (default: runs/NAME for data in a folder NAME)."""
+    method: Literal["ad", "expert-distillation"] = "ad"
+    """What is learnt from the histories. ad: Algorithm Distillation, the source's whole learning.
+    expert-distillation: the last `window` steps of every history alone, the source as it ended."""
     env: str | None = None
     """Environment that these settings are for, as a preset says it: data of another are refused
     (default: whichever the data are of)."""

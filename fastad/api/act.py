@@ -15,7 +15,7 @@ from fastad.histories.writer import ShardWriter
 from fastad.model.kernels import check_kernels
 from fastad.rollouts.gpu_proof import takes_graph
 from fastad.training.checkpoint import load_model_of_update
-from fastad.training.run_files import episodes_per_window
+from fastad.training.run_files import episodes_per_window, taught
 
 
 def act(config: RolloutConfig, *, keep_actions: bool, progress: Report | None) -> Result:
@@ -67,9 +67,11 @@ def act(config: RolloutConfig, *, keep_actions: bool, progress: Report | None) -
             cuda_graph=takes_graph(config.cuda_graph, device, kv_cache=config.kv_cache),
             on_block=on_block,
         )  # fmt: skip
+    method, target = taught(config.run)
     return measure(
-        trial, run=str(config.run), updates=updates, asked=config.asked, control=config.control,
-        greedy=config.greedy, kv_cache=config.kv_cache, trained_episodes=trained_episodes,
+        trial, method=method, target=target, run=str(config.run), updates=updates,
+        asked=config.asked, control=config.control, greedy=config.greedy, kv_cache=config.kv_cache,
+        trained_episodes=trained_episodes,
         context=config.context or model.window, trained_context=model.config.context,
         prompt=prompt, keep_actions=keep_actions,
     )  # fmt: skip

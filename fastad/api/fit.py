@@ -11,7 +11,7 @@ from fastad.base.progress import Report, unwatched
 from fastad.configs import TrainConfig, check_env, how_to_finish
 from fastad.evaluate.learning_curve import LearningCurve
 from fastad.histories.reader import HistoryDataset
-from fastad.methods.ad import AlgorithmDistillation
+from fastad.methods.registry import make_method
 from fastad.methods.windows import WindowSampler
 from fastad.model.sequence_model import SequenceModel
 from fastad.training import trainer
@@ -35,15 +35,19 @@ def fit(config: TrainConfig, progress: Report | None) -> Run:
     )  # fmt: skip
     dataset = _open_data(config)
     check_env(config.env, dataset.info.env, config.data)
-    sampler = WindowSampler(
+    method = make_method(
+        config.method,
         dataset,
+        target=settings.target,
         num_steps=settings.window or _whole_history(dataset, settings.every_kth_episode),
         batch_size=settings.batch_size,
         seed=settings.seed,
         start=settings.start,
         every_kth_episode=settings.every_kth_episode,
+        subsample=settings.subsample,
+        cut=settings.cut,
     )
-    method = AlgorithmDistillation(sampler, settings.target)
+    sampler = method.windows
     torch.manual_seed(settings.seed)
     model = method.build_model(config.model).to(numerics.device)
     model.kernels = config.kernels

@@ -16,7 +16,8 @@ from fastad.evaluate.task_set import TaskSet
 from fastad.histories.folder import begin_dataset, discard_dataset
 from fastad.histories.reader import load_description
 from fastad.histories.writer import ShardWriter
-from fastad.training.run_files import DATASET, run_of
+from fastad.methods.registry import LABELS
+from fastad.training.run_files import DATASET, run_of, taught
 
 
 def check_place(folder: Path) -> None:
@@ -53,11 +54,14 @@ def keep_rollouts(
     if tasks.split == "validation":
         validation = validation[:0]
     knows = f"what {info.source} taught it, which knows {info.source_knows}"
+    method, target = taught(run)
+    told_by_labels = LABELS.get(target, "")
     rollouts = replace(
         info,
-        source="algorithm-distillation",
+        source="algorithm-distillation" if method == "ad" else method,
         source_kwargs={"run": str(run)} | {k: v for k, v in told.items() if v is not None},
-        source_knows=knows if info.source_knows else "",
+        source_knows="; ".join(filter(None, [knows if info.source_knows else "", told_by_labels])),
+        policies=["policy"],
         action_noise=0.0,
         noise_labels="clean",
         num_train=len(tasks.tasks),

@@ -6,6 +6,7 @@ from typing import Any
 from fastad.base.provenance import describe_machine
 from fastad.evaluate.result import Baseline, Result, wide
 from fastad.evaluate.task_set import Trial
+from fastad.methods.registry import label
 from fastad.rollouts.agent import Control
 from fastad.rollouts.prompt import Prompt
 
@@ -13,6 +14,8 @@ from fastad.rollouts.prompt import Prompt
 def measure(
     trial: Trial,
     *,
+    method: str = "ad",
+    target: str = "policy",
     run: str | None = None,
     updates: int | None = None,
     asked: Mapping[str, Any] | None = None,
@@ -29,6 +32,8 @@ def measure(
 
     Args:
         trial: Of the frozen model.
+        method: By which the model was trained.
+        target: What it was held to.
         run: See `Result`, as the following.
         updates: Of the checkpoint that acted.
         asked: Settings of the rollout.
@@ -48,8 +53,8 @@ def measure(
     if own.regret is not None and info.source != "ucb1":
         others["ucb1"] = tasks.baseline("ucb1")  # what bandits are usually compared with
     return Result(
-        label="algorithm distillation",
-        method="ad",
+        label=label(method, target),
+        method=method,
         env=info.env,
         split=tasks.split,
         control=control,

@@ -60,7 +60,7 @@ class Result:
 
     Attributes:
         label: What acted, for tables and pictures.
-        method: How it was trained: "ad".
+        method: How it was trained: "ad", or another of `fastad train --method`.
         env: The environment.
         split: Where the tasks are from.
         control: What was hidden from the model; "none".

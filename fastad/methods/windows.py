@@ -3,33 +3,31 @@
 import threading
 from collections.abc import Collection
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
 
 from fastad.acting.steps import Steps
-from fastad.base.errors import UserError, unknown
+from fastad.base.errors import UserError
 from fastad.histories.columns import columns
 from fastad.histories.reader import HistoryDataset
 from fastad.histories.schema import DatasetInfo
 from fastad.methods.base import Batch
+from fastad.methods.episodes import Start, Subsample, make_choice
 
-Start = Literal["history", "anywhere"]
 MAX_STAT_REWARDS = 2**22
 # The columns that windows show, or are cut by; all histories have them.
 SHOWN = frozenset({"observation", "action", "reward", "terminated", "truncated"})
 
 
 class WindowSampler:
-    """Draws windows of consecutive steps, uniformly over the histories of train tasks.
+    """Draws windows of whole episodes, uniformly over the histories of train tasks.
 
-    A window begins at an episode's first step and never leaves its history. It shows episodes
-    e, e + k, e + 2k, ... for k = `every_kth_episode`, one after another as if nothing lay
-    between; the last one is cut at `num_steps`. With start="history", e is 0: the model sees
-    every learner begin from scratch, and the episodes between the k-th ones are never shown.
-    With start="anywhere", e is uniform over the episodes from which a whole window fits.
+    A window begins at an episode's first step and never leaves its history. Its episodes, which
+    `EveryKth` or `RandomEpisodes` choose, stand one after another as if nothing lay between; the
+    last one is cut at `num_steps`.
 
     Step `s` of a run draws one batch of `batch_size * world_size` windows, of which each rank
     assembles its own rows: two ranks with batch 32 see exactly what one with batch 64 sees.
@@ -40,8 +38,10 @@ class WindowSampler:
         num_steps: `T`, per window.
         batch_size: `B`, windows per rank.
         seed: Of the whole run; the same on every rank.
-        start: Where windows begin.
+        start: Where windows begin; see `EveryKth`.
         every_kth_episode: Subsampling of long, slow histories.
+        subsample: "every-kth" episode; or "random" ones; or the "cut".
+        cut: The early and the late part; see `RandomEpisodes`.
         rank: Of this process.
         world_size: Processes in all.
 
@@ -59,6 +59,8 @@ class WindowSampler:
         seed: int,
         start: Start = "history",
         every_kth_episode: int = 1,
+        subsample: Subsample = "every-kth",
+        cut: tuple[float, float] = (0.16, 0.5),
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -72,15 +74,13 @@ class WindowSampler:
             raise UserError(f"seed={seed} must not be negative")
         if not 0 <= rank < world_size:
             raise UserError(f"rank={rank} must lie in [0, world_size={world_size})")
-        if start not in get_args(Start):
-            raise unknown("start", start, get_args(Start))
         if not isinstance(dataset.info.action_space, spaces.Discrete):
             raise UserError(
                 f"{dataset.path} holds actions of {dataset.info.action_space}; models are trained "
                 "on those of a Discrete space"
             )
         self.dataset, self.num_steps, self.batch_size = dataset, num_steps, batch_size
-        self.seed, self.start, self.stride = seed, start, every_kth_episode
+        self.seed, self.stride, self.subsample = seed, every_kth_episode, subsample
         self.rank, self.world_size = rank, world_size
         _check_disjoint(dataset)
         self.histories = dataset.train_histories
@@ -92,10 +92,13 @@ class WindowSampler:
         assert (dataset.task_ids[self.histories] < dataset.info.num_train).all()
         self._dtypes = _model_dtypes(dataset.info)
         self._shapes = {name: column.shape for name, column in columns(dataset.info).items()}
-        self._valid_starts: dict[int, np.ndarray] = {}
         # A generator per stream; batches may be asked for by several threads.
         self._random = [np.random.Generator(np.random.Philox(key=key)) for key in (seed, 0)]
         self._lock = threading.Lock()
+        self.choice = make_choice(
+            dataset, num_steps, subsample=subsample, start=start,
+            every_kth_episode=every_kth_episode, cut=cut,
+        )  # fmt: skip
         self._check_fit()
 
     def batch(self, step: int, policies: Collection[str] = ()) -> Batch:
@@ -106,11 +109,11 @@ class WindowSampler:
             policies: Columns of stored distributions that are targets, (B, T, A) float32, besides
                 the "action" taken, (B, T) int64.
         """
-        histories, where = self._draw(step, self.batch_size * self.world_size, stream=0)
+        histories, draws = self._draw(step, self.batch_size * self.world_size, stream=0)
         mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
         # Distributions in the dtype that they are stored in: PyTorch casts quicker.
         dtypes = self._dtypes | dict.fromkeys(policies, np.float16)
-        windows = self._gather(histories[mine], where[mine], dtypes)
+        windows = self._gather(histories[mine], draws[mine], dtypes)
         starts, episode_step = self._episodes(windows)
         action, reward = windows["action"], windows["reward"]
         previous_action = np.empty_like(action)
@@ -140,13 +143,13 @@ class WindowSampler:
     def _reward_stats(self) -> tuple[float, float]:
         """Independent of seed and rank, so that every run on a dataset normalises alike."""
         num_windows = min(256, max(16, MAX_STAT_REWARDS // self.num_steps))
-        histories, where = self._draw(0, num_windows, stream=1)
-        read = self._gather(histories, where, {"reward": self._dtypes["reward"]})
+        histories, draws = self._draw(0, num_windows, stream=1)
+        read = self._gather(histories, draws, {"reward": self._dtypes["reward"]})
         rewards = read["reward"].astype(np.float64)
         return float(rewards.mean()), float(rewards.std()) or 1.0
 
     def _draw(self, step: int, count: int, *, stream: int) -> tuple[np.ndarray, np.ndarray]:
-        """Choose histories (count,) and where in [0, 1) among their valid starts to begin.
+        """Choose histories (count,), and draw (count, num_draws) numbers in [0, 1) for windows.
 
         Philox is keyed by the seed and counts from the step: no two steps share a number, and
         none depends on an earlier one. Stream 1 is for statistics.
@@ -158,19 +161,19 @@ class WindowSampler:
             state["state"]["counter"][:] = 0, step, stream, 0
             state |= {"buffer_pos": 4, "has_uint32": 0}  # nothing is left of an earlier draw
             random.bit_generator.state = state
-            draws = random.random((count, 2))
+            draws = random.random((count, 1 + self.choice.num_draws))
         chosen = (draws[:, 0] * len(self.histories)).astype(np.int64)
-        return self.histories[chosen], draws[:, 1]
+        return self.histories[chosen], draws[:, 1:]
 
     def _gather(
-        self, histories: np.ndarray, where: np.ndarray, dtypes: dict[str, Any]
+        self, histories: np.ndarray, draws: np.ndarray, dtypes: dict[str, Any]
     ) -> dict[str, np.ndarray]:
         """Copy windows of columns into arrays (B, T, ...), whose dtypes are given by name."""
         arrays = {
             name: np.empty((len(histories), self.num_steps, *self._shapes[name]), dtype)
             for name, dtype in dtypes.items()
         }
-        self.dataset.gather(histories, self._positions(histories, where), arrays)
+        self.dataset.gather(histories, self.choice.positions(histories, draws), arrays)
         return arrays
 
     @cached_property
@@ -191,77 +194,30 @@ class WindowSampler:
         began = np.maximum.accumulate(np.where(starts, time, 0), axis=1)
         return starts, time - began
 
-    def _positions(self, histories: np.ndarray, where: np.ndarray) -> np.ndarray:
-        """The steps of their histories that windows show, (B, T) int64."""
-        if not self.dataset.info.fixed_length:
-            pairs = zip(histories, where, strict=True)
-            return np.stack([self._variable_positions(int(h), w) for h, w in pairs])
-        num_starts, shown = self._fixed_windows
-        first = (where * num_starts[histories]).astype(np.int64)
-        return first[:, None] * self.dataset.info.episode_length + shown
-
-    @cached_property
-    def _fixed_windows(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where episodes are equally long: starts of each history, and steps from the first on."""
-        length, time = self.dataset.info.episode_length, np.arange(self.num_steps)
-        shown = self.stride * (time // length) * length + time % length
-        return self._num_fixed_starts(self.dataset.lengths), shown
-
-    def _num_fixed_starts(self, lengths: np.ndarray) -> np.ndarray:
-        """From how many first episodes, 0 onwards, a window fits: arithmetic, never a scan."""
-        length = self.dataset.info.episode_length
-        num_before = (self.num_steps - 1) // length  # whole episodes before the window's last
-        rest = self.num_steps - num_before * length
-        num_starts = (lengths - rest) // length + 1 - self.stride * num_before
-        return np.minimum(num_starts, 1) if self.start == "history" else num_starts
-
-    def _variable_positions(self, history: int, where: float) -> np.ndarray:
-        time = np.arange(self.num_steps)
-        if self.stride == 1 and self.start == "history":
-            return time
-        bounds, starts = self.dataset.episode_bounds(history), self._variable_starts(history)
-        episode = int(starts[int(where * len(starts))])
-        if self.stride == 1:
-            return bounds[episode] + time
-        parts, total = [], 0
-        while total < self.num_steps:
-            parts.append(np.arange(bounds[episode], bounds[episode + 1]))
-            total += len(parts[-1])
-            episode += self.stride
-        return np.concatenate(parts)[: self.num_steps]
-
-    def _variable_starts(self, history: int) -> np.ndarray:
-        """First episodes from which a window fits; found once per history."""
-        if history not in self._valid_starts:
-            available = _steps_from(self.dataset.episode_bounds(history), self.stride)
-            if self.start == "history":
-                available = available[:1]
-            self._valid_starts[history] = np.flatnonzero(available >= self.num_steps)
-        return self._valid_starts[history]
-
     def _check_fit(self) -> None:
         lengths = self.dataset.lengths[self.histories]
-        if self.dataset.info.fixed_length:
-            fits = self._num_fixed_starts(lengths) >= 1
-        elif self.stride == 1:
-            fits = lengths >= self.num_steps
-        else:
-            fits = np.array([len(self._variable_starts(h)) > 0 for h in self.histories])
-        if fits.all():
+        fixed, choice = self.dataset.info.fixed_length, self.choice
+        # Histories of one length with equally long episodes are alike.
+        _, first, of = np.unique(lengths, return_index=True, return_inverse=True)
+        asked = self.histories[first] if fixed else self.histories
+        available = np.array([choice.available(int(history)) for history in asked])
+        available = available[of] if fixed else available
+        shortest = int(available.argmin())
+        longest, history = int(available[shortest]), int(self.histories[shortest])
+        if longest >= self.num_steps:
             return
-        history = int(self.histories[np.argmin(np.where(fits, np.inf, lengths))])
-        available = _steps_from(self.dataset.episode_bounds(history), self.stride)
-        longest = int(available[0] if self.start == "history" else available.max())
         remedy = f"use a window of {longest} steps or less"
         if self.stride > 1:
             remedy += ", or a lower every_kth_episode"
         if not self.dataset.complete:
             remedy += ", or finish the dataset with `fastad collect`"
+        rule = f"every_kth_episode={self.stride}"
+        if self.subsample != "every-kth":
+            rule = f"subsample={self.subsample}"
         raise UserError(
             f"window={self.num_steps} is longer than history {history} of "
-            f"{self.dataset.path}: "
-            f"{self.dataset.lengths[history]} steps, of which every_kth_episode={self.stride} "
-            f"leaves {longest}; {remedy}"
+            f"{self.dataset.path}: {lengths[shortest]} steps, of which {rule} leaves {longest}; "
+            f"{remedy}"
         )
 
 
@@ -293,15 +249,6 @@ def _check_counts(**counts: int) -> None:
     for name, value in counts.items():
         if value < 1:
             raise UserError(f"{name}={value} must be at least 1")
-
-
-def _steps_from(bounds: np.ndarray, stride: int) -> np.ndarray:
-    """Steps in episodes e, e + stride, e + 2 stride, ... to the end, for every e, (E,)."""
-    lengths = np.diff(bounds)
-    padded = np.zeros(-(-len(lengths) // stride) * stride, dtype=np.int64)
-    padded[: len(lengths)] = lengths
-    table = padded.reshape(-1, stride)
-    return table[::-1].cumsum(axis=0)[::-1].ravel()[: len(lengths)]
 
 
 def _check_disjoint(dataset: HistoryDataset) -> None:

@@ -151,6 +151,12 @@ def episodes_per_window(run: Path, info: DatasetInfo) -> int:
     return max(1, int(num_steps) // info.episode_length)
 
 
+def taught(run: Path) -> tuple[str, str]:
+    """By which method a run was trained, or a checkpoint of it, and its target."""
+    config = read_config(run_of(run))
+    return config.get("method", "ad"), config["settings"]["target"]
+
+
 def read_made_by(run: Path) -> dict[str, Any]:
     """What made a run: versions, hardware, and what decides its bits."""
     return read_json(run / MADE_BY, fix=DAMAGED, limit=MAX_JSON_BYTES)

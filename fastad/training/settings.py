@@ -18,14 +18,23 @@ class TrainSettings:
     window: int | None = None
     """Environment steps per training sequence (default: the whole history, or its length divided
     by every_kth_episode). May exceed the context: attention is banded."""
-    start: Literal["history", "anywhere"] = "history"
-    """Where windows begin: at step 0 of the history, which shows learning from scratch, or at a
-    random episode."""
+    start: Literal["history", "anywhere", "end"] = "history"
+    """Where windows begin: at step 0 of the history, which shows learning from scratch, at a
+    random episode, or as late as they fit."""
     every_kth_episode: int = 1
     """Show every k-th episode only, for sources that learn slowly."""
-    target: Literal["policy", "sampled"] = "policy"
+    subsample: Literal["every-kth", "cut", "random"] = "every-kth"
+    """Which episodes a window of `window` steps shows. every-kth: see every_kth_episode. random:
+    any, in order. cut: none or some of the history's early part, then some of its late part, in
+    order, as if the learner had searched for any length of time and then found out."""
+    cut: tuple[float, float] = (0.16, 0.5)
+    """For subsample=cut: where the early part of the history ends and its late part begins, as
+    shares of its episodes."""
+    target: Literal["policy", "sampled", "final", "expert"] = "policy"
     """policy: the source's own action distribution (less noise). sampled: the action taken (the
-    paper's likelihood)."""
+    paper's likelihood). final: look-ahead labels, what the same learner would do at the end of its
+    history. expert: what an expert would do that is told the task. (`fastad collect --labels final
+    expert` stores the last two.)"""
     optimizer: Literal["muon", "adamw"] = "muon"
     """muon: Muon on the matrices of the blocks and AdamW on the rest. adamw: AdamW alone."""
     learning_rate: float = 3e-3
@@ -71,6 +80,13 @@ class TrainSettings:
         self._require("final_learning_rate", 0 <= self.final_learning_rate <= 1, "in [0, 1]")
         self._require("adam_betas", all(0 <= beta < 1 for beta in self.adam_betas), "in [0, 1)")
         check_seed(self.seed)
+        early, late = self.cut
+        self._require("cut", 0 <= early <= late < 1, "two shares, the first no larger, below 1")
+        if self.subsample != "every-kth" and self.window is None:
+            raise UserError(
+                f"subsample={self.subsample} needs a window, the steps that it shows; set "
+                "--settings.window"
+            )
 
     @property
     def curve_every(self) -> int:

@@ -49,6 +49,19 @@ def test_it_reads_what_its_target_needs_and_no_more(method_on):
     assert set(method_on("sampled").batch(0).targets) == {"action"}
 
 
+@pytest.mark.parametrize(
+    ("target", "column"), [("final", "final_policy"), ("expert", "expert_policy")]
+)
+def test_other_distributions_are_learned_as_the_sources_is(method_on, target, column, monkeypatch):
+    with pytest.raises(UserError, match=rf"target={target} needs the column {column}.*--labels"):
+        method_on(target)
+    monkeypatch.setattr("fastad.methods.ad.COLUMNS", {target: ("policy", "")})
+    method = method_on(target)
+    label = torch.tensor([[[1.0, 0.0], [0.9, 0.1]]])
+    loss, _ = method.loss(OUTPUT, Batch(NO_STEPS, {"policy": label}))
+    assert loss.item() == pytest.approx(math.log(2) / 2)
+
+
 def test_a_model_is_built_for_the_histories(method_on):
     method = method_on("policy")
     info = method.windows.dataset.info

@@ -1,0 +1,75 @@
+"""Methods by name, and what is made of what a user asked for."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from fastad.base.errors import UserError, unknown
+from fastad.histories.reader import HistoryDataset
+from fastad.methods.ad import AlgorithmDistillation, Target
+from fastad.methods.windows import WindowSampler
+
+# What a target is called wherever results are shown, where it is more than what the source did.
+LABELS: dict[str, str] = {
+    "policy": "",
+    "sampled": "",
+    "final": "look-ahead labels",
+    "expert": "expert labels: told the task",
+}
+
+
+class Entry(NamedTuple):
+    """A method.
+
+    Attributes:
+        title: What it is called in tables and pictures.
+        build: Makes it from a dataset, a target and the settings of `WindowSampler`.
+    """
+
+    title: str
+    build: Callable[..., AlgorithmDistillation]
+
+
+def _distil(dataset: HistoryDataset, *, target: Target, **windows: Any) -> AlgorithmDistillation:
+    """AD: imitate the source over its whole learning."""
+    return AlgorithmDistillation(WindowSampler(dataset, **windows), target)
+
+
+def _distil_expert(
+    dataset: HistoryDataset, *, target: Target, start: str, subsample: str, **windows: Any
+) -> AlgorithmDistillation:
+    """Expert distillation: imitate the source as it ended, over the last steps of its histories."""
+    if subsample != "every-kth" or start == "anywhere":
+        raise UserError(
+            f"method=expert-distillation shows the end of every history, and start={start}, "
+            f"subsample={subsample} ask for more of it; leave them out, or use --method ad"
+        )
+    return _distil(dataset, target=target, start="end", subsample=subsample, **windows)
+
+
+METHODS = {
+    "ad": Entry("algorithm distillation", _distil),
+    "expert-distillation": Entry("expert distillation", _distil_expert),
+}
+
+
+def make_method(name: str, dataset: HistoryDataset, **settings: Any) -> AlgorithmDistillation:
+    """The method called `name`, of a dataset.
+
+    Args:
+        name: A key of `METHODS`.
+        dataset: To learn from.
+        **settings: See `Entry.build`.
+
+    Raises:
+        UserError: If there is no such method, or settings or dataset do not suit it.
+    """
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    return METHODS[name].build(dataset, **settings)
+
+
+def label(name: str, target: str) -> str:
+    """What a trained model is called, with what it was told that its source was not."""
+    title = METHODS[name].title if name in METHODS else name
+    told = LABELS.get(target, target)
+    return f"{title}, {told}" if told else title
