@@ -14,7 +14,9 @@ from fastad.base.files import as_json
 from fastad.evaluate.metrics import Tasks, task_means
 from fastad.evaluate.result import Baseline, Result
 
-Kind = Literal["method", "control", "source", "source_own_episodes", "source_as_it_acted", "random"]
+Kind = Literal[
+    "method", "control", "source", "source_own_episodes", "source_as_it_acted", "baseline", "random"
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,8 @@ class Line:
         episodes_per_episode: Environment episodes that its learner plays for each of `tried`.
         method: As the registry has it; "" where it is none.
         source: The label of the source that it learned from, as a learner without noise.
+        of: The label of the line that this is another look at: a control's method, and the source
+            of one that is counted or acts otherwise.
     """
 
     label: str
@@ -77,6 +81,7 @@ class Line:
     episodes_per_episode: int = 1
     method: str = ""
     source: str = ""
+    of: str = ""
 
     @property
     def num_episodes(self) -> int:
@@ -117,7 +122,7 @@ class Family:
         env: The environment.
         env_options: Its options.
         split: Where the tasks are from.
-        lines: Methods first, in the order they were given; then controls, sources, chance.
+        lines: Methods first, in the order they were given; then controls, sources, others, chance.
         optimal_return: Mean over all tasks; None where unknown.
         knows: Lines on what sources are told.
         versions: Of the first rollout.
@@ -189,18 +194,21 @@ def families_of(entries: Sequence[Entry]) -> list[Family]:
 
 def _family(entries: list[Entry]) -> Family:
     first = entries[0].result
-    lines: dict[tuple[Kind, str], list[Entry]] = {}
+    lines: dict[tuple[bool, str, str], list[Entry]] = {}
     labels = _labels(entries)
     for entry in entries:
-        kind: Kind = "method" if entry.result.control == "none" else "control"
-        lines.setdefault((kind, labels[id(entry)]), []).append(entry)
-    methods = [
-        Line(
-            label, kind, _by_seed(label, members), method=members[0].result.method,
-            source=_source_label(members[0].result),
-        )
-        for (kind, label), members in sorted(lines.items(), key=lambda item: item[0][0] != "method")
-    ]  # fmt: skip
+        label, hidden = labels[entry.name, entry.result.label], entry.result.control
+        lines.setdefault((hidden != "none", label, hidden), []).append(entry)
+    methods = []
+    for (is_control, label, control), members in sorted(lines.items(), key=lambda item: item[0][0]):
+        name = f"{label}, control {control}" if is_control else label
+        methods.append(
+            Line(
+                name, "control" if is_control else "method", _by_seed(name, members),
+                method=members[0].result.method, source=_source_label(members[0].result),
+                of=label if is_control else "",
+            )
+        )  # fmt: skip
     results = [entry.result for entry in entries]
     optima = {r.seed: r.optimal_return for r in results if r.optimal_return is not None}
     knows = {r.source: r.source_knows for r in results if r.source_knows}
@@ -208,25 +216,23 @@ def _family(entries: list[Entry]) -> Family:
         first.env,
         first.env_options,
         first.split,
-        (*methods, *_sources(entries), *_chance(entries)),
+        (*methods, *_sources(entries), *_others(entries)),
         float(np.mean([*optima.values()])) if optima else None,
         tuple(f"the source {source} knows {told}" for source, told in knows.items()),
         first.versions,
     )
 
 
-def _labels(entries: list[Entry]) -> dict[int, str]:
-    """Each entry's label, with its name where others have the same label; what was hidden, too."""
+def _labels(entries: list[Entry]) -> dict[tuple[str, str], str]:
+    """What a line is called, by an entry's name and label: with the name if labels are the same."""
     names: dict[str, set[str]] = {}
     for entry in entries:
         names.setdefault(entry.result.label, set()).add(entry.name)
-    labels = {}
-    for entry in entries:
-        label, control = entry.result.label, entry.result.control
-        if len(names[label]) > 1:
-            label = f"{label} ({entry.name})"
-        labels[id(entry)] = label if control == "none" else f"{label}, control {control}"
-    return labels
+    return {
+        (name, label): f"{label} ({name})" if len(all_names) > 1 else label
+        for label, all_names in names.items()
+        for name in all_names
+    }
 
 
 def _by_seed(label: str, entries: list[Entry]) -> dict[int, Tried]:
@@ -256,17 +262,27 @@ def _sources(entries: list[Entry]) -> list[Line]:
         tried = _baselines(members, clean)
         lines.append(Line(label, "source", tried, played))
         if played > 1:
-            lines.append(Line(f"{label}, by its own episodes", "source_own_episodes", tried))
+            own = f"{label}, by its own episodes"
+            lines.append(Line(own, "source_own_episodes", tried, of=label))
         if clean != "source":
             noisy = f"{label}, with {first.source_action_noise:.0%} random actions"
             acted = _baselines(members, "source")
-            lines.append(Line(noisy, "source_as_it_acted", acted, played))
+            lines.append(Line(noisy, "source_as_it_acted", acted, played, of=label))
     return lines
 
 
-def _chance(entries: list[Entry]) -> list[Line]:
-    tried = _baselines([e for e in entries if "random" in e.result.baselines], "random")
-    return [Line("random", "random", tried)] if tried else []
+def _others(entries: list[Entry]) -> list[Line]:
+    """Whoever else was tried on the tasks, from scratch, chance last."""
+    names = dict.fromkeys(name for entry in entries for name in entry.result.baselines)
+    lines: list[Line] = []
+    for name in sorted(
+        names.keys() - {"source", "source_clean"}, key=lambda name: name == "random"
+    ):
+        members = [entry for entry in entries if name in entry.result.baselines]
+        played = members[0].result.baselines[name].episodes_per_episode
+        kind: Kind = "random" if name == "random" else "baseline"
+        lines.append(Line(name, kind, _baselines(members, name), played))
+    return lines
 
 
 def _baselines(entries: list[Entry], name: str) -> dict[int, Tried]:

@@ -49,6 +49,7 @@ def line_figures(line: Line, family: Family) -> dict[str, Any]:
         "kind": line.kind,
         "method": line.method,
         "source": line.source,
+        "of": line.of,
         "seeds": [*line.tried],
         "num_tasks": len(tried.tasks),
         "rollouts_per_task": len(tried.returns) // len(tried.tasks),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
@@ -83,31 +84,23 @@ def _set_height(axes: Axes, levels: list[float]) -> None:
 
 def _styled(figures: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Every line that is drawn, with how: methods in colours, controls thin, sources dark."""
-    methods = [line for line in figures["lines"] if line["kind"] == "method"]
-    colours = {
-        line["label"]: METHOD_COLOURS[index % len(METHOD_COLOURS)]
-        for index, line in enumerate(methods)
-    }
-    sources = [line["label"] for line in figures["lines"] if line["kind"] == "source"]
+    colours: dict[str, str] = {}
+    for kind, palette in (("method", METHOD_COLOURS), ("source", SOURCE_COLOURS)):
+        labels = [line["label"] for line in figures["lines"] if line["kind"] == kind]
+        colours |= dict(zip(labels, cycle(palette), strict=False))
     styles: dict[str, dict[str, Any]] = {
         "method": {"linewidth": 2.4, "zorder": 4},
         "control": {"linewidth": 1.1, "linestyle": (0, (5, 2)), "zorder": 3},
         "source": {"linewidth": 2.0, "zorder": 3},
+        "baseline": {"linewidth": 1.4, "linestyle": (0, (6, 2)), "zorder": 2},
         "source_own_episodes": {"linewidth": 1.2, "linestyle": (0, (1, 1.5)), "zorder": 2},
         "source_as_it_acted": {"linewidth": 1.2, "linestyle": (0, (4, 2, 1, 2)), "zorder": 2},
     }
-    drawn = []
-    for line in figures["lines"]:
-        if line["kind"] == "random":
-            continue
-        begins = [label for label in (*colours, *sources) if line["label"].startswith(label)]
-        owner = max(begins, key=len, default="")
-        colour = colours.get(owner)
-        if colour is None:
-            place = sources.index(owner) if owner in sources else 0
-            colour = SOURCE_COLOURS[place % len(SOURCE_COLOURS)]
-        drawn.append((line, {"color": colour, **styles[line["kind"]]}))
-    return drawn
+    return [
+        (line, {"color": colours.get(line["of"] or line["label"], INK), **styles[line["kind"]]})
+        for line in figures["lines"]
+        if line["kind"] != "random"
+    ]
 
 
 def _draw_line(

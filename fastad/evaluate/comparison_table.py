@@ -123,7 +123,8 @@ def _found_table(figures: dict[str, Any]) -> Table | None:
         for name, heading in RATIOS.items():
             if name != "area_by_own_episodes" or any(x["episodes_per_episode"] > 1 for x in lines):
                 columns[heading] = [_number(_over_source(line, name)) for line in lines]
-    return _table("the reward found, and returns over the source's", columns)
+    found = "the reward found, and " if any("found" in line for line in lines) else ""
+    return _table(f"{found}returns over the source's", columns)
 
 
 def _differences_table(figures: dict[str, Any]) -> Table | None:

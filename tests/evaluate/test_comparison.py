@@ -139,6 +139,16 @@ def test_a_noisy_source_is_shown_clean_and_as_it_acted(told, beside):
     assert np.subtract(lines[clean]["returns"], lines[acted]["returns"]).tolist() == [1] * 5
 
 
+def test_whoever_else_was_tried_stands_before_chance(told, beside):
+    beside |= {"ucb1": Baseline(np.full((2, 5), 9, dtype=np.float32))}
+    _, lines = figures_of(Entry("ad", 0, told(AD, baselines=beside)))
+    assert [(label, line["kind"]) for label, line in lines.items()][-2:] == [
+        ("ucb1", "baseline"),
+        ("random", "random"),
+    ]
+    assert lines["ucb1"]["final"]["mean"] == 9
+
+
 def test_environments_with_other_options_are_families_of_their_own(told):
     entries = [
         Entry("ad", 0, told(AD)),
