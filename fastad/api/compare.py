@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from fastad.api import collect, rollout, train
+from fastad.api.plans import Experiment, episodes_of, plans_of
 from fastad.base.config import with_settings
 from fastad.base.device import choose_device
 from fastad.base.errors import UserError, unknown
@@ -18,7 +19,7 @@ from fastad.base.files import as_json
 from fastad.base.outputs import check_folder
 from fastad.base.progress import Report, unwatched
 from fastad.compare_config import CompareConfig
-from fastad.configs import CollectConfig, RolloutConfig, TrainConfig
+from fastad.configs import RolloutConfig
 from fastad.evaluate.comparison import Entry, families_of
 from fastad.evaluate.comparison_files import Comparison
 from fastad.evaluate.kept_results import keep_result, kept_result
@@ -30,22 +31,6 @@ _logger = logging.getLogger(__name__)
 
 # Given a unit of work and what is under way, whom to report to for as long as it is.
 Watch = Callable[[str, str], AbstractContextManager[Report]]
-
-
-class Experiment(Protocol):
-    """What a `fastad.Preset` is, as far as a comparison asks."""
-
-    @property
-    def collect(self) -> CollectConfig: ...  # noqa: D102
-
-    @property
-    def train(self) -> TrainConfig: ...  # noqa: D102
-
-    @property
-    def rollout(self) -> RolloutConfig: ...  # noqa: D102
-
-    @property
-    def variants(self) -> Mapping[str, Mapping[str, Any]]: ...  # noqa: D102
 
 
 @contextmanager
@@ -101,7 +86,8 @@ def compare(
     if isinstance(what, Sequence):
         runs = [run if isinstance(run, Run) else Run(run) for run in what]
         return _beside(_named(runs, config), RolloutConfig(), config, watch)
-    return _beside(_train_all(what, config, watch), what.rollout, config, watch)
+    preset = replace(what.rollout, episodes=episodes_of(what))
+    return _beside(_train_all(what, config, watch), preset, config, watch)
 
 
 def folder_of(experiment: Experiment, config: CompareConfig) -> Path:
@@ -109,33 +95,16 @@ def folder_of(experiment: Experiment, config: CompareConfig) -> Path:
     return config.out or Path("runs") / f"compare-{experiment.rollout.run.name}"
 
 
-def variants_of(experiment: Experiment, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-    """What the named methods and variants change of a preset's training, in this order.
-
-    Raises:
-        UserError: For a name that is neither, or stands there twice.
-    """
-    known: dict[str, Mapping[str, Any]] = {"ad": {}, **experiment.variants}
-    for name in names:
-        if name not in known:
-            raise unknown("methods", name, known)
-        if names.count(name) > 1:
-            raise UserError(f"methods={' '.join(names)}: {name} is there twice; name it once")
-    return {name: known[name] for name in names or known}
-
-
 def _train_all(experiment: Experiment, config: CompareConfig, watch: Watch) -> Iterator[_Trained]:
     """Every method with one seed, then with the next: what is there soon is a whole figure."""
     out = folder_of(experiment, config)
     check_folder(f"out={out}", out)
     resume, overwrite = not config.overwrite, config.overwrite
-    plain = replace(
-        experiment.train, device=config.device, threads=config.threads, resume=resume,
-        overwrite=overwrite,
-    )  # fmt: skip
     plans = {
-        name: with_settings(plain, changes, f"variant {name}")
-        for name, changes in variants_of(experiment, config.methods).items()
+        name: replace(
+            plan, device=config.device, threads=config.threads, resume=resume, overwrite=overwrite
+        )
+        for name, plan in plans_of(experiment, config.methods).items()
     }
     source = replace(experiment.collect, workers=config.workers, resume=resume, overwrite=overwrite)
     place, total = 0, len(plans) * config.seeds

@@ -73,7 +73,7 @@ def test_what_is_there_is_neither_trained_nor_rolled_out_again(tiny, done, tmp_p
     out, file = tmp_path / "out", tmp_path / "figures.json"
     command = ["tiny", "--seeds", 2, "--controls", "no-reward", "--out", out, "--json", file]
     assert compare(*command) == 0
-    assert done == {"updates": 4 * UPDATES, "rollouts": 6}
+    assert done == {"updates": 6 * UPDATES, "rollouts": 8}
     shown = capsys.readouterr().out
     assert f"next: fastad compare tiny --controls no-reward --seeds 4 --out {out}" in shown
     first = figures_in(out)
@@ -81,21 +81,23 @@ def test_what_is_there_is_neither_trained_nor_rolled_out_again(tiny, done, tmp_p
     assert first == json.loads(file.read_text())
     (family,) = first["families"]
     assert [line["kind"] for line in family["lines"]] == [
-        "method", "method", "control", "source", "source_own_episodes", "random",
+        "method", "method", "method", "control", "source", "source_own_episodes", "random",
     ]  # fmt: skip
-    assert [line["seeds"] for line in family["lines"]] == [[0, 1]] * 6
+    assert [line["method"] for line in family["lines"][:3]] == ["ad", "expert-distillation", "ad"]
+    assert [line["seeds"] for line in family["lines"]] == [[0, 1]] * 7
+    assert {line["num_episodes"] for line in family["lines"][:4]} == {6}
     assert (out / "comparison-dark-room.png").read_bytes().startswith(b"\x89PNG")
     with (out / "comparison-returns.csv").open(newline="") as stream:
-        assert len([*csv.DictReader(stream)]) == 6 * 2 * 2  # lines, seeds, tasks
+        assert len([*csv.DictReader(stream)]) == 7 * 2 * 2  # lines, seeds, tasks
 
     done.clear()
     assert compare(*command) == 0
     assert done == {}
     assert "already complete" in capsys.readouterr().out
     assert figures_in(out)["families"] == first["families"]
-    # More of it alone is new: a seed with both methods and the control.
+    # More of it alone is new: a seed with all methods and the control.
     assert compare("tiny", "--seeds", 3, "--controls", "no-reward", "--out", out) == 0
-    assert done == {"updates": 2 * UPDATES, "rollouts": 3}
+    assert done == {"updates": 3 * UPDATES, "rollouts": 4}
     # Other rollouts of the same runs.
     done.clear()
     assert compare("tiny", "--seeds", 1, "--methods", "ad", "--episodes", 2, "--out", out) == 0
@@ -149,7 +151,8 @@ def test_seeds_train_and_roll_out_anew_on_the_same_tasks_or_on_tasks_of_their_ow
 
 def test_runs_that_are_there_are_compared_each_by_its_seed(tiny, done, tmp_path, capsys):
     out = tmp_path / "out"
-    assert compare("tiny", "--seeds", 2, "--out", out) == 0
+    methods = ["--methods", "ad", "ad-sampled"]
+    assert compare("tiny", *methods, "--seeds", 2, "--out", out) == 0
     runs = sorted(path for path in out.iterdir() if "-seed" in path.name)
     assert len(runs) == 4
     before = figures_in(out)

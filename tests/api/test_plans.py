@@ -1,0 +1,66 @@
+"""What a comparison trains, by the names that a user types."""
+
+from dataclasses import replace
+
+import pytest
+
+from fastad.api.plans import episodes_of, plans_of
+from fastad.base.errors import UserError
+from fastad.methods.registry import METHODS
+from fastad.presets import preset
+
+
+@pytest.fixture
+def room():
+    variants = {"ad-look-ahead": {"target": "final", "updates": 7}}
+    return replace(preset("dark-room"), variants=variants)
+
+
+def test_every_method_and_variant_is_trained_by_default_plain_ad_first(room):
+    plans = plans_of(room)
+    assert [*plans] == [*METHODS, "ad-look-ahead"]
+    assert plans["ad"] == room.train
+    ahead = plans["ad-look-ahead"]
+    assert (ahead.method, ahead.settings.target, ahead.settings.updates) == ("ad", "final", 7)
+    assert ahead.model == room.train.model
+
+
+def test_those_that_are_named_come_in_their_order(room):
+    assert [*plans_of(room, ["ad-look-ahead", "ad"])] == ["ad-look-ahead", "ad"]
+
+
+def test_expert_distillation_sees_the_last_quarter_of_every_history(room):
+    # Histories of 10 episodes of 20 steps.
+    settings = plans_of(room)["expert-distillation"].settings
+    assert (settings.window, settings.start) == (40, "history")
+    own = replace(room, variants={"expert-distillation": {"window": 60}})
+    plan = plans_of(own)["expert-distillation"]
+    assert (plan.method, plan.settings.window) == ("expert-distillation", 60)
+
+
+def test_rollouts_are_as_long_as_a_window_of_plain_ad_whatever_else_is_trained(room):
+    assert episodes_of(room) == 10
+    settings = room.train.settings
+    kth = replace(room.train, settings=replace(settings, every_kth_episode=2))
+    assert episodes_of(replace(room, train=kth)) == 5
+    window = replace(room.train, settings=replace(settings, window=65))
+    assert episodes_of(replace(room, train=window)) == 3
+    assert episodes_of(replace(room, rollout=replace(room.rollout, episodes=60))) == 60
+    assert episodes_of(preset("bandit")) == 200
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["ad-lookahead"], "unknown methods 'ad-lookahead'; did you mean 'ad-look-ahead'"),
+        (["ad", "ad"], "methods=ad ad: ad is there twice"),
+    ],
+)
+def test_names_that_are_none_are_refused_with_the_valid_ones(room, names, message):
+    with pytest.raises(UserError, match=message):
+        plans_of(room, names)
+
+
+def test_a_setting_that_a_variant_misnames_is_refused(room):
+    with pytest.raises(UserError, match="the preset's x: 'targets'; did you mean 'target'"):
+        plans_of(replace(room, variants={"x": {"targets": "final"}}))
