@@ -12,6 +12,7 @@ import fastad
 README = Path(__file__).parents[1] / "README.md"
 
 
+@pytest.mark.timeout(1800)  # without a compiler, on a busy machine
 def test_the_readme_s_script_runs_as_written_and_what_it_shows_is_learnt(
     tmp_path, monkeypatch, capsys
 ):

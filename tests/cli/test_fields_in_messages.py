@@ -66,7 +66,7 @@ def of_type(*kinds):
 
 @pytest.mark.parametrize(("name", "field"), of_type(int, float))
 def test_a_number_that_cannot_be_is_named_by_its_flag(name, field, complain):
-    count = 2 if field == "adam_betas" else 1
+    count = 2 if field in ("adam_betas", "cut") else 1
     assert field in complain(f"{LINES[name]} --{field.replace('_', '-')}" + " -1" * count)
     assert field in complain(f"{LINES[name]} --{field.replace('_', '-')}" + " many" * count)
 

@@ -148,6 +148,7 @@ def test_the_operators_are_registered_as_pytorch_wants(packed):
     torch.library.opcheck(attention_op, (q, k, v, ends, ends, slopes, 5, True, 0.25))
 
 
+@needs_compiler
 def test_dropout_and_other_dtypes_are_refused_by_name_and_left_to_others_by_auto():
     q = torch.zeros(1, 3, 1, 16)
     with pytest.raises(ValueError, match=r"dropout=0.5: impl='native' has none"):

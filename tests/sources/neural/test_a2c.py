@@ -10,7 +10,7 @@ from torch import Tensor
 from fastad.base.errors import UserError
 from fastad.envs.dark_room import DarkRoom
 from fastad.sources.neural.a2c import A2C
-from tests.sources.neural.probes import Probe, probe
+from tests.sources.neural.probes import Probe, assert_learned, probe
 
 SLOWER = {"learning_rate": 0.01, "entropy": 0.0}
 
@@ -25,25 +25,21 @@ def values(learner: Any, observation: Tensor) -> Tensor:
 
 def test_the_value_of_a_reward_that_always_comes_is_that_reward() -> None:
     learner, _ = probe(A2C, Probe("always"), num_episodes=300, **SLOWER)
-    torch.testing.assert_close(
-        values(learner, torch.tensor([0, 1])), torch.ones(16, 2), atol=0.02, rtol=0
-    )
+    assert_learned(values(learner, torch.tensor([0, 1])), torch.ones(16, 2))
 
 
 def test_a_reward_is_discounted_by_the_steps_to_it() -> None:
     family = Probe("end", episode_length=2)
     learner, _ = probe(A2C, family, num_episodes=300, gamma=0.5, **SLOWER)
     expected = torch.tensor([0.5, 1.0]).expand(16, 2)
-    torch.testing.assert_close(values(learner, torch.tensor([0, 1])), expected, atol=0.03, rtol=0)
+    assert_learned(values(learner, torch.tensor([0, 1])), expected)
 
 
 def test_a_time_limit_bootstraps_where_termination_does_not() -> None:
     # 1 + 0.5 + 0.25 + ... = 2.
     family = Probe("always", truncates=True)
     learner, _ = probe(A2C, family, num_episodes=400, gamma=0.5, **SLOWER)
-    torch.testing.assert_close(
-        values(learner, torch.tensor([0, 1])), torch.full((16, 2), 2.0), atol=0.05, rtol=0
-    )
+    assert_learned(values(learner, torch.tensor([0, 1])), torch.full((16, 2), 2.0))
 
 
 @pytest.mark.parametrize("box", [False, True])
@@ -51,7 +47,7 @@ def test_the_value_of_an_observation_is_what_it_pays(box: bool) -> None:
     learner, _ = probe(A2C, Probe("observation", box=box), num_episodes=300, **SLOWER)
     seen = torch.tensor([[-1.0], [1.0]]) if box else torch.tensor([0, 1])
     expected = torch.tensor([-1.0, 1.0]).expand(16, 2)
-    torch.testing.assert_close(values(learner, seen), expected, atol=0.1, rtol=0)
+    assert_learned(values(learner, seen), expected)
 
 
 def test_every_learner_finds_the_action_that_its_own_task_pays() -> None:

@@ -8,7 +8,7 @@ from torch import nn
 
 from fastad.envs.dark_room import DarkRoom
 from fastad.sources.neural.a3c import A3C
-from tests.sources.neural.probes import Probe, probe
+from tests.sources.neural.probes import Probe, assert_learned, probe
 
 NUM_ACTORS = 3
 
@@ -69,7 +69,7 @@ def test_every_actor_learns_the_value_of_a_discounted_reward() -> None:
     vectors = source.actors.inputs(torch.tensor([0, 1]), torch.zeros(2, dtype=torch.int64))
     values = source.network.forward(vectors.expand(64, -1, -1))[-1][..., -1]
     expected = torch.tensor([0.5, 1.0]).expand(64, 2)
-    torch.testing.assert_close(values, expected, atol=0.05, rtol=0)
+    assert_learned(values, expected)
 
 
 def test_returns_rise_in_dark_room(learn: Callable[..., Any]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastad.base.errors import UserError
 from fastad.sources.neural.dqn import DQN
-from tests.sources.neural.probes import Probe, probe
+from tests.sources.neural.probes import Probe, assert_learned, probe
 
 QUICK = {"steps_per_update": 1, "batch_size": 32, "target_rate": 0.2}
 # Tries every action to the end: what is learned is off policy.
@@ -25,7 +25,7 @@ def q_values(learner: DQN) -> Tensor:
 
 def test_the_value_of_a_reward_that_always_comes_is_that_reward() -> None:
     learner, _ = probe(DQN, Probe("always"), num_episodes=300, **RANDOM)
-    torch.testing.assert_close(q_values(learner), torch.ones(16, 2, 2), atol=0.05, rtol=0)
+    assert_learned(q_values(learner), torch.ones(16, 2, 2))
 
 
 @pytest.mark.parametrize("num_steps", [1, 3])
@@ -33,7 +33,7 @@ def test_a_reward_is_discounted_by_the_steps_to_it(num_steps: int) -> None:
     family = Probe("end", episode_length=2)
     learner, _ = probe(DQN, family, num_episodes=300, gamma=0.5, num_steps=num_steps, **RANDOM)
     expected = torch.tensor([[0.5, 0.5], [1.0, 1.0]]).expand(16, 2, 2)
-    torch.testing.assert_close(q_values(learner), expected, atol=0.1, rtol=0)
+    assert_learned(q_values(learner), expected)
 
 
 @pytest.mark.parametrize("double", [True, False])
@@ -41,14 +41,14 @@ def test_a_time_limit_bootstraps_where_termination_does_not(double: bool) -> Non
     family = Probe("always", truncates=True)
     learner, _ = probe(DQN, family, num_episodes=400, gamma=0.5, double=double, **RANDOM)
     # 1 + 0.5 + 0.25 + ... = 2, more where the maximum is taken of noisy values.
-    torch.testing.assert_close(q_values(learner), torch.full((16, 2, 2), 2.0), atol=0.1, rtol=0)
+    assert_learned(q_values(learner), torch.full((16, 2, 2), 2.0))
 
 
 def test_the_value_of_an_action_is_what_it_pays_in_the_learner_s_own_task() -> None:
     learner, _ = probe(DQN, Probe("action"), num_episodes=300, **RANDOM)
     tasks = torch.tensor([0, 1]).repeat(8)
     expected = torch.nn.functional.one_hot(tasks, 2).float()[:, None].expand(16, 2, 2)
-    torch.testing.assert_close(q_values(learner), expected, atol=0.1, rtol=0)
+    assert_learned(q_values(learner), expected)
 
 
 @pytest.mark.parametrize("box", [False, True])
