@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fastad.base.config import Kernels, check_seed, format_options, to_plain, typed
 from fastad.base.errors import UserError
+from fastad.methods.rl2_config import RL2Config, check_method
 from fastad.model.config import ModelConfig
 from fastad.training.settings import TrainSettings
 
@@ -106,9 +108,12 @@ class TrainConfig:
     """Dataset that `fastad collect` wrote."""
     out: Path | None = None
     """Run folder to write (default: runs/NAME for data in a folder NAME)."""
-    method: Literal["ad", "expert-distillation"] = "ad"
-    """What is learnt from the histories. ad: Algorithm Distillation, the source's whole learning.
-    expert-distillation: the last `window` steps of every history alone, the source as it ended."""
+    method: Literal["ad", "expert-distillation", "rl2"] = "ad"
+    """What is learnt. ad: Algorithm Distillation, the source's whole learning.
+    expert-distillation: the last `window` steps of every history alone, the source as it ended.
+    rl2: reinforcement learning over trials of several episodes, in the environment itself; of the
+    data it takes the split of the tasks, and reads no history. Its defaults are others: a GRU, and
+    batch_size and optimiser to suit (`--method rl2 --help` shows them)."""
     env: str | None = None
     """Environment that these settings are for, as a preset says it: data of another are refused
     (default: whichever the data are of)."""
@@ -116,6 +121,8 @@ class TrainConfig:
     """The model."""
     settings: TrainSettings = field(default_factory=TrainSettings)
     """The training."""
+    rl2: RL2Config = field(default_factory=RL2Config)
+    """What is reinforced, with method=rl2."""
     eval_episodes: int | None = None
     """Episodes of each rollout on validation tasks, see eval_every (default: as many as a window
     shows)."""
@@ -149,15 +156,27 @@ class TrainConfig:
             raise UserError(f"extend={self.extend} must be at least 1")
         if self.eval_tasks < 1:
             raise UserError(f"eval_tasks={self.eval_tasks} must be at least 1")
-        for name in ("eval_episodes", "eval_context"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name}={value} must be at least 1")
+        check_method(self.method, self.model, self.settings, self.rl2)
 
     @property
     def folder(self) -> Path:
         """Where the run goes."""
         return self.out or Path("runs") / self.data.resolve().name
+
+    @classmethod
+    def begin_with(cls, settings: Mapping[str, Any]) -> TrainConfig:
+        """What settings, by name, change where no config is named: their method's defaults."""
+        return DEFAULTS.get(str(settings.get("method"))) or cls()
+
+
+# Where a method has defaults of its own.
+DEFAULTS = {
+    "rl2": TrainConfig(
+        method="rl2",
+        model=ModelConfig(trunk="gru", num_layers=1),
+        settings=TrainSettings(updates=1000, batch_size=64, optimizer="adamw", learning_rate=5e-3),
+    )
+}
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,8 @@ def train(
     """
     if data is not None:
         settings["data"] = data.path if isinstance(data, HistoryDataset) else data
-    return fit(with_settings(config or TrainConfig(), settings, "fastad.train"), progress)
+    config = config or TrainConfig.begin_with(settings)
+    return fit(with_settings(config, settings, "fastad.train"), progress)
 
 
 def rollout(

@@ -27,6 +27,7 @@ def act(config: RolloutConfig, *, keep_actions: bool, progress: Report | None) -
     model = model.to(device)
     model.kernels = config.kernels
     model.check_window(config.context)
+    window = None if model.config.trunk == "gru" else model.window
     check_kernels(config.kernels, model.config, device, kv_cache=config.kv_cache)
     tasks = load_task_set(
         config.run, split=config.split, num_tasks=config.tasks, repeats=config.rollouts_per_task,
@@ -72,6 +73,6 @@ def act(config: RolloutConfig, *, keep_actions: bool, progress: Report | None) -
         trial, method=method, target=target, run=str(config.run), updates=updates,
         asked=config.asked, control=config.control, greedy=config.greedy, kv_cache=config.kv_cache,
         trained_episodes=trained_episodes,
-        context=config.context or model.window, trained_context=model.config.context,
+        context=config.context or window, trained_context=window,
         prompt=prompt, keep_actions=keep_actions,
     )  # fmt: skip

@@ -12,7 +12,6 @@ from fastad.configs import TrainConfig, check_env, how_to_finish
 from fastad.evaluate.learning_curve import LearningCurve
 from fastad.histories.reader import HistoryDataset
 from fastad.methods.registry import make_method
-from fastad.methods.windows import WindowSampler
 from fastad.model.sequence_model import SequenceModel
 from fastad.training import trainer
 from fastad.training.checkpoint_folder import list_checkpoints, step_of
@@ -35,25 +34,19 @@ def fit(config: TrainConfig, progress: Report | None) -> Run:
     )  # fmt: skip
     dataset = _open_data(config)
     check_env(config.env, dataset.info.env, config.data)
-    method = make_method(
-        config.method,
-        dataset,
-        target=settings.target,
-        num_steps=settings.window or _whole_history(dataset, settings.every_kth_episode),
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        start=settings.start,
-        every_kth_episode=settings.every_kth_episode,
-        subsample=settings.subsample,
-        cut=settings.cut,
-    )
-    sampler = method.windows
+    if config.method == "rl2" and settings.window is None:
+        # Kept in the run: a rollout is as long.
+        settings = replace(settings, window=_trial(dataset))
+        config = replace(config, settings=settings)
+    num_steps = settings.window or _whole_history(dataset, settings.every_kth_episode)
+    sizes = {"num_steps": num_steps, "batch_size": settings.batch_size, "seed": settings.seed}
+    method = make_method(config.method, dataset, **sizes, **_of_method(config))
     torch.manual_seed(settings.seed)
     model = method.build_model(config.model).to(numerics.device)
     model.kernels = config.kernels
-    model.check_length(sampler.num_steps * config.model.tokens_per_step)
+    model.check_length(num_steps * config.model.tokens_per_step)
     model.check_window(config.eval_context)
-    evaluate = _learning_curve(config, sampler, model)
+    evaluate = _learning_curve(config, dataset, num_steps, model)
     with open_run(
         out, replace(config, out=out), data=config.data, numerics=numerics.facts,
         resume=config.resume, overwrite=config.overwrite, extend=config.extend,
@@ -61,7 +54,7 @@ def fit(config: TrainConfig, progress: Report | None) -> Run:
         checkpoints = list_checkpoints(out)
         done = (step_of(checkpoints[-1]) or 0) if checkpoints else 0
         records = run.forget_metrics_after(done)
-        _announce(config, model, sampler, numerics, done)
+        _announce(config, dataset, num_steps, model, numerics, done)
         report = progress or unwatched
         report(done, settings.updates)
 
@@ -117,15 +110,28 @@ def _whole_history(dataset: HistoryDataset, every_kth_episode: int) -> int:
     return num_steps
 
 
+def _trial(dataset: HistoryDataset) -> int:
+    """Steps of a trial where nobody chose: 10 episodes, 200 steps of short ones, or a history."""
+    return min(dataset.num_steps, max(10 * dataset.info.episode_length, 200))
+
+
+def _of_method(config: TrainConfig) -> dict[str, Any]:
+    """What a method can be told besides sizes."""
+    if config.method == "rl2":
+        return {"config": config.rl2}
+    names = ("target", "start", "every_kth_episode", "subsample", "cut")
+    return {name: getattr(config.settings, name) for name in names}
+
+
 def _learning_curve(
-    config: TrainConfig, sampler: WindowSampler, model: SequenceModel
+    config: TrainConfig, dataset: HistoryDataset, num_steps: int, model: SequenceModel
 ) -> LearningCurve | None:
     """What is looked at while training, if anything.
 
     Raises:
         UserError: If somebody asked for it, and the model cannot be rolled out so far.
     """
-    dataset, settings = sampler.dataset, config.settings
+    settings = config.settings
     by_default = settings.eval_every is None
     if settings.curve_every == 0 or (by_default and dataset.info.num_validation == 0):
         return None
@@ -135,7 +141,7 @@ def _learning_curve(
             "its test tasks; collect with --num-validation-tasks 1 or more to keep those unseen"
         )
     episode_length = dataset.info.episode_length
-    episodes = config.eval_episodes or max(1, sampler.num_steps // episode_length)
+    episodes = config.eval_episodes or max(1, num_steps // episode_length)
     try:
         model.check_length(episodes * episode_length * model.config.tokens_per_step)
     except UserError as error:
@@ -150,17 +156,27 @@ def _learning_curve(
 
 
 def _announce(
-    config: TrainConfig, model: SequenceModel, sampler: WindowSampler, numerics: Numerics, done: int
+    config: TrainConfig,
+    dataset: HistoryDataset,
+    num_steps: int,
+    model: SequenceModel,
+    numerics: Numerics,
+    done: int,
 ) -> None:
     """Say what is trained by what, and what is no longer as the run was begun."""
-    settings, info = config.settings, sampler.dataset.info
+    settings, info = config.settings, dataset.info
     parameters = sum(p.numel() for p in model.parameters())
     _logger.info(
         f"train {config.folder}: {parameters:,} parameters, {settings.updates} updates of "
-        f"{settings.batch_size} x {sampler.num_steps} steps on {numerics.device}"
+        f"{settings.batch_size} x {num_steps} steps on {numerics.device}"
         + (f", continuing after update {done}" if done else "")
     )
-    if info.source_knows:
+    if config.method == "rl2":
+        _logger.info(
+            f"method=rl2 acts in {info.env} by itself, on the {info.num_train} train tasks of "
+            f"{config.data}; no history is read"
+        )
+    elif info.source_knows:
         _logger.info(f"the source {info.source} knows {info.source_knows}")
     if numerics.changed:
         _logger.info(

@@ -28,6 +28,8 @@ def parse(name: str, arguments: list[str]) -> Any:
     given, bare = sort_words(name, _by_todays_names(arguments, takes), takes)
     source = given.pop("--config", None)
     default = None if source is None else _load(name, kind, source[0])
+    if default is None and hasattr(kind, "begin_with"):
+        default = kind.begin_with({flag[2:]: words[-1] for flag, words in given.items() if words})
     if "--help" in given or (bare == ["help"] and not given):
         word = command.positional.upper()
         usage = f"fastad {name} [{word}]" if word else f"fastad {name}"

@@ -3,10 +3,15 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
+
 from fastad.base.errors import UserError, unknown
+from fastad.envs.registry import make_family
 from fastad.histories.reader import HistoryDataset
 from fastad.methods.ad import AlgorithmDistillation, Target
-from fastad.methods.windows import WindowSampler
+from fastad.methods.rl2 import RL2
+from fastad.methods.rl2_config import RL2Config
+from fastad.methods.windows import WindowSampler, check_disjoint
 
 # What a target is called wherever results are shown, where it is more than what the source did.
 LABELS: dict[str, str] = {
@@ -22,11 +27,12 @@ class Entry(NamedTuple):
 
     Attributes:
         title: What it is called in tables and pictures.
-        build: Makes it from a dataset, a target and the settings of `WindowSampler`.
+        build: Makes it from a dataset and settings: what learns from histories from a target and
+            those of `WindowSampler`, what learns by reward from those of its own class.
     """
 
     title: str
-    build: Callable[..., AlgorithmDistillation]
+    build: Callable[..., AlgorithmDistillation | RL2]
 
 
 def _distil(dataset: HistoryDataset, *, target: Target, **windows: Any) -> AlgorithmDistillation:
@@ -46,13 +52,24 @@ def _distil_expert(
     return _distil(dataset, target=target, start="end", subsample=subsample, **windows)
 
 
+def _reinforce(
+    dataset: HistoryDataset, *, num_steps: int, batch_size: int, seed: int, config: RL2Config
+) -> RL2:
+    """RL^2: act in the environment, on the train tasks, and be reinforced."""
+    check_disjoint(dataset)
+    family = make_family(dataset.info.env, **dataset.info.env_kwargs)
+    tasks = torch.from_numpy(dataset.train_tasks)
+    return RL2(family, tasks, num_steps=num_steps, batch_size=batch_size, seed=seed, config=config)
+
+
 METHODS = {
     "ad": Entry("algorithm distillation", _distil),
     "expert-distillation": Entry("expert distillation", _distil_expert),
+    "rl2": Entry("RL^2", _reinforce),
 }
 
 
-def make_method(name: str, dataset: HistoryDataset, **settings: Any) -> AlgorithmDistillation:
+def make_method(name: str, dataset: HistoryDataset, **settings: Any) -> AlgorithmDistillation | RL2:
     """The method called `name`, of a dataset.
 
     Args:

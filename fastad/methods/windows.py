@@ -82,7 +82,7 @@ class WindowSampler:
         self.dataset, self.num_steps, self.batch_size = dataset, num_steps, batch_size
         self.seed, self.stride, self.subsample = seed, every_kth_episode, subsample
         self.rank, self.world_size = rank, world_size
-        _check_disjoint(dataset)
+        check_disjoint(dataset)
         self.histories = dataset.train_histories
         if len(self.histories) == 0:
             raise UserError(
@@ -251,7 +251,7 @@ def _check_counts(**counts: int) -> None:
             raise UserError(f"{name}={value} must be at least 1")
 
 
-def _check_disjoint(dataset: HistoryDataset) -> None:
+def check_disjoint(dataset: HistoryDataset) -> None:
     """No validation or test task may be trained on, under whatever number."""
     train = {task.tobytes() for task in dataset.train_tasks}
     for split in ("validation", "test"):

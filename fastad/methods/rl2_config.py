@@ -1,0 +1,67 @@
+"""What RL^2 can be told; light to import, as all that commands show in their help."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from fastad.base.errors import UserError
+
+# Settings of what is learned from histories, and of a model that is another in training.
+OF_HISTORIES = ("start", "every_kth_episode", "subsample", "cut", "target")
+NOISE = ("dropout", "attention_dropout", "token_mask")
+
+
+@dataclass(frozen=True)
+class RL2Config:
+    """Reinforcement learning over trials of several episodes."""
+
+    gamma: float = 0.98
+    """Discount per step of method=rl2. Trials are discounted as one, whatever ends in them, so that
+    exploring in one episode is worth what it brings in the next."""
+    gae_lambda: float = 0.95
+    """Lambda of generalised advantage estimation, of method=rl2: 0 trusts the values that the model
+    predicts, 1 the rewards of the trial."""
+    entropy: float = 0.01
+    """Weight of the policy's entropy, of method=rl2: against policies that settle too soon."""
+    value_weight: float = 0.5
+    """Weight of the squared error of predicted values, a share of the variance of what they
+    predict, of method=rl2."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for field in ("gamma", "gae_lambda"):
+            if not 0.0 <= getattr(self, field) <= 1.0:
+                raise UserError(f"{field}={getattr(self, field)} must be in [0, 1]")
+        for field in ("entropy", "value_weight"):
+            if not getattr(self, field) >= 0.0:
+                raise UserError(f"{field}={getattr(self, field)} must be at least 0")
+
+
+def check_method(method: str, model: Any, settings: Any, rl2: RL2Config) -> None:
+    """Refuse settings that a method has no use for, where they are not as by default.
+
+    Args:
+        method: By name.
+        model: A `ModelConfig`.
+        settings: A `TrainSettings`.
+        rl2: Of RL^2.
+
+    Raises:
+        UserError: Naming the first of them.
+    """
+    if method == "rl2":
+        _refuse(settings, OF_HISTORIES, "chooses from histories, and method=rl2 reads none")
+        _refuse(
+            model,
+            NOISE,
+            "makes the policy that learns another than the one that acted, for method=rl2",
+        )
+    else:
+        names = tuple(field.name for field in fields(rl2))
+        _refuse(rl2, names, f"is for method=rl2, and this is method={method}")
+
+
+def _refuse(part: Any, names: tuple[str, ...], reason: str) -> None:
+    for name in names:
+        value, usual = getattr(part, name), getattr(type(part)(), name)
+        if value != usual:
+            raise UserError(f"{name}={value} {reason}; leave it at {usual}")
