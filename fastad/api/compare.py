@@ -20,7 +20,8 @@ from fastad.base.outputs import check_folder
 from fastad.base.progress import Report, unwatched
 from fastad.compare_config import CompareConfig
 from fastad.configs import RolloutConfig
-from fastad.evaluate.comparison import Entry, families_of
+from fastad.evaluate.comparison import Entry
+from fastad.evaluate.comparison_families import families_of
 from fastad.evaluate.comparison_files import Comparison
 from fastad.evaluate.kept_results import keep_result, kept_result
 from fastad.training.checkpoint_folder import find_checkpoint, step_of

@@ -78,7 +78,8 @@ def line_figures(line: Line, family: Family) -> dict[str, Any]:
 def summaries(line: Line, family: Family) -> dict[str, PerSeed]:
     """What sums a line up, task by task and seed by seed; NaN where a task tells nothing.
 
-    `first`, `final` and `area` are of all lines; `regret` where the tasks are bandits; `found`,
+    `first`, `final` and `area` are of all lines; `regret` where the tasks are bandits and a line
+    has as many pulls as the longest rollouts; `found`,
     the share of rollouts that were rewarded in any episode, and `return_once_found`, the mean
     return after the first such episode, where rewards are sparse.
     """
@@ -88,12 +89,9 @@ def summaries(line: Line, family: Family) -> dict[str, PerSeed]:
         "final": {seed: line.final(seed) for seed in line.tried},
         "area": {seed: line.area(seed, end) for seed in line.tried},
     }
-    if all(tried.regret is not None for tried in line.tried.values()):
-        sums["regret"] = {
-            seed: task_means(tried.regret, len(tried.tasks))
-            for seed, tried in line.tried.items()
-            if tried.regret is not None
-        }
+    regrets = line.regrets()
+    if regrets is not None and line.lengths == {family.num_episodes}:
+        sums["regret"] = regrets
     if is_sparse(family):
         sums["found"] = {
             seed: task_means(np.any(tried.returns > 0, axis=1), len(tried.tasks))

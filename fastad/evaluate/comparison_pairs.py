@@ -31,7 +31,7 @@ def differences(line: Line, other: Line) -> dict[str, Any] | None:
     """A line minus another, task by task and seed by seed, where both were tried on the same.
 
     `area` and `returns` are over as many environment episodes as both have; `final` is each at its
-    own end.
+    own end; `regret` is there for bandits, over as many pulls.
 
     Returns:
         By name, means with intervals; None where nothing is the same.
@@ -46,6 +46,9 @@ def differences(line: Line, other: Line) -> dict[str, Any] | None:
         "returns": lambda one, seed: one.curve(seed, end),
     }
     tasks = [line.tried[seed].tasks for seed in seeds]
+    regrets = _regrets(line, other)
+    if regrets is not None:
+        measures["regret"] = lambda one, seed: regrets[one is other][seed]
     found: dict[str, Any] = {"seeds": seeds, "num_episodes": end}
     for name, measure in measures.items():
         apart = [measure(line, seed) - measure(other, seed) for seed in seeds]
@@ -58,7 +61,7 @@ def ratios(line: Line, source: Line) -> dict[str, Any] | None:
 
     `final` is over the source's return at the end of its own history. `area` is over the source's
     own, over as many environment episodes of a learner, all its actors counted; in
-    `area_by_own_episodes` the episodes of one actor alone count.
+    `area_by_own_episodes` the episodes of one actor alone count. `regret` is of bandits.
     """
     seeds = _shared_seeds(line, source)
     if not seeds:
@@ -70,7 +73,18 @@ def ratios(line: Line, source: Line) -> dict[str, Any] | None:
         "area": {s: (line.area(s, ends[0]), source.area(s, ends[0])) for s in seeds},
         "area_by_own_episodes": {s: (line.area(s, ends[1]), alone.area(s, ends[1])) for s in seeds},
     }
+    regrets = _regrets(line, source)
+    if regrets is not None:
+        pairs["regret"] = {s: (regrets[0][s], regrets[1][s]) for s in seeds}
     return {"num_episodes": ends[0]} | {name: _ratio(both) for name, both in pairs.items()}
+
+
+def _regrets(line: Line, other: Line) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]] | None:
+    """The regrets of both by seed, where both have any, over as many pulls."""
+    ours, theirs = line.regrets(), other.regrets()
+    if ours is None or theirs is None or line.lengths != other.lengths or len(line.lengths) > 1:
+        return None
+    return ours, theirs
 
 
 def _ratio(pairs: dict[int, tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:

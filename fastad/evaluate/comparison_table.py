@@ -20,6 +20,7 @@ RATIOS = {
     "final": "final over\nits source's",
     "area": "area over\nits source's",
     "area_by_own_episodes": "the same, by\nits own episodes",
+    "regret": "regret over\nits source's",
 }
 
 
@@ -64,7 +65,7 @@ def table_rows(figures: dict[str, Any]) -> list[dict[str, Any]]:
             row |= _flat(name, line.get(name))
         row["episodes_to_80_percent"] = line["episodes_to_80_percent"]
         row |= {f"{name}_over_source": _over_source(line, name) for name in RATIOS}
-        for name in ("final", "area"):
+        for name in ("final", "area", "regret"):
             for pair in PAIRS:
                 row |= _flat(f"{name}_{pair}", (line.get(pair) or {}).get(name))
         rows.append(row)
@@ -121,8 +122,12 @@ def _found_table(figures: dict[str, Any]) -> Table | None:
         columns[heading] = [_mean(line.get(name)) for line in lines]
     if any(line.get("over_source") for line in lines):
         for name, heading in RATIOS.items():
-            if name != "area_by_own_episodes" or any(x["episodes_per_episode"] > 1 for x in lines):
-                columns[heading] = [_number(_over_source(line, name)) for line in lines]
+            ratios = [_over_source(line, name) for line in lines]
+            if any(ratio is not None for ratio in ratios) and (
+                name != "area_by_own_episodes"
+                or any(line["episodes_per_episode"] > 1 for line in lines)
+            ):
+                columns[heading] = [_number(ratio) for ratio in ratios]
     found = "the reward found, and " if any("found" in line for line in lines) else ""
     return _table(f"{found}returns over the source's", columns)
 
@@ -177,7 +182,7 @@ def _short(summary: dict[str, Any] | None, digits: int = 2, *, signed: bool = Fa
 
 def _over_source(line: dict[str, Any], name: str) -> float | None:
     over = line.get("over_source")
-    value: float | None = over[name]["value"] if over else None
+    value: float | None = over[name]["value"] if over and name in over else None
     return value
 
 

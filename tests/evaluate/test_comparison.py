@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fastad.base.errors import UserError
-from fastad.evaluate.comparison import Entry, families_of, final_episodes
+from fastad.evaluate.comparison import Entry, final_episodes
+from fastad.evaluate.comparison_families import families_of
 from fastad.evaluate.comparison_figures import figures_of_family
 from fastad.evaluate.result import Baseline
 

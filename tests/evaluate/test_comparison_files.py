@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from fastad.evaluate.comparison import Entry, families_of
+from fastad.evaluate.comparison import Entry
+from fastad.evaluate.comparison_families import families_of
 from fastad.evaluate.comparison_figures import figures_of_family
 from fastad.evaluate.comparison_files import Comparison
 from fastad.evaluate.comparison_plot import _apart, draw_family

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fastad.evaluate.comparison import Entry, families_of
+from fastad.evaluate.comparison import Entry
+from fastad.evaluate.comparison_families import families_of
 from fastad.evaluate.comparison_figures import figures_of_family
 from fastad.evaluate.metrics import t_quantile
 from fastad.evaluate.result import Baseline
@@ -62,3 +63,21 @@ def test_a_source_that_returned_nothing_has_no_ratio(told):
     line = lines_of([Entry("ad", 0, told(AD, baselines=nothing))])["AD"]
     assert line["over_source"]["final"]["value"] is None
     assert line["minus_source"]["final"]["mean"] == pytest.approx(13 / 3)
+
+
+def test_regrets_are_compared_over_as_many_pulls(told):
+    def bandits(regret, **facts):
+        source = Baseline(np.zeros((2, 5), dtype=np.float32), np.array([4, 6], dtype=np.float32))
+        regret = np.array(regret, dtype=np.float32)
+        return told(np.ones((2, 5)), regret=regret, **{"baselines": {"source": source}} | facts)
+
+    longer = Baseline(np.zeros((2, 9), dtype=np.float32), np.array([4, 6], dtype=np.float32))
+    lines = lines_of([Entry("ad", 0, bandits([3, 3])), Entry("dt", 0, bandits([5, 9], **DT))])
+    assert lines["AD"]["regret"]["mean"] == 3
+    assert lines["source a2c"]["regret"]["mean"] == 5
+    assert lines["AD"]["over_source"]["regret"]["value"] == pytest.approx(3 / 5)
+    assert lines["DT"]["minus_ad"]["regret"]["mean"] == 4
+    assert lines["DT"]["minus_source"]["regret"]["mean"] == 2
+    lines = lines_of([Entry("ad", 0, bandits([3, 3], baselines={"source": longer}))])
+    assert "regret" not in lines["source a2c"]
+    assert "regret" not in lines["AD"]["over_source"]
