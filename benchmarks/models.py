@@ -44,4 +44,4 @@ def random_steps(num_envs: int, num_steps: int) -> Steps:
         episode_step == 0,
         episode_step,
     )
-    return Steps(*(field.to(DEVICE) for field in steps))
+    return steps.map(lambda field: field.to(DEVICE))

@@ -113,7 +113,7 @@ def _recomputed(
         if num_envs * capacity > MAX_RECOMPUTED:
             pytest.skip(f"every step would recompute {num_envs * capacity:,} tokens")
         steps = random_steps(num_envs, capacity)
-        memory.steps = [Steps(*(f[:, t : t + 1] for f in steps)) for t in range(capacity)]
+        memory.steps = [steps.part(t, t + 1) for t in range(capacity)]
         memory.capacity = capacity
         memory.lengths += capacity
     return memory
@@ -145,7 +145,7 @@ def difference(side: str, num_envs: int) -> float:
     steps = random_steps(num_envs, num_steps)
     memory = SIDES[side](model, num_envs, full=False)
     for t in range(num_steps):
-        logits = memory.predict(Steps(*(field[:, t : t + 1] for field in steps)))
+        logits = memory.predict(steps.part(t, t + 1))
     return relative_difference(logits, model(steps).policy[:, -1])
 
 

@@ -57,7 +57,8 @@ class JaxScan:
 
     def predict(self, steps: Steps) -> Tensor:
         """See `Memory.predict`."""
-        arrays = [self.jax.numpy.asarray(field[:, 0].cpu().numpy()) for field in steps]
+        shown = (field for field in steps if field is not None)
+        arrays = [self.jax.numpy.asarray(field[:, 0].cpu().numpy()) for field in shown]
         self.cache, logits = self._decode(self.weights, self.cache, self.position, arrays)
         self.position += 1
         return torch.from_numpy(self.jax.device_get(logits).copy()).to(steps.observation.device)

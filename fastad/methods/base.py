@@ -26,7 +26,7 @@ class Batch(NamedTuple):
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         targets = {name: change(tensor) for name, tensor in self.targets.items()}
-        return Batch(Steps(*map(change, self.steps)), targets)
+        return Batch(self.steps.map(change), targets)
 
 
 class Method(Protocol):

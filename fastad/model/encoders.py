@@ -78,6 +78,7 @@ class StepEncoder(nn.Module):
         num_actions: `A`.
         episode_length: Longest episode; later steps share the last step's embedding.
         reward_scale: Rewards are divided by it, so that they enter at the size of one.
+        return_scale: Returns to go are divided by it; None: the model reads none.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class StepEncoder(nn.Module):
         episode_length: int,
         reward_shift: float,
         reward_scale: float,
+        return_scale: float | None = None,
     ) -> None:
         super().__init__()
         width = config.width
@@ -96,7 +98,6 @@ class StepEncoder(nn.Module):
         self.reward_shift, self.reward_scale = reward_shift, reward_scale
         self.last_step = episode_length - 1
         self.observation = observation_encoder(observation_space, width)
-        self._has_coordinates = isinstance(self.observation, CoordinateEncoder)
         self.action = nn.Embedding(num_actions + 1, width)
         # A reward means something different after each action: bandits need their product.
         self.reward = nn.Embedding(num_actions + 1, width)
@@ -104,6 +105,9 @@ class StepEncoder(nn.Module):
         self.step = nn.Embedding(episode_length, width) if config.episode_step else None
         self.kind = None if self.fused else nn.Embedding(3, width)
         self.place = nn.Embedding(config.context, width) if config.positions == "learned" else None
+        self.return_scale = return_scale
+        self.return_to_go = None if return_scale is None else nn.Embedding(1, width)
+        self._has_coordinates = self._in_tables() is not None
 
     def forward(self, steps: Steps, positions: Tensor | None = None) -> Tensor:
         """Embed B sequences of T steps.
@@ -120,7 +124,7 @@ class StepEncoder(nn.Module):
         none = steps.previous_action == self.action.num_embeddings - 1
         reward = (steps.previous_reward - self.reward_shift) / self.reward_scale
         reward = reward.masked_fill(none, 0.0).unsqueeze(-1) * self.reward(steps.previous_action)
-        state = self.observation(steps.observation) + self.start(steps.episode_start.long())
+        state = self._told(steps) + self.start(steps.episode_start.long())
         if self.step is not None:
             state = state + self.step(steps.episode_step.clamp(max=self.last_step))
         if self.kind is None:
@@ -136,24 +140,43 @@ class StepEncoder(nn.Module):
             tokens = tokens + self.place(positions)
         return tokens
 
-    def beside_tables(self, observation: Tensor) -> Tensor:
-        """What a frozen model is given of observations (B, T, ...): coordinates, or features."""
-        if self._has_coordinates:
-            return observation.long()
-        features: Tensor = self.observation(observation, "native")
-        return features
+    def _in_tables(self) -> CoordinateEncoder | None:
+        """Whose rows a frozen model sums up by itself; None: it is given features."""
+        encoder = self.observation
+        has_table = isinstance(encoder, CoordinateEncoder) and self.return_to_go is None
+        return encoder if has_table else None  # type: ignore[return-value]
+
+    def _told(self, steps: Steps, impl: Implementation = "sdpa") -> Tensor:
+        """Features (B, T, width) of observations, and of returns to go where the model reads them.
+
+        A number times a vector, as rewards: element by element, so that no sequence's bits depend
+        on another.
+        """
+        features: Tensor = self.observation(steps.observation, impl)
+        if self.return_to_go is None:
+            return features
+        assert steps.return_to_go is not None
+        assert self.return_scale is not None
+        share = (steps.return_to_go / self.return_scale).unsqueeze(-1)
+        return features + share * self.return_to_go.weight[0]
+
+    def beside_tables(self, steps: Steps) -> Tensor:
+        """What a frozen model is given of steps (B, T) beside its tables' fields.
+
+        Coordinates, or features where a table has no rows for what is observed.
+        """
+        return steps.observation.long() if self._has_coordinates else self._told(steps, "native")
 
     def offsets(self) -> Tensor | None:
         """What a frozen model adds to coordinates, (coordinates,); None where it has features."""
-        encoder = self.observation
-        return encoder.offsets if isinstance(encoder, CoordinateEncoder) else None
+        coordinates = self._in_tables()
+        return None if coordinates is None else coordinates.offsets
 
     def tables(self) -> StepTables:
         """What a frozen model sums its steps from; see `beside_tables` for the rest."""
-        encoder = self.observation
-        coordinates = encoder.table if isinstance(encoder, CoordinateEncoder) else None
+        coordinates = self._in_tables()
         optional = (self.step, self.kind, self.place)
         step, kind, place = (None if x is None else x.weight.detach() for x in optional)
         action, reward, start = (x.weight.detach() for x in (self.action, self.reward, self.start))
-        observation = None if coordinates is None else coordinates.weight.detach()
+        observation = None if coordinates is None else coordinates.table.weight.detach()
         return StepTables(action, reward, observation, start, step, kind, place)

@@ -19,11 +19,11 @@ class FrozenStep:
     Args:
         config: Of the model.
         kernel: Of its weights.
-        observe: From observations (B, T, ...) to what the kernel is given of them.
+        observe: From steps (B, T) to what the kernel is given of them beside its tables' fields.
     """
 
     def __init__(
-        self, config: ModelConfig, kernel: FrozenModel, observe: Callable[[Tensor], Tensor]
+        self, config: ModelConfig, kernel: FrozenModel, observe: Callable[[Steps], Tensor]
     ) -> None:
         self.config, self.observe = config, observe
         self.decode, self.make_rings, self.draw = kernel.decode, kernel.make_rings, kernel.draw
@@ -35,6 +35,7 @@ class FrozenStep:
             assert positions is not None
             rope = rope_angles(positions, config.head_dim, base=config.rope_base)
         logits = self.decode(
-            self.observe(steps.observation), *steps[1:], rings, positions=positions, rope=rope
-        )
+            self.observe(steps), steps.previous_action, steps.previous_reward,
+            steps.episode_start, steps.episode_step, rings, positions=positions, rope=rope,
+        )  # fmt: skip
         return Output(logits)

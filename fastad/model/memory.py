@@ -1,7 +1,7 @@
 """What the frozen model remembers of N environments, kept or recomputed: the same logits."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -130,12 +130,12 @@ class RecomputedMemory:
     def predict(self, steps: Steps) -> Tensor:
         """See `Memory.predict`."""
         self.take(steps)
-        total, whole = len(self.steps), _joined(self.steps)
+        total, whole = len(self.steps), Steps.join(self.steps)
         logits: Tensor | None = None
         # Environments with equally long contexts are recomputed together.
         for length in self.lengths.unique().tolist():
             rows = (self.lengths == length).to(steps.previous_reward.device)
-            context = Steps(*(field[rows, total - length :] for field in whole))
+            context = whole.part(total - length, total, rows)
             newest = self.forward(context).policy[:, -1]
             if logits is None:
                 logits = newest.new_empty((len(rows), newest.shape[1]))
@@ -148,7 +148,7 @@ class RecomputedMemory:
         self.lengths = self.lengths + 1
         if self.capacity is not None:
             self.lengths = self.lengths.clamp(max=self.capacity)
-        self.steps = [*self.steps, _copied(steps)][-int(self.lengths.max()) :]
+        self.steps = [*self.steps, steps.map(Tensor.clone)][-int(self.lengths.max()) :]
 
     def forget(self, mask: Tensor) -> None:
         """See `Memory.forget`."""
@@ -170,13 +170,13 @@ class RecordedMemory:
 
     def predict(self, steps: Steps) -> Tensor:
         """See `Memory.predict`."""
-        self.steps.append(_copied(steps))
+        self.steps.append(steps.map(Tensor.clone))
         self.logits.append(self.memory.predict(steps))
         return self.logits[-1]
 
     def take(self, steps: Steps) -> None:
         """See `Memory.take`; only the step is kept."""
-        self.steps.append(_copied(steps))
+        self.steps.append(steps.map(Tensor.clone))
         self.memory.take(steps)
 
     def forget(self, mask: Tensor) -> None:
@@ -185,12 +185,4 @@ class RecordedMemory:
 
     def whole(self) -> Steps:
         """All steps that were kept, (N, T)."""
-        return _joined(self.steps)
-
-
-def _copied(steps: Steps) -> Steps:
-    return Steps(*(field.clone() for field in steps))
-
-
-def _joined(steps: Iterable[Steps]) -> Steps:
-    return Steps(*(torch.cat(field, dim=1) for field in zip(*steps, strict=True)))
+        return Steps.join(self.steps)

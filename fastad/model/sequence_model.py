@@ -36,6 +36,7 @@ class SequenceModel(nn.Module):
         reward_shift: Subtracted from rewards before they are embedded.
         reward_scale: Divides them then.
         value: Whether values are predicted, too.
+        return_scale: Returns to go are divided by it; None: the model reads none.
     """
 
     def __init__(
@@ -48,19 +49,22 @@ class SequenceModel(nn.Module):
         reward_shift: float = 0.0,
         reward_scale: float = 1.0,
         value: bool = False,
+        return_scale: float | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.observation_space, self.action_space = observation_space, action_space
         self.episode_length = episode_length
         self.reward_shift, self.reward_scale = reward_shift, reward_scale
+        self.return_scale = return_scale
         self.num_actions = int(action_space.n)
         self.kernels: Implementation = "auto"  # a choice of the machine, not of the model
         self.window = config.context  # `W`; `seeing` changes it for a while
         # In this order, which decides the weights that a seed draws.
         self.encoder = StepEncoder(
-            config, observation_space, self.num_actions, episode_length, reward_shift, reward_scale
-        )
+            config, observation_space, self.num_actions, episode_length, reward_shift,
+            reward_scale, return_scale,
+        )  # fmt: skip
         self.trunk: GRU | Transformer = (
             GRU(config) if config.trunk == "gru" else Transformer(config)
         )

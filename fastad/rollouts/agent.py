@@ -32,6 +32,9 @@ class InContextAgent:
             the running one, whose first step still tells the action and the reward before it.
             "wiped-context": those, too; every episode is as the first. A window of one episode,
             which slides, is no control: as an episode begins it shows the end of the last.
+        target_return: (N,) float32, what a model that reads returns to go is asked for in every
+            episode: it is shown that, less the rewards that it was shown in the episode. None for
+            models that read none.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class InContextAgent:
         generator: torch.Generator,
         greedy: bool = False,
         control: Control = "none",
+        target_return: Tensor | None = None,
     ) -> None:
         self.memory, self.num_actions, self.generator = memory, num_actions, generator
         self.greedy, self.control = greedy, control
@@ -51,13 +55,14 @@ class InContextAgent:
         self.previous_reward = torch.zeros(num_envs, device=device)
         self.episode_start = torch.ones(num_envs, dtype=torch.bool, device=device)
         self.episode_step = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        self.target_return = target_return
+        self.return_to_go = None if target_return is None else target_return.clone()
         # As the memory reads them, (N, 1): these very tensors. Observations come with every step.
-        self._shown = [
-            field.unsqueeze(1)
-            for field in (
-                self.previous_action, self.previous_reward, self.episode_start, self.episode_step
-            )
-        ]  # fmt: skip
+        self._shown = (
+            self.previous_action.unsqueeze(1), self.previous_reward.unsqueeze(1),
+            self.episode_start.unsqueeze(1), self.episode_step.unsqueeze(1),
+            None if self.return_to_go is None else self.return_to_go.unsqueeze(1),
+        )  # fmt: skip
         # Memory that every step fills anew, and a number that PyTorch need not make a tensor of.
         self._uniform = torch.empty((num_envs, 1), device=device)
         self._one = torch.ones_like(self.episode_step)
@@ -95,6 +100,9 @@ class InContextAgent:
         elif self.control != "no-reward":
             self.previous_reward.copy_(transition.reward)
         self.episode_step.add_(self._one).masked_fill_(ended, 0)
+        if self.return_to_go is not None:
+            self.return_to_go.sub_(self.previous_reward)
+            self._ask_anew(ended)
         if self.control == "one-episode":
             self.memory.forget(ended)
         elif self.control == "wiped-context":
@@ -118,3 +126,10 @@ class InContextAgent:
         self.previous_reward.masked_fill_(mask, 0.0)
         self.episode_start.masked_fill_(mask, True)
         self.episode_step.masked_fill_(mask, 0)
+        self._ask_anew(mask)
+
+    def _ask_anew(self, mask: Tensor) -> None:
+        """An episode begins in the environments in `mask`: all of the return is to go."""
+        if self.return_to_go is not None:
+            assert self.target_return is not None
+            torch.where(mask, self.target_return, self.return_to_go, out=self.return_to_go)

@@ -48,6 +48,7 @@ def rollout(
     control: Control = "none",
     context: int | None = None,
     prompt: Prompt | None = None,
+    target_return: float | None = None,
     compile: bool = False,
     cuda_graph: bool = False,
     on_block: Callable[[Transition], None] | None = None,
@@ -65,6 +66,7 @@ def rollout(
         control: See `InContextAgent`.
         context: Attention window in tokens, another than the model was trained with.
         prompt: What every environment's context begins with; no part of the returns.
+        target_return: See `returns_asked_for`.
         compile: On GPUs, compile the cached step with `torch.compile`, in up to half a minute.
         cuda_graph: On GPUs, replay the cached step, environment and sampling included, as one
             graph.
@@ -73,8 +75,9 @@ def rollout(
 
     Raises:
         UserError: If the environment's spaces are not the model's, there are no episodes, the
-            model cannot have the window, rewards cannot be shuffled among tasks, or `compile` is
-            given where it does not help.
+            model cannot have the window or reads no returns to go, or reads them and nobody
+            knows the optimum, rewards cannot be shuffled among tasks, or `compile` is given where
+            it does not help.
     """
     check_spaces(model, env)
     if num_episodes < 1:
@@ -96,6 +99,7 @@ def rollout(
         in_context = env.episode_length
     model.check_length(in_context * model.config.tokens_per_step)
     check_control(control, env)
+    asked_for = returns_asked_for(model, env, target_return)
     if prompt is not None and control in FORGETFUL:
         raise UserError(f"control={control} forgets the prompt before the first step")
     rewards, ended = [], []
@@ -105,7 +109,7 @@ def rollout(
         )
         agent = InContextAgent(
             memory, model.num_actions, env.num_envs, generator=generator, greedy=greedy,
-            control=control,
+            control=control, target_return=asked_for,
         )  # fmt: skip
         blocks = interact(
             env, agent, num_steps=num_steps, block_steps=env.episode_length, generator=generator,
@@ -123,6 +127,37 @@ def rollout(
     returns = episode_returns(torch.cat(rewards, 1), torch.cat(ended, 1), num_episodes).cpu()
     seconds = time.perf_counter() - began  # after the device has answered
     return RolloutResult(returns, seconds, num_steps * env.num_envs)
+
+
+def returns_asked_for(
+    model: SequenceModel, env: BatchedEnv, target_return: float | None
+) -> Tensor | None:
+    """What a model that reads returns to go is asked for in every episode, (N,) float32.
+
+    Args:
+        model: None is the answer for one that reads none.
+        env: Each environment is asked for its task's optimal return.
+        target_return: Instead of that, the same for all.
+
+    Raises:
+        UserError: If the model reads none and is to be asked, or the optimum is not known.
+    """
+    if model.return_scale is None:
+        if target_return is None:
+            return None
+        raise UserError(
+            f"target_return={target_return} is for models that read returns to go, as "
+            "--method decision-transformer trains them; leave --target-return out"
+        )
+    if target_return is not None:
+        return torch.full((env.num_envs,), target_return, device=env.device)
+    optimal = env.optimal_return()
+    if optimal is None:
+        raise UserError(
+            "target_return is needed: the model is asked for a return, and the optimal one of "
+            f"env={env.family.name} is not known; say which with --target-return"
+        )
+    return optimal.float()
 
 
 def check_control(control: Control, env: BatchedEnv) -> None:
@@ -160,9 +195,12 @@ def cache_error(
     """
     check_spaces(model, env)
     model.eval()
+    asked_for = returns_asked_for(model, env, None)
     with model.seeing(context):
         memory = RecordedMemory(model.make_memory(env.num_envs))
-        agent = InContextAgent(memory, model.num_actions, env.num_envs, generator=generator)
+        agent = InContextAgent(
+            memory, model.num_actions, env.num_envs, generator=generator, target_return=asked_for
+        )
         for _ in interact(
             env, agent, num_steps=num_steps, block_steps=num_steps, generator=generator
         ):

@@ -148,7 +148,9 @@ def _build(description: dict[str, Any], file: Path) -> SequenceModel:
             int(description["episode_length"]),
             reward_shift=float(description["reward_shift"]),
             reward_scale=float(description["reward_scale"]),
-            value=bool(description.get("value", False)),  # not in earlier versions
+            # Not in earlier versions, as the next.
+            value=bool(description.get("value", False)),
+            return_scale=description.get("return_scale"),
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{file} is not a fastad model: {error!r}") from error
@@ -164,6 +166,7 @@ def _describe(model: SequenceModel) -> dict[str, Any]:
         "reward_shift": model.reward_shift,
         "reward_scale": model.reward_scale,
         "value": model.heads.value is not None,
+        "return_scale": model.return_scale,
     }
 
 

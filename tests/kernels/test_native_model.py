@@ -55,10 +55,10 @@ def make_steps(space, batch, length):
 
 def decode(model, steps, *, at_once=1, rows=slice(None)):
     """Logits of a frozen model that is shown `at_once` steps at a time."""
-    steps = Steps(*(field[rows] for field in steps))
+    steps = steps.map(lambda field: field[rows])
     batch, length = steps.previous_action.shape
     memory = model.make_memory(batch, prompt_steps=at_once)
-    pieces = [Steps(*(f[:, t : t + at_once] for f in steps)) for t in range(0, length, at_once)]
+    pieces = [steps.part(t, t + at_once) for t in range(0, length, at_once)]
     return torch.cat([model(piece, memory).policy for piece in pieces], dim=1)
 
 
@@ -123,18 +123,18 @@ def test_steps_shown_in_other_memory_are_read_there():
     """An agent shows the same memory at every step, which the kernels then need not look at."""
     model, steps = make_model(), make_steps("coordinates", 3, 6)
     memory = model.make_memory(3)
-    same = Steps(*(field[:, :1].clone() for field in steps))
+    same = steps.part(0, 1).map(torch.clone)
     actual = []
     for t in range(6):
-        now = Steps(*(field[:, t : t + 1] for field in steps))
+        now = steps.part(t, t + 1)
         if t in (1, 2):  # the same memory, with other numbers
-            for field, new in zip(same, now, strict=True):
+            for field, new in zip(same[:5], now[:5], strict=True):
                 field.copy_(new)
             now = same
         elif t == 3:  # with gaps
-            now = Steps(*(x.repeat_interleave(2, dim=0)[::2] for x in now))
+            now = now.map(lambda field: field.repeat_interleave(2, dim=0)[::2])
         elif t == 4:
-            now = Steps(*(x.clone() for x in now))
+            now = now.map(torch.clone)
         actual.append(model(now, memory).policy)
     torch.testing.assert_close(torch.cat(actual, dim=1), model(steps).policy, atol=1e-5, rtol=1e-5)
 
@@ -146,7 +146,7 @@ def test_positions_beyond_the_learned_ones_are_refused():
     steps, rings = make_steps("coordinates", 2, 1), frozen.make_rings(2, CONTEXT + 2)
     positions = torch.tensor([[0, 1, 2], [0, 1, CONTEXT]])
     with pytest.raises(IndexError, match="1 of 2 steps"):
-        frozen.decode(*steps, rings, positions=positions)
+        frozen.decode(*steps[:5], rings, positions=positions)
 
 
 @pytest.mark.parametrize(
@@ -164,4 +164,4 @@ def test_steps_that_the_kernels_cannot_read_are_refused(change, message):
     frozen = make_model().freeze()
     steps = make_steps("coordinates", 3, 1)._replace(**change)
     with pytest.raises(ValueError, match=message):
-        frozen.decode(*steps, frozen.make_rings(3, CONTEXT))
+        frozen.decode(*steps[:5], frozen.make_rings(3, CONTEXT))

@@ -52,10 +52,6 @@ def make_steps(batch, length, seed=0):
     )
 
 
-def part(steps, first, last, rows=slice(None)):
-    return Steps(*(field[rows, first:last] for field in steps))
-
-
 def poison(memory, rows=slice(None)):
     for ring in memory.rings:
         ring.keys[rows] = float("nan")
@@ -82,7 +78,7 @@ def test_cached_logits_equal_recomputed_after_three_windows(
     model.kernels = impl
     memory = make_memory(model, 3)
     assert (memory.frozen is not None) == (impl == "native")
-    cached = torch.cat([model(part(steps, t, t + 1), memory).policy for t in range(length)], dim=1)
+    cached = torch.cat([model(steps.part(t, t + 1), memory).policy for t in range(length)], dim=1)
     assert_close(cached, expected)
     assert_close(model(steps).policy, expected)
 
@@ -103,13 +99,13 @@ def test_environments_re_tasked_at_different_times_keep_exact_contexts(layout, p
                 memory.forget(torch.arange(3) == row)
                 poison(memory, [row])
         rows = [
-            part(steps, t - s if t >= s else t, (t - s if t >= s else t) + 1, slice(row, row + 1))
+            steps.part(t - s if t >= s else t, (t - s if t >= s else t) + 1, slice(row, row + 1))
             for row, s in enumerate(starts)
         ]
-        cached.append(model(Steps(*map(torch.cat, zip(*rows, strict=True))), memory).policy)
+        cached.append(model(Steps.join(rows, dim=0), memory).policy)
     logits = torch.cat(cached, dim=1)
     for row, start in enumerate(starts):
-        expected = model(part(steps, 0, length - start, slice(row, row + 1))).policy
+        expected = model(steps.part(0, length - start, slice(row, row + 1))).policy
         assert_close(logits[row : row + 1, start:], expected)
 
 
@@ -124,7 +120,7 @@ def test_a_prompt_may_be_appended_at_once(layout, positions, prompt, impl):
     memory = make_memory(model, 2, prompt_steps=max(prompt, 1))
     pieces = [(0, prompt)] * (prompt > 0) + [(t, t + 1) for t in range(prompt, prompt + 30)]
     cached = torch.cat(
-        [model(part(steps, first, last), memory).policy for first, last in pieces], dim=1
+        [model(steps.part(first, last), memory).policy for first, last in pieces], dim=1
     )
     assert_close(cached, model(steps).policy)
 
@@ -138,7 +134,7 @@ def test_the_receptive_field_is_all_that_matters_and_no_less(layout):
     steps = make_steps(2, 40)
     last = model(steps).policy[:, -1]
     # Steps farther back than the field change nothing; the last token inside it does.
-    changed = Steps(steps.observation.clone(), *steps[1:])
+    changed = steps._replace(observation=steps.observation.clone())
     changed.observation[:, : 40 - field] = 0
     assert_close(model(changed).policy[:, -1], last)
     changed.observation[:, : 40 - field + 1] = 8 - changed.observation[:, : 40 - field + 1]
@@ -150,7 +146,7 @@ def test_predictions_never_see_the_future():
     model = make_model(layout="interleaved", positions="rope")
     steps = make_steps(2, 30)
     before = model(steps).policy[:, :20]
-    changed = Steps(*(field.clone() for field in steps))
+    changed = steps.map(torch.clone)
     changed.observation[:, 20:] = 0
     changed.previous_reward[:, 20:] = 7.0
     changed.previous_action[:, 20:] = 0
@@ -162,7 +158,7 @@ def test_the_interleaved_layout_predicts_from_the_observation_token():
     # A public defect: reading the action token's output, which precedes the observation.
     model = make_model(layout="interleaved", context=3, num_layers=1)
     steps = make_steps(1, 4)
-    changed = Steps(steps.observation.clone(), *steps[1:])
+    changed = steps._replace(observation=steps.observation.clone())
     changed.observation[:, -1] = 8 - changed.observation[:, -1]
     assert (model(changed).policy[:, -1] - model(steps).policy[:, -1]).abs().max() > 1e-3
 
@@ -174,9 +170,9 @@ def test_learned_positions_refuse_to_slide(impl):
     model.kernels = impl
     steps = make_steps(1, 13)
     memory = make_memory(model, 1)
-    cached = torch.cat([model(part(steps, t, t + 1), memory).policy for t in range(12)], dim=1)
-    assert_close(cached, model(part(steps, 0, 12)).policy)
-    for call in (lambda: model(steps), lambda: model(part(steps, 12, 13), memory)):
+    cached = torch.cat([model(steps.part(t, t + 1), memory).policy for t in range(12)], dim=1)
+    assert_close(cached, model(steps.part(0, 12)).policy)
+    for call in (lambda: model(steps), lambda: model(steps.part(12, 13), memory)):
         with pytest.raises(ValueError, match=r"learned has context=12 places and cannot slide"):
             call()
 
@@ -220,7 +216,7 @@ def test_an_environment_s_logits_do_not_depend_on_who_rolls_beside_it(layout, sc
     @torch.no_grad()
     def logits(rows):
         memory = make_memory(model, len(rows))
-        shown = (part(steps, t, t + 1, rows) for t in range(length))
+        shown = (steps.part(t, t + 1, rows) for t in range(length))
         return torch.cat([model(step, memory).policy for step in shown], dim=1)
 
     before = torch.get_num_threads()

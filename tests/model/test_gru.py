@@ -35,10 +35,6 @@ def make_steps(batch, length):
     )
 
 
-def part(steps, first, last, rows=slice(None)):
-    return Steps(*(field[rows, first:last] for field in steps))
-
-
 def assert_close(actual, expected):
     assert (actual - expected).abs().max() <= TOLERANCE * expected.abs().max()
 
@@ -59,13 +55,13 @@ def test_environments_re_tasked_at_different_times_keep_exact_states(layout, kv_
                     memory.state[:, row] = 7.0  # nothing of it may be left
                 memory.forget(torch.arange(3) == row)
         rows = [
-            part(steps, t - s if t >= s else t, (t - s if t >= s else t) + 1, slice(row, row + 1))
+            steps.part(t - s if t >= s else t, (t - s if t >= s else t) + 1, slice(row, row + 1))
             for row, s in enumerate(starts)
         ]
-        predicted.append(memory.predict(Steps(*map(torch.cat, zip(*rows, strict=True)))))
+        predicted.append(memory.predict(Steps.join(rows, dim=0)))
     logits = torch.stack(predicted, dim=1)
     for row, start in enumerate(starts):
-        whole = model(part(steps, 0, length - start, slice(row, row + 1))).policy
+        whole = model(steps.part(0, length - start, slice(row, row + 1))).policy
         assert_close(logits[row : row + 1, start:], whole)
 
 
@@ -74,9 +70,9 @@ def test_many_steps_may_be_remembered_at_once():
     model, steps = make_model(), make_steps(2, 30)
     memory = model.make_memory(2, prompt_steps=17)
     pieces = [(0, 17), (17, 18), (18, 30)]
-    carried = [model(part(steps, first, last), memory).policy for first, last in pieces]
+    carried = [model(steps.part(first, last), memory).policy for first, last in pieces]
     assert_close(torch.cat(carried, dim=1), model(steps).policy)
-    forgetful = torch.cat([model(part(steps, *piece)).policy for piece in pieces], dim=1)
+    forgetful = torch.cat([model(steps.part(*piece)).policy for piece in pieces], dim=1)
     assert (forgetful - model(steps).policy)[:, 17].abs().max() > 1e-3  # the state counts
 
 

@@ -256,7 +256,7 @@ def test_with_one_episode_a_step_sees_those_of_its_own_episode_alone(kv_cache):
         starts = [*steps.episode_start[row].nonzero()[:, 0].tolist(), 60]
         assert len(starts) > 12
         for first, last in pairwise(starts):
-            episode = Steps(*(field[row : row + 1, first:last] for field in steps))
+            episode = steps.part(first, last, slice(row, row + 1))
             with torch.no_grad():
                 alone = model(episode).policy
             torch.testing.assert_close(logits[row : row + 1, first:last], alone)

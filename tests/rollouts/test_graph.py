@@ -14,6 +14,7 @@ from fastad.envs.registry import make_family
 from fastad.model.config import ModelConfig
 from fastad.model.sequence_model import SequenceModel
 from fastad.rollouts.agent import Control, InContextAgent
+from fastad.rollouts.engine import returns_asked_for
 from fastad.rollouts.gpu_proof import is_proven, keep_proof, takes_graph
 
 NUM_ENVS, NUM_STEPS = 4, 30
@@ -24,7 +25,7 @@ ENVS = {
 }
 
 
-def make_step(name, positions, *, untracked, control="none"):
+def make_step(name, positions, *, untracked, control="none", return_scale=None):
     """A step that writes its transition to fixed memory, and that memory."""
     family = make_family(name, **ENVS[name])
     generator = torch.Generator().manual_seed(0)
@@ -35,13 +36,15 @@ def make_step(name, positions, *, untracked, control="none"):
     torch.manual_seed(0)
     config = ModelConfig(context=10, width=16, num_heads=2, positions=positions)
     model = SequenceModel(
-        config, env.observation_space, env.action_space, env.episode_length
-    ).eval()
+        config, env.observation_space, env.action_space, env.episode_length,
+        return_scale=return_scale,
+    ).eval()  # fmt: skip
     model.kernels = "reference"  # asks the host nothing on any device
     memory = model.make_memory(NUM_ENVS, untracked=untracked)
     agent = InContextAgent(
-        memory, model.num_actions, NUM_ENVS, generator=generator, control=control
-    )
+        memory, model.num_actions, NUM_ENVS, generator=generator, control=control,
+        target_return=returns_asked_for(model, env, None),
+    )  # fmt: skip
     if untracked:
         env.untrack()
     observation = env.reset()
@@ -62,10 +65,19 @@ def make_step(name, positions, *, untracked, control="none"):
 @pytest.mark.parametrize("positions", ["none", "rope", "alibi"])
 @pytest.mark.parametrize("name", list(ENVS))
 def test_a_replayed_step_goes_on_as_a_true_one_would(name, positions, control):
-    true_step = make_step(name, positions, untracked=False, control=control)
+    compare_with_replayed(name, positions, control=control)
+
+
+@pytest.mark.parametrize("name", list(ENVS))
+def test_a_replayed_step_asks_for_what_is_left_of_a_return(name):
+    compare_with_replayed(name, "none", return_scale=4.0)
+
+
+def compare_with_replayed(name, positions, **options):
+    true_step = make_step(name, positions, untracked=False, **options)
     expected = [[out.clone() for out in true_step()] for _ in range(NUM_STEPS)]
 
-    step = make_step(name, positions, untracked=True, control=control)
+    step = make_step(name, positions, untracked=True, **options)
     actual = [[out.clone() for out in step()] for _ in range(2)]
     with forbid_host_sync(), Recording() as recording:
         outputs = step()
