@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from fastad.base.config import parse_options, with_settings
 from fastad.base.errors import UserError, unknown
-from fastad.configs import CollectConfig, RolloutConfig, TrainConfig
+from fastad.configs import DEFAULTS, CollectConfig, RolloutConfig, TrainConfig
 from fastad.envs.registry import make_family
 from fastad.methods.registry import METHODS
 
@@ -33,8 +34,8 @@ class Experiment(Protocol):
 def plans_of(experiment: Experiment, names: Sequence[str] = ()) -> dict[str, TrainConfig]:
     """How the named methods and variants are trained, in this order; all there are by default.
 
-    A method is trained as the preset trains plain AD, but for what it cannot share; a variant with
-    what the preset says of it, also where it has the name of a method.
+    A method is trained as the preset trains plain AD, but for what it cannot share, or by defaults
+    of its own; a variant with what the preset says of it, also where it has the name of a method.
 
     Raises:
         UserError: For a name that is neither, or stands there twice, or settings that cannot be.
@@ -47,10 +48,15 @@ def plans_of(experiment: Experiment, names: Sequence[str] = ()) -> dict[str, Tra
             raise unknown("methods", name, known)
         if names.count(name) > 1:
             raise UserError(f"methods={' '.join(names)}: {name} is there twice; name it once")
-    return {
-        name: with_settings(experiment.train, known[name], f"the preset's {name}")
-        for name in names or known
-    }
+    return {name: _plan(name, known[name], experiment) for name in names or known}
+
+
+def _plan(name: str, changes: dict[str, Any], experiment: Experiment) -> TrainConfig:
+    """The preset's training, or that of a method which has defaults of its own, with changes."""
+    plain = experiment.train
+    if changes.get("method") in DEFAULTS:
+        plain = replace(DEFAULTS[changes["method"]], env=plain.env, kernels=plain.kernels)
+    return with_settings(plain, changes, f"the preset's {name}")
 
 
 def episodes_of(experiment: Experiment) -> int:

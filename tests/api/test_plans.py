@@ -6,6 +6,7 @@ import pytest
 
 from fastad.api.plans import episodes_of, plans_of
 from fastad.base.errors import UserError
+from fastad.configs import DEFAULTS
 from fastad.methods.registry import METHODS
 from fastad.presets import preset
 
@@ -36,6 +37,14 @@ def test_expert_distillation_sees_the_last_quarter_of_every_history(room):
     own = replace(room, variants={"expert-distillation": {"window": 60}})
     plan = plans_of(own)["expert-distillation"]
     assert (plan.method, plan.settings.window) == ("expert-distillation", 60)
+
+
+def test_a_method_with_defaults_of_its_own_begins_with_them(room):
+    plan = plans_of(room)["rl2"]
+    assert plan == replace(DEFAULTS["rl2"], env="dark-room")
+    small = replace(room, variants={"rl2-small": {"method": "rl2", "updates": 9}})
+    assert plans_of(small)["rl2-small"].model == plan.model
+    assert plans_of(small)["rl2-small"].settings == replace(plan.settings, updates=9)
 
 
 def test_rollouts_are_as_long_as_a_window_of_plain_ad_whatever_else_is_trained(room):

@@ -17,6 +17,7 @@ from fastad.model.config import ModelConfig
 from fastad.training.settings import TrainSettings
 
 UPDATES = 6
+METHODS = ["--methods", "ad", "expert-distillation", "ad-sampled"]
 NAMES = {
     "returns", "interval", "source_returns", "random_return", "optimal_return", "train_seconds",
     "steps_per_second_cached", "seed", "versions",
@@ -71,11 +72,12 @@ def figures_in(out):
 
 def test_what_is_there_is_neither_trained_nor_rolled_out_again(tiny, done, tmp_path, capsys):
     out, file = tmp_path / "out", tmp_path / "figures.json"
-    command = ["tiny", "--seeds", 2, "--controls", "no-reward", "--out", out, "--json", file]
+    options = ["--controls", "no-reward", "--out", out]
+    command = ["tiny", *METHODS, *options, "--seeds", 2, "--json", file]
     assert compare(*command) == 0
     assert done == {"updates": 6 * UPDATES, "rollouts": 8}
     shown = capsys.readouterr().out
-    assert f"next: fastad compare tiny --controls no-reward --seeds 4 --out {out}" in shown
+    assert f"next: fastad compare tiny {' '.join(METHODS)} --controls no-reward --seeds 4" in shown
     first = figures_in(out)
     assert first.keys() >= NAMES
     assert first == json.loads(file.read_text())
@@ -96,7 +98,7 @@ def test_what_is_there_is_neither_trained_nor_rolled_out_again(tiny, done, tmp_p
     assert "already complete" in capsys.readouterr().out
     assert figures_in(out)["families"] == first["families"]
     # More of it alone is new: a seed with all methods and the control.
-    assert compare("tiny", "--seeds", 3, "--controls", "no-reward", "--out", out) == 0
+    assert compare("tiny", *METHODS, *options, "--seeds", 3) == 0
     assert done == {"updates": 3 * UPDATES, "rollouts": 4}
     # Other rollouts of the same runs.
     done.clear()
