@@ -76,8 +76,8 @@ class Result:
         updates: Of the checkpoint that acted; None where unknown.
         asked: What was asked of the rollout, fields of `RolloutConfig` that may change a return.
         trained_episodes: Episodes that the training windows showed; None where unknown.
-        context: Attention window of the rollout, in tokens; None where unknown.
-        trained_context: Attention window in training; None where unknown.
+        context: Attention window of the rollout, in tokens; None where unknown, or there is none.
+        trained_context: Attention window in training, likewise.
         prompt: What came first in every context, such as "episodes 0:5 of the source ucb1".
         prompt_episodes: How many episodes that was.
         prompt_return: Their mean return; None without a prompt.

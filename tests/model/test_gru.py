@@ -124,5 +124,6 @@ def test_a_gru_distils_and_rolls_out_alike_with_and_without_its_state(tmp_path):
         for kv_cache in (True, False)
     )
     assert (cached.actions == recomputed.actions).all()
+    assert (cached.context, cached.trained_context) == (None, None)
     with pytest.raises(UserError, match=r"kernels=native .* a GRU has none"):
         fastad.rollout(run, kernels="native")

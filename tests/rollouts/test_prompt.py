@@ -24,7 +24,8 @@ def make_env(family, seed=0):
 
 def make_model(env, **changes):
     torch.manual_seed(0)
-    config = ModelConfig(**({"context": WINDOW, "width": 16, "num_heads": 2} | changes))
+    attention = {} if "trunk" in changes else {"context": WINDOW, "num_heads": 2}
+    config = ModelConfig(**({"width": 16} | attention | changes))
     model = SequenceModel(config, env.observation_space, env.action_space, env.episode_length)
     with torch.no_grad():
         model.heads.policy.weight.mul_(8.0)
@@ -79,9 +80,12 @@ def test_logits_after_a_prompt_are_those_of_the_full_pass(length, positions, kv_
 
 
 @pytest.mark.parametrize("kv_cache", [True, False])
-def test_prompts_of_different_lengths_end_together_and_begin_with_an_empty_context(kv_cache):
+@pytest.mark.parametrize(
+    "kind", [{"positions": "rope", "layout": "interleaved", "context": 30}, {"trunk": "gru"}]
+)
+def test_prompts_of_different_lengths_end_together_and_begin_with_an_empty_context(kind, kv_cache):
     family = DarkRoomHard(size=3, episode_length=5, terminate_on_goal=True)
-    model = make_model(make_env(family)[0], positions="rope", layout="interleaved", context=30)
+    model = make_model(make_env(family)[0], **kind)
     lengths, longest = [3, 11, 7], 11
     steps = random_steps(family, longest)
     ends = torch.arange(longest) == longest - 1
