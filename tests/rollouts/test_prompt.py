@@ -92,7 +92,7 @@ def test_prompts_of_different_lengths_end_together_and_begin_with_an_empty_conte
     prompt = prompt_of(steps._replace(truncated=steps.truncated | ends), lengths)
     seen, logits = continued(model, family, prompt, kv_cache=kv_cache)
     for row, length in enumerate(lengths):
-        own = type(seen)(*(field[row : row + 1, longest - length :] for field in seen))
+        own = seen.part(longest - length, longest + 25, slice(row, row + 1))
         assert own.previous_action[0, 0] == 5
         assert own.episode_start[0, 0]
         with torch.no_grad():
