@@ -41,6 +41,7 @@ class Tried:
         returns: (N, E), rollouts of one task in a row.
         tasks: A name for each of the P tasks.
         regret: (N,) where the tasks are bandits.
+        optima: What an optimal policy returns on each task, (P,); None where unknown.
         train_seconds: Spent on updates, of what was trained.
         steps_per_second: Of what was rolled out.
     """
@@ -48,6 +49,7 @@ class Tried:
     returns: np.ndarray
     tasks: Tasks
     regret: np.ndarray | None = None
+    optima: np.ndarray | None = None
     train_seconds: float | None = None
     steps_per_second: float | None = None
 
@@ -55,6 +57,11 @@ class Tried:
     def task_returns(self) -> np.ndarray:
         """Every task's mean return per episode, (P, E) float64."""
         return task_means(self.returns, len(self.tasks))
+
+    @property
+    def task_optima(self) -> np.ndarray:
+        """Of each task, (P,); all alike where they are not known."""
+        return np.zeros(len(self.tasks)) if self.optima is None else self.optima
 
 
 @dataclass(frozen=True, eq=False)

@@ -84,7 +84,7 @@ def _by_seed(label: str, entries: list[Entry]) -> dict[int, Tried]:
         if entry.seed in tried:
             raise UserError(f"{label} is there twice with seed={entry.seed}; name one of the two")
         tried[entry.seed] = Tried(
-            result.returns, _names(result), result.regret, entry.train_seconds,
+            result.returns, _names(result), result.regret, _optima(result), entry.train_seconds,
             result.steps_per_second,
         )  # fmt: skip
     return dict(sorted(tried.items()))
@@ -132,7 +132,7 @@ def _baselines(entries: list[Entry], name: str) -> dict[int, Tried]:
     found: dict[int, Tried] = {}
     for entry in entries:
         other: Baseline = entry.result.baselines[name]
-        tried = Tried(other.returns, _names(entry.result), other.regret)
+        tried = Tried(other.returns, _names(entry.result), other.regret, _optima(entry.result))
         found.setdefault(entry.seed, tried)
     return dict(sorted(found.items()))
 
@@ -143,6 +143,10 @@ def _source_label(result: Result) -> str:
         return ""
     options = ", ".join(f"{name}={value}" for name, value in result.source_options.items())
     return f"source {result.source}" + (f" ({options})" if options else "")
+
+
+def _optima(result: Result) -> np.ndarray | None:
+    return None if result.task_optima is None else np.asarray(result.task_optima)
 
 
 def _names(result: Result) -> Tasks:

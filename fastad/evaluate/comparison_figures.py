@@ -59,17 +59,18 @@ def line_figures(line: Line, family: Family) -> dict[str, Any]:
         "returns": mean.tolist(),
         "interval": None if interval is None else interval.tolist(),
         "returns_by_seed": {seed: curve.mean(axis=0).tolist() for seed, curve in curves.items()},
-        "score": _scored(mean, scale),
-        "score_interval": None if interval is None else _scored(interval, scale),
         **{name: _summary(line, values) for name, values in sums.items()},
-        **{
-            f"{name}_score": _scored_summary(line, values, scale)
-            for name, values in sums.items()
-            if name not in ("found", "regret")
-        },
         "episodes_to_80_percent": _episodes_to(mean, line, scale),
         "train_seconds": {seed: tried.train_seconds for seed, tried in line.tried.items()},
     }
+    if scale is not None:
+        score = _over(line, _scores(line, curves, scale)).plain()
+        figures |= {"score": score["mean"], "score_interval": score["interval"]}
+        figures |= {
+            f"{name}_score": _summary(line, _scores(line, values, scale))
+            for name, values in sums.items()
+            if name not in ("found", "regret")
+        }
     if line.kind in ("method", "control") and is_sparse(family):
         figures |= _found_by_episode(line)
     return figures | beside_others(line, family)
@@ -79,9 +80,9 @@ def summaries(line: Line, family: Family) -> dict[str, PerSeed]:
     """What sums a line up, task by task and seed by seed; NaN where a task tells nothing.
 
     `first`, `final` and `area` are of all lines; `regret` where the tasks are bandits and a line
-    has as many pulls as the longest rollouts; `found`,
-    the share of rollouts that were rewarded in any episode, and `return_once_found`, the mean
-    return after the first such episode, where rewards are sparse.
+    has as many pulls as the longest rollouts; `found`, the share of rollouts that were rewarded in
+    any episode, and `return_once_found`, the mean return after the first such episode, where
+    rewards are sparse.
     """
     end = min(line.num_episodes, family.num_episodes)
     sums: dict[str, PerSeed] = {
@@ -170,17 +171,22 @@ def _summary(line: Line, values: PerSeed) -> dict[str, Any]:
     return _over(line, values).plain() | {"by_seed": by_seed}
 
 
-def _scored_summary(
-    line: Line, values: PerSeed, scale: tuple[float, float] | None
-) -> dict[str, Any] | None:
-    if scale is None:
-        return None
-    zero, one = scale
-    return _summary(line, {seed: (rows - zero) / (one - zero) for seed, rows in values.items()})
+def _scores(line: Line, values: PerSeed, scale: tuple[float, float]) -> PerSeed:
+    """Scores task by task, whose mean is the score of the mean return.
 
-
-def _scored(values: np.ndarray, scale: tuple[float, float] | None) -> Any:
-    if scale is None:
-        return None
+    Tasks differ in what their optimum returns. A score is a ratio of means over tasks, and so its
+    error is that of return - score * optimum, a task's own: an optimal policy scores 1 with no
+    error, whichever the tasks.
+    """
     zero, one = scale
-    return ((values - zero) / (one - zero)).tolist()
+    share = (_over(line, values).mean - zero) / (one - zero)
+    optima = {
+        seed: line.tried[seed].task_optima + 0.0 * rows.reshape(len(rows), -1).sum(axis=1)
+        for seed, rows in values.items()
+    }
+    middle = _over(line, optima).mean  # of the tasks that tell anything
+    scores = {}
+    for seed, rows in values.items():
+        apart = (optima[seed] - middle).reshape(-1, *(1 for _ in rows.shape[1:]))
+        scores[seed] = (rows - zero - share * apart) / (one - zero)
+    return scores

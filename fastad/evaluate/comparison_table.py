@@ -160,7 +160,7 @@ def _table(title: str, columns: dict[str, list[str]]) -> Table:
 
 def _suffix(lines: list[dict[str, Any]]) -> str:
     """Of the figures that are shown: scores where there are any."""
-    return "_score" if any(line["final_score"] for line in lines) else ""
+    return "_score" if any("final_score" in line for line in lines) else ""
 
 
 def _flat(name: str, summary: dict[str, Any] | None) -> dict[str, Any]:

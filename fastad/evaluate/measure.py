@@ -81,6 +81,7 @@ def measure(
         source_action_noise=info.action_noise,
         noise_labels=info.noise_labels,
         optimal_return=tasks.optimal_return(),
+        task_optima=tasks.task_optima(),
         baselines={
             name: _returned(other, tasks.episodes_per_episode if "source" in name else 1)
             for name, other in others.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,6 +88,7 @@ class Result:
         noise_labels: Whether the stored distributions leave that noise out.
         optimal_return: Expected return per episode of an optimal policy, mean over tasks; None
             where unknown.
+        task_optima: The same for each of the P tasks.
         baselines: Who else was tried on the tasks: "source" as it acted, "source_clean" without
             its action noise, if it has any, "random" and, of bandits, "ucb1" where the source is
             another.
@@ -126,6 +127,7 @@ class Result:
     source_action_noise: float = 0.0
     noise_labels: str = "clean"
     optimal_return: float | None = None
+    task_optima: Sequence[float] | None = None
     baselines: Mapping[str, Baseline] = field(default_factory=dict)
     regret: np.ndarray | None = None
     actions: np.ndarray | None = None

@@ -97,6 +97,13 @@ class TaskSet:
             info.source, env, num_episodes=1, generator=generator, **info.source_kwargs
         )
 
+    def task_optima(self) -> list[float] | None:
+        """Of each of the P tasks; None where the environment does not know it."""
+        optimal = self.make_env(self.generator("cpu")).optimal_return()
+        if optimal is None:
+            return None
+        return [float(value) for value in optimal[:: self.repeats]]
+
     def optimal_return(self) -> float | None:
         """Mean over tasks; None where the environment does not know it."""
         optimal = self.make_env(self.generator("cpu")).optimal_return()

@@ -9,6 +9,7 @@ from fastad.base.errors import UserError
 from fastad.evaluate.comparison import Entry, final_episodes
 from fastad.evaluate.comparison_families import families_of
 from fastad.evaluate.comparison_figures import figures_of_family
+from fastad.evaluate.metrics import t_quantile
 from fastad.evaluate.result import Baseline
 
 # Two tasks, five episodes. The source plays two episodes for each of its own four.
@@ -61,10 +62,27 @@ def test_chance_scores_0_and_the_optimum_1(ad):
     assert lines["random"]["score"] == [0] * 4
 
 
+def test_scores_of_an_optimal_policy_have_no_error_however_tasks_differ(told, beside):
+    # Optima of 6 and 14, mean 10; chance returns 2.
+    facts = {"task_optima": [6.0, 14.0], "baselines": beside}
+    _, lines = figures_of(Entry("ad", 0, told([[6] * 4, [14] * 4], **facts)))
+    assert lines["AD"]["final_score"]["mean"] == 1
+    assert lines["AD"]["final_score"]["interval"] == pytest.approx([1, 1])
+    low, high = lines["AD"]["final"]["interval"]
+    assert high - low > 10
+    # Half of the way on average, at 6: both return 6, but for the one that is all it can.
+    _, lines = figures_of(Entry("ad", 0, told([[6] * 4, [6] * 4], **facts)))
+    score = lines["AD"]["final_score"]
+    assert score["mean"] == 0.5
+    # By task 6 - (6 - 10) / 2 = 8 and 4, less 2, over 8: 0.75 and 0.25.
+    half = t_quantile(0.975, 1) * np.std([0.75, 0.25], ddof=1) / 2**0.5
+    assert np.ptp(score["interval"]) / 2 == pytest.approx(half)
+
+
 def test_without_an_optimum_there_are_returns_and_no_scores(told, beside):
     figures, lines = figures_of(Entry("ad", 0, told(AD, optimal_return=None, baselines=beside)))
     assert figures["optimal_return"] is None
-    assert lines["AD"]["score"] is lines["AD"]["final_score"] is None
+    assert not [name for name in lines["AD"] if "score" in name]
     assert lines["AD"]["episodes_to_80_percent"] is None
     assert lines["AD"]["returns"] == [0, 1, 2, 5, 6]
 

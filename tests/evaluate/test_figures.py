@@ -14,6 +14,7 @@ def test_figures_carry_the_plain_names(rooms, result_on):
     figures = result_on(rooms, 3).figures()
     assert len(figures["returns"]) == len(figures["interval"][0]) == 3
     assert figures["optimal_return"] == 5.5
+    assert figures["task_optima"] == [5.0, 6.0]
     assert {
         "env", "env_options", "source", "source_options", "source_knows", "source_action_noise",
         "noise_labels", "returns", "interval", "source_returns", "source_interval",
