@@ -108,9 +108,12 @@ class TrainConfig:
     """Dataset that `fastad collect` wrote."""
     out: Path | None = None
     """Run folder to write (default: runs/NAME for data in a folder NAME)."""
-    method: Literal["ad", "expert-distillation", "rl2"] = "ad"
+    method: Literal["ad", "expert-distillation", "decision-transformer", "rl2"] = "ad"
     """What is learnt. ad: Algorithm Distillation, the source's whole learning.
     expert-distillation: the last `window` steps of every history alone, the source as it ended.
+    decision-transformer: the source, given what its episodes return (arXiv 2106.01345); at rollout
+    it is asked for the optimal return. By default it learns from the actions taken, wherever in a
+    history `window` steps may begin.
     rl2: reinforcement learning over trials of several episodes, in the environment itself; of the
     data it takes the split of the tasks, and reads no history. Its defaults are others: a GRU, and
     batch_size and optimiser to suit (`--method rl2 --help` shows them)."""
@@ -171,11 +174,15 @@ class TrainConfig:
 
 # Where a method has defaults of its own.
 DEFAULTS = {
+    "decision-transformer": TrainConfig(
+        method="decision-transformer",
+        settings=TrainSettings(start="anywhere", target="sampled"),
+    ),
     "rl2": TrainConfig(
         method="rl2",
         model=ModelConfig(trunk="gru", num_layers=1),
         settings=TrainSettings(updates=1000, batch_size=64, optimizer="adamw", learning_rate=5e-3),
-    )
+    ),
 }
 
 
@@ -225,6 +232,9 @@ class RolloutConfig:
     prompt_episodes: str | None = None
     """Which of its episodes, from 0 and without the last, as FIRST:LAST, for example 0:5, or from
     the end, written --prompt-episodes=-5: (default: all)."""
+    target_return: float | None = None
+    """What a decision transformer is asked for in every episode (default: the task's optimal
+    return, which it is told)."""
     kernels: Kernels = "auto"
     """What computes attention, linear maps and MLPs; what is named never falls back. auto: triton
     on GPUs, native on CPUs with a C++ compiler wherever it was measured to be no slower, else sdpa.

@@ -57,6 +57,7 @@ def act(config: RolloutConfig, *, keep_actions: bool, progress: Report | None) -
                         config.save_histories, config.run, tasks, num_episodes=episodes,
                         greedy=config.greedy, control=config.control, context=config.context,
                         prompt=None if prompt is None else prompt.told,
+                        target_return=config.target_return,
                     )  # fmt: skip
                     writer = stack.enter_context(kept)
                 writer.append(block)
@@ -64,15 +65,15 @@ def act(config: RolloutConfig, *, keep_actions: bool, progress: Report | None) -
         trial = try_model(
             model, tasks, num_episodes=episodes, kv_cache=config.kv_cache, greedy=config.greedy,
             control=config.control, context=config.context, prompt=prompt,
-            compile=config.compile,
+            target_return=config.target_return, compile=config.compile,
             cuda_graph=takes_graph(config.cuda_graph, device, kv_cache=config.kv_cache),
             on_block=on_block,
         )  # fmt: skip
     method, target = taught(config.run)
     return measure(
-        trial, method=method, target=target, run=str(config.run), updates=updates,
-        asked=config.asked, control=config.control, greedy=config.greedy, kv_cache=config.kv_cache,
-        trained_episodes=trained_episodes,
+        trial, method=method, target=target, target_return=config.target_return,
+        run=str(config.run), updates=updates, asked=config.asked, control=config.control,
+        greedy=config.greedy, kv_cache=config.kv_cache, trained_episodes=trained_episodes,
         context=config.context or window, trained_context=window,
         prompt=prompt, keep_actions=keep_actions,
     )  # fmt: skip

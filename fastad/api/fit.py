@@ -140,19 +140,19 @@ def _learning_curve(
             f"{config.data} has no validation tasks: what is looked at during training comes from "
             "its test tasks; collect with --num-validation-tasks 1 or more to keep those unseen"
         )
-    episode_length = dataset.info.episode_length
-    episodes = config.eval_episodes or max(1, num_steps // episode_length)
+    curve = LearningCurve(
+        dataset, num_tasks=config.eval_tasks,
+        num_episodes=config.eval_episodes or max(1, num_steps // dataset.info.episode_length),
+        seed=settings.seed + 1, context=config.eval_context,
+    )  # fmt: skip
     try:
-        model.check_length(episodes * episode_length * model.config.tokens_per_step)
+        curve.check(model)
     except UserError as error:
         if not by_default:
             raise
         _logger.info(f"no learning curve: {error}")
         return None
-    return LearningCurve(
-        dataset, num_tasks=config.eval_tasks, num_episodes=episodes, seed=settings.seed + 1,
-        context=config.eval_context,
-    )  # fmt: skip
+    return curve
 
 
 def _announce(

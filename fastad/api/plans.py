@@ -77,6 +77,8 @@ def _changes(method: str, experiment: Experiment) -> dict[str, Any]:
         episodes = max(1, experiment.collect.num_episodes // END)
         changes |= {"start": "history", "subsample": "every-kth", "every_kth_episode": 1,
                     "window": episodes * _episode_length(experiment)}  # fmt: skip
+    if method == "decision-transformer":
+        changes |= {"start": "anywhere", "subsample": "every-kth", "target": "sampled"}
     return changes
 
 

@@ -16,7 +16,7 @@ from fastad.evaluate.task_set import TaskSet
 from fastad.histories.folder import begin_dataset, discard_dataset
 from fastad.histories.reader import load_description
 from fastad.histories.writer import ShardWriter
-from fastad.methods.registry import LABELS
+from fastad.methods.registry import told
 from fastad.training.run_files import DATASET, run_of, taught
 
 
@@ -29,7 +29,13 @@ def check_place(folder: Path) -> None:
 
 @contextmanager
 def keep_rollouts(
-    out: Path, run: Path, tasks: TaskSet, *, num_episodes: int, **told: Any
+    out: Path,
+    run: Path,
+    tasks: TaskSet,
+    *,
+    num_episodes: int,
+    target_return: float | None = None,
+    **acting: Any,
 ) -> Iterator[ShardWriter]:
     """A dataset for rollouts, in the same store as the sources'; gone if they are not finished.
 
@@ -41,7 +47,8 @@ def keep_rollouts(
         run: Of the model that acts.
         tasks: What it acts on.
         num_episodes: Of each rollout.
-        **told: How the model acts, by name, which the dataset says of its source; None is left
+        target_return: That the model is asked for, if not the optimum; for models that are.
+        **acting: How the model acts, by name, which the dataset says of its source; None is left
             out.
 
     Yields:
@@ -55,12 +62,14 @@ def keep_rollouts(
         validation = validation[:0]
     knows = f"what {info.source} taught it, which knows {info.source_knows}"
     method, target = taught(run)
-    told_by_labels = LABELS.get(target, "")
+    acting["target_return"] = target_return
     rollouts = replace(
         info,
         source="algorithm-distillation" if method == "ad" else method,
-        source_kwargs={"run": str(run)} | {k: v for k, v in told.items() if v is not None},
-        source_knows="; ".join(filter(None, [knows if info.source_knows else "", told_by_labels])),
+        source_kwargs={"run": str(run)} | {k: v for k, v in acting.items() if v is not None},
+        source_knows="; ".join(
+            [knows] * bool(info.source_knows) + told(method, target, target_return)
+        ),
         policies=["policy"],
         action_noise=0.0,
         noise_labels="clean",

@@ -8,6 +8,7 @@ from fastad.envs.family import Split
 from fastad.evaluate.task_set import TaskSet, try_model
 from fastad.histories.reader import HistoryDataset
 from fastad.model.sequence_model import SequenceModel
+from fastad.rollouts.engine import returns_asked_for
 
 
 class LearningCurve:
@@ -35,6 +36,16 @@ class LearningCurve:
         repeats = max(1, num_tasks // max(len(chosen), 1))
         self.tasks = TaskSet(dataset.info, chosen, repeats, seed=seed, split=split)
         self.num_episodes, self.context = num_episodes, context
+
+    def check(self, model: SequenceModel) -> None:
+        """Refuse a model that cannot be rolled out so.
+
+        Raises:
+            UserError: If its positions run out, or it is asked for an optimum that nobody knows.
+        """
+        num_steps = self.num_episodes * self.tasks.info.episode_length
+        model.check_length(num_steps * model.config.tokens_per_step)
+        returns_asked_for(model, self.tasks.make_env(self.tasks.generator("cpu")), None)
 
     def __call__(self, model: SequenceModel) -> dict[str, Any]:
         """Mean returns of the first, the last and every episode; regret of bandits."""

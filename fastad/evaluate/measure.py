@@ -16,6 +16,7 @@ def measure(
     *,
     method: str = "ad",
     target: str = "policy",
+    target_return: float | None = None,
     run: str | None = None,
     updates: int | None = None,
     asked: Mapping[str, Any] | None = None,
@@ -34,6 +35,7 @@ def measure(
         trial: Of the frozen model.
         method: By which the model was trained.
         target: What it was held to.
+        target_return: That it was asked for, if not the optimum; for models that are.
         run: See `Result`, as the following.
         updates: Of the checkpoint that acted.
         asked: Settings of the rollout.
@@ -53,7 +55,7 @@ def measure(
     if own.regret is not None and info.source != "ucb1":
         others["ucb1"] = tasks.baseline("ucb1")  # what bandits are usually compared with
     return Result(
-        label=label(method, target),
+        label=label(method, target, target_return),
         method=method,
         env=info.env,
         split=tasks.split,

@@ -1,6 +1,6 @@
 """Algorithm Distillation (Laskin et al. 2022): predict what the source did, over its histories."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from gymnasium import spaces
 from torch import Tensor
@@ -52,6 +52,9 @@ class AlgorithmDistillation:
 
     def build_model(self, config: ModelConfig) -> SequenceModel:
         """A fresh model for the spaces of the histories, with rewards at the size of one."""
+        return self._model(config)
+
+    def _model(self, config: ModelConfig, **options: Any) -> SequenceModel:
         info = self.windows.dataset.info
         assert isinstance(info.action_space, spaces.Discrete)
         return SequenceModel(
@@ -61,6 +64,7 @@ class AlgorithmDistillation:
             info.episode_length,
             reward_shift=self.windows.reward_mean,
             reward_scale=self.windows.reward_std,
+            **options,
         )
 
     def batch(self, step: int) -> Batch:

@@ -9,6 +9,7 @@ from fastad.base.errors import UserError, unknown
 from fastad.envs.registry import make_family
 from fastad.histories.reader import HistoryDataset
 from fastad.methods.ad import AlgorithmDistillation, Target
+from fastad.methods.decision_transformer import DecisionTransformer
 from fastad.methods.rl2 import RL2
 from fastad.methods.rl2_config import RL2Config
 from fastad.methods.windows import WindowSampler, check_disjoint
@@ -29,10 +30,12 @@ class Entry(NamedTuple):
         title: What it is called in tables and pictures.
         build: Makes it from a dataset and settings: what learns from histories from a target and
             those of `WindowSampler`, what learns by reward from those of its own class.
+        asked: Whether its models are asked for a return.
     """
 
     title: str
     build: Callable[..., AlgorithmDistillation | RL2]
+    asked: bool = False
 
 
 def _distil(dataset: HistoryDataset, *, target: Target, **windows: Any) -> AlgorithmDistillation:
@@ -52,6 +55,11 @@ def _distil_expert(
     return _distil(dataset, target=target, start="end", subsample=subsample, **windows)
 
 
+def _condition(dataset: HistoryDataset, *, target: Target, **windows: Any) -> DecisionTransformer:
+    """The decision transformer: imitate the source, given what its episodes return."""
+    return DecisionTransformer(WindowSampler(dataset, **windows), target)
+
+
 def _reinforce(
     dataset: HistoryDataset, *, num_steps: int, batch_size: int, seed: int, config: RL2Config
 ) -> RL2:
@@ -65,6 +73,7 @@ def _reinforce(
 METHODS = {
     "ad": Entry("algorithm distillation", _distil),
     "expert-distillation": Entry("expert distillation", _distil_expert),
+    "decision-transformer": Entry("decision transformer", _condition, asked=True),
     "rl2": Entry("RL^2", _reinforce),
 }
 
@@ -85,8 +94,25 @@ def make_method(name: str, dataset: HistoryDataset, **settings: Any) -> Algorith
     return METHODS[name].build(dataset, **settings)
 
 
-def label(name: str, target: str) -> str:
-    """What a trained model is called, with what it was told that its source was not."""
+def told(name: str, target: str, target_return: float | None) -> list[str]:
+    """What a trained model is told that its source was not, in training and at rollout.
+
+    Args:
+        name: Of its method.
+        target: What it was held to.
+        target_return: That it is asked for, if not the optimum.
+    """
+    labels = LABELS.get(target, target)
+    words = [labels] if labels else []
+    if name in METHODS and METHODS[name].asked:
+        is_optimum = target_return is None
+        words.append(
+            "told the optimum" if is_optimum else f"asked for a return of {target_return:g}"
+        )
+    return words
+
+
+def label(name: str, target: str, target_return: float | None = None) -> str:
+    """What a trained model is called, with what it is told; see `told`."""
     title = METHODS[name].title if name in METHODS else name
-    told = LABELS.get(target, target)
-    return f"{title}, {told}" if told else title
+    return ", ".join([title, *told(name, target, target_return)])

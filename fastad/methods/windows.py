@@ -16,6 +16,7 @@ from fastad.histories.reader import HistoryDataset
 from fastad.histories.schema import DatasetInfo
 from fastad.methods.base import Batch
 from fastad.methods.episodes import Start, Subsample, make_choice
+from fastad.methods.returns import returns_to_go
 
 MAX_STAT_REWARDS = 2**22
 # The columns that windows show, or are cut by; all histories have them.
@@ -109,11 +110,10 @@ class WindowSampler:
             policies: Columns of stored distributions that are targets, (B, T, A) float32, besides
                 the "action" taken, (B, T) int64.
         """
-        histories, draws = self._draw(step, self.batch_size * self.world_size, stream=0)
-        mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
+        histories, draws = self._mine(step)
         # Distributions in the dtype that they are stored in: PyTorch casts quicker.
         dtypes = self._dtypes | dict.fromkeys(policies, np.float16)
-        windows = self._gather(histories[mine], draws[mine], dtypes)
+        windows = self._gather(histories, draws, dtypes)
         starts, episode_step = self._episodes(windows)
         action, reward = windows["action"], windows["reward"]
         previous_action = np.empty_like(action)
@@ -129,6 +129,18 @@ class WindowSampler:
             targets[name] /= targets[name].sum(dim=-1, keepdim=True)
         return Batch(Steps(*(torch.from_numpy(values) for values in shown)), targets)
 
+    def returns_to_go(self, step: int) -> np.ndarray:
+        """What was to come in its episode at each step of `batch(step)`, (B, T) float32."""
+        histories, draws = self._mine(step)
+        return returns_to_go(self.dataset, histories, self.choice.positions(histories, draws))
+
+    @cached_property
+    def return_scale(self) -> float:
+        """The largest return to go, by its size, in a fixed sample of windows; 1 if all are 0."""
+        histories, draws = self._sample()
+        positions = self.choice.positions(histories, draws)
+        return float(np.abs(returns_to_go(self.dataset, histories, positions)).max()) or 1.0
+
     @property
     def reward_mean(self) -> float:
         """Mean reward per step over a fixed sample of windows."""
@@ -141,12 +153,20 @@ class WindowSampler:
 
     @cached_property
     def _reward_stats(self) -> tuple[float, float]:
-        """Independent of seed and rank, so that every run on a dataset normalises alike."""
-        num_windows = min(256, max(16, MAX_STAT_REWARDS // self.num_steps))
-        histories, draws = self._draw(0, num_windows, stream=1)
-        read = self._gather(histories, draws, {"reward": self._dtypes["reward"]})
+        read = self._gather(*self._sample(), {"reward": self._dtypes["reward"]})
         rewards = read["reward"].astype(np.float64)
         return float(rewards.mean()), float(rewards.std()) or 1.0
+
+    def _sample(self) -> tuple[np.ndarray, np.ndarray]:
+        """Independent of seed and rank, so that every run on a dataset normalises alike."""
+        num_windows = min(256, max(16, MAX_STAT_REWARDS // self.num_steps))
+        return self._draw(0, num_windows, stream=1)
+
+    def _mine(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """This rank's part of what update `step` draws."""
+        histories, draws = self._draw(step, self.batch_size * self.world_size, stream=0)
+        mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
+        return histories[mine], draws[mine]
 
     def _draw(self, step: int, count: int, *, stream: int) -> tuple[np.ndarray, np.ndarray]:
         """Choose histories (count,), and draw (count, num_draws) numbers in [0, 1) for windows.
