@@ -3,6 +3,7 @@
 They are quiet: what there is to say goes to the logger "fastad", how far they are to `progress`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from fastad.base.config import parse_options, with_settings
 from fastad.base.errors import UserError
 from fastad.base.progress import Report
 from fastad.configs import CollectConfig, RolloutConfig, TrainConfig
-from fastad.evaluate.result import Result
+from fastad.evaluate.result import Baseline, Result
 from fastad.histories import jobs
 from fastad.histories.reader import HistoryDataset
 from fastad.training.run import Run
@@ -104,6 +105,7 @@ def rollout(
     config: RolloutConfig | None = None,
     *,
     actions: bool = False,
+    baselines: Mapping[str, Baseline] | None = None,
     progress: Report | None = None,
     **settings: Any,
 ) -> Result:
@@ -118,6 +120,8 @@ def rollout(
         run: Whose newest checkpoint acts: a run, its folder, or that of one of its checkpoints.
         config: On which tasks, and how; the defaults if left out.
         actions: Whether the result shall hold every action.
+        baselines: Those of an earlier result on the very tasks with the same seed, of a run of the
+            same dataset, which spares trying them again; they are tried if left out.
         progress: Told the steps taken and their total, of all environments together.
         **settings: Fields of `RolloutConfig` that shall differ from `config`.
 
@@ -132,4 +136,4 @@ def rollout(
                 f"fastad.rollout writes no files, and {name}={getattr(config, name)} is one; "
                 f"call {method} of the result that it returns"
             )
-    return act(config, keep_actions=actions, progress=progress)
+    return act(config, keep_actions=actions, progress=progress, baselines=baselines)

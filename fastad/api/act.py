@@ -1,5 +1,6 @@
 """What `rollout` does with its config."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 
 from fastad.acting.interact import Transition
@@ -9,7 +10,7 @@ from fastad.configs import RolloutConfig, check_env
 from fastad.evaluate.kept_rollouts import check_place, keep_rollouts
 from fastad.evaluate.measure import measure
 from fastad.evaluate.prompts import load_prompt
-from fastad.evaluate.result import Result
+from fastad.evaluate.result import Baseline, Result
 from fastad.evaluate.task_set import load_task_set, try_model
 from fastad.histories.writer import ShardWriter
 from fastad.model.kernels import check_kernels
@@ -18,7 +19,13 @@ from fastad.training.checkpoint import load_model_of_update
 from fastad.training.run_files import episodes_per_window, taught
 
 
-def act(config: RolloutConfig, *, keep_actions: bool, progress: Report | None) -> Result:
+def act(
+    config: RolloutConfig,
+    *,
+    keep_actions: bool,
+    progress: Report | None,
+    baselines: Mapping[str, Baseline] | None = None,
+) -> Result:
     """Open what is needed, or refuse it; then act."""
     device = choose_device(config.device, config.threads)
     if config.save_histories is not None:
@@ -75,5 +82,5 @@ def act(config: RolloutConfig, *, keep_actions: bool, progress: Report | None) -
         run=str(config.run), updates=updates, asked=config.asked, control=config.control,
         greedy=config.greedy, kv_cache=config.kv_cache, trained_episodes=trained_episodes,
         context=config.context or window, trained_context=window,
-        prompt=prompt, keep_actions=keep_actions,
+        prompt=prompt, baselines=baselines, keep_actions=keep_actions,
     )  # fmt: skip

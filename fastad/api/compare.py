@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from fastad.api import collect, rollout, train
+from fastad.api.fit import open_training
 from fastad.api.plans import Experiment, episodes_of, plans_of
 from fastad.base.config import with_settings
 from fastad.base.device import choose_device
@@ -19,14 +20,17 @@ from fastad.base.files import as_json
 from fastad.base.outputs import check_folder
 from fastad.base.progress import Report, unwatched
 from fastad.compare_config import CompareConfig
-from fastad.configs import RolloutConfig
+from fastad.configs import RolloutConfig, TrainConfig
 from fastad.evaluate.comparison import Entry
 from fastad.evaluate.comparison_families import families_of
 from fastad.evaluate.comparison_files import Comparison
 from fastad.evaluate.kept_results import keep_result, kept_result
+from fastad.evaluate.result import Baseline
 from fastad.training.checkpoint_folder import find_checkpoint, step_of
 from fastad.training.run import Run
 from fastad.training.run_files import ROLLOUTS, episodes_per_window, settings_of
+
+OF_TASKS = ("seed", "split", "tasks", "rollouts_per_task")  # settings that source and chance have
 
 _logger = logging.getLogger(__name__)
 
@@ -108,18 +112,26 @@ def _train_all(experiment: Experiment, config: CompareConfig, watch: Watch) -> I
         for name, plan in plans_of(experiment, config.methods).items()
     }
     source = replace(experiment.collect, workers=config.workers, resume=resume, overwrite=overwrite)
+    seeds = range(config.seed, config.seed + config.seeds)
+    datasets = {seed: "data" if not config.data_per_seed else f"data-seed{seed}" for seed in seeds}
+
+    def placed(name: str, seed: int) -> TrainConfig:
+        settings = replace(plans[name].settings, seed=seed)
+        run = out / f"{name}-seed{seed}"
+        return replace(plans[name], data=out / datasets[seed], out=run, settings=settings)
+
     place, total = 0, len(plans) * config.seeds
-    for seed in range(config.seed, config.seed + config.seeds):
-        data = out / (f"data-seed{seed}" if config.data_per_seed else "data")
+    for seed in seeds:
         if seed == config.seed or config.data_per_seed:
-            with watch("steps", f"collect {data.name}") as report:
-                collect(replace(source, out=data, seed=seed), progress=report)
-        for name, plan in plans.items():
+            with watch("steps", f"collect {datasets[seed]}") as report:
+                collect(replace(source, out=out / datasets[seed], seed=seed), progress=report)
+        if seed == config.seed:
+            for name in plans:
+                open_training(placed(name, seed))  # what cannot be is refused before hours of work
+        for name in plans:
             place += 1
-            settings = replace(plan.settings, seed=seed)
-            plan = replace(plan, data=data, out=out / f"{name}-seed{seed}", settings=settings)
             with watch("updates", f"train {name}, seed {seed} ({place} of {total})") as report:
-                run = train(plan, progress=report)
+                run = train(placed(name, seed), progress=report)
             yield _Trained(name, seed, run)
 
 
@@ -155,6 +167,7 @@ def _beside(
 ) -> Comparison:
     """Roll out every run, the first of each environment under the controls as well."""
     firsts: dict[str, _Trained] = {}
+    tried: dict[str, Mapping[str, Baseline]] = {}  # source and chance, by dataset, tasks and seed
     entries: list[Entry] = []
     for one in trained:
         info = one.run.dataset_info
@@ -173,14 +186,20 @@ def _beside(
             threads=config.threads,
         )
         controls = config.controls if one.name == first.name else ()
-        entries.extend(
-            _entry(one, with_settings(asked, {"control": control}, "fastad.compare"), watch)
-            for control in ("none", *controls)
-        )
+        key = _key(info.settings(), [getattr(asked, name) for name in OF_TASKS])
+        for control in ("none", *controls):
+            hidden = with_settings(asked, {"control": control}, "fastad.compare")
+            entries.append(_entry(one, hidden, tried.get(key), watch))
+            tried.setdefault(key, entries[-1].result.baselines)
     return Comparison(tuple(families_of(entries)))
 
 
-def _entry(one: _Trained, config: RolloutConfig, watch: Watch) -> Entry:
+def _entry(
+    one: _Trained,
+    config: RolloutConfig,
+    baselines: Mapping[str, Baseline] | None,
+    watch: Watch,
+) -> Entry:
     """A rollout, or the one that the run keeps of the same checkpoint and settings."""
     updates = step_of(find_checkpoint(one.run.path))
     hidden = "" if config.control == "none" else f", {config.control}"
@@ -189,7 +208,7 @@ def _entry(one: _Trained, config: RolloutConfig, watch: Watch) -> Entry:
             one.run.path, updates=updates, asked=config.asked, defaults=RolloutConfig().asked
         )
         if result is None:
-            result = rollout(one.run, config, progress=report)
+            result = rollout(one.run, config, baselines=baselines, progress=report)
             keep_result(one.run.path / ROLLOUTS, result)
         else:
             steps = result.returns.size * one.run.dataset_info.episode_length

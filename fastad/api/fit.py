@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -23,8 +23,50 @@ from fastad.training.run_folder import open_run
 _logger = logging.getLogger(__name__)
 
 
+class _Opened(NamedTuple):
+    """Everything that a training needs, with nothing written yet."""
+
+    config: TrainConfig
+    numerics: Numerics
+    dataset: HistoryDataset
+    num_steps: int
+    method: Any
+    model: SequenceModel
+    evaluate: LearningCurve | None
+
+
 def fit(config: TrainConfig, progress: Report | None) -> Run:
     """Open what is needed, or refuse it; then fit."""
+    config, numerics, dataset, num_steps, method, model, evaluate = open_training(config)
+    settings, out = config.settings, config.folder
+    with open_run(
+        out, replace(config, out=out), data=config.data, numerics=numerics.facts,
+        resume=config.resume, overwrite=config.overwrite, extend=config.extend,
+    ) as run:  # fmt: skip
+        checkpoints = list_checkpoints(out)
+        done = (step_of(checkpoints[-1]) or 0) if checkpoints else 0
+        records = run.forget_metrics_after(done)
+        _announce(config, dataset, num_steps, model, numerics, done)
+        report = progress or unwatched
+        report(done, settings.updates)
+
+        def log(step: int, metrics: dict[str, Any]) -> None:
+            run.log(step, metrics)
+            report(step, settings.updates, **metrics)
+
+        trainer.train(
+            model, method, settings, run=out, log=log, evaluate=evaluate,
+            evaluated=max((r["step"] for r in records if "eval_last" in r), default=0),
+        )  # fmt: skip
+    return Run(out)
+
+
+def open_training(config: TrainConfig) -> _Opened:
+    """Open what a training needs, but its run; nothing is written.
+
+    Raises:
+        UserError: If settings and data do not go together.
+    """
     config = _extended(config)
     settings, out = config.settings, config.folder
     numerics = settle(
@@ -47,26 +89,7 @@ def fit(config: TrainConfig, progress: Report | None) -> Run:
     model.check_length(num_steps * config.model.tokens_per_step)
     model.check_window(config.eval_context)
     evaluate = _learning_curve(config, dataset, num_steps, model)
-    with open_run(
-        out, replace(config, out=out), data=config.data, numerics=numerics.facts,
-        resume=config.resume, overwrite=config.overwrite, extend=config.extend,
-    ) as run:  # fmt: skip
-        checkpoints = list_checkpoints(out)
-        done = (step_of(checkpoints[-1]) or 0) if checkpoints else 0
-        records = run.forget_metrics_after(done)
-        _announce(config, dataset, num_steps, model, numerics, done)
-        report = progress or unwatched
-        report(done, settings.updates)
-
-        def log(step: int, metrics: dict[str, Any]) -> None:
-            run.log(step, metrics)
-            report(step, settings.updates, **metrics)
-
-        trainer.train(
-            model, method, settings, run=out, log=log, evaluate=evaluate,
-            evaluated=max((r["step"] for r in records if "eval_last" in r), default=0),
-        )  # fmt: skip
-    return Run(out)
+    return _Opened(config, numerics, dataset, num_steps, method, model, evaluate)
 
 
 def _extended(config: TrainConfig) -> TrainConfig:

@@ -5,7 +5,7 @@ from typing import Any
 
 from fastad.base.provenance import describe_machine
 from fastad.evaluate.result import Baseline, Result, wide
-from fastad.evaluate.task_set import Trial
+from fastad.evaluate.task_set import TaskSet, Trial
 from fastad.methods.registry import label
 from fastad.rollouts.agent import Control
 from fastad.rollouts.prompt import Prompt
@@ -27,6 +27,7 @@ def measure(
     context: int | None = None,
     trained_context: int | None = None,
     prompt: Prompt | None = None,
+    baselines: Mapping[str, Baseline] | None = None,
     keep_actions: bool = False,
 ) -> Result:
     """Let the source and chance act on the tasks of a trial, and put all beside each other.
@@ -46,14 +47,10 @@ def measure(
         context: Attention window of the rollout, in tokens.
         trained_context: Attention window in training.
         prompt: What came first in every context.
+        baselines: Who else was tried on the very tasks with the same seed; tried now if left out.
         keep_actions: Whether the result holds every action.
     """
     tasks, info, own = trial.tasks, trial.tasks.info, _returned(trial)
-    others = {"source": tasks.baseline(), "random": tasks.baseline("random")}
-    if info.action_noise > 0:
-        others["source_clean"] = tasks.baseline(noise=False)
-    if own.regret is not None and info.source != "ucb1":
-        others["ucb1"] = tasks.baseline("ucb1")  # what bandits are usually compared with
     return Result(
         label=label(method, target, target_return),
         method=method,
@@ -84,14 +81,25 @@ def measure(
         noise_labels=info.noise_labels,
         optimal_return=tasks.optimal_return(),
         task_optima=tasks.task_optima(),
-        baselines={
-            name: _returned(other, tasks.episodes_per_episode if "source" in name else 1)
-            for name, other in others.items()
-            if other is not None
-        },
+        baselines=_try_others(tasks, own) if baselines is None else baselines,
         regret=own.regret,
         actions=wide(trial.actions.cpu()) if keep_actions else None,
     )
+
+
+def _try_others(tasks: TaskSet, own: Baseline) -> dict[str, Baseline]:
+    """The source, with and without its noise, chance, and UCB1 beside other bandit rules."""
+    info = tasks.info
+    others = {"source": tasks.baseline(), "random": tasks.baseline("random")}
+    if info.action_noise > 0:
+        others["source_clean"] = tasks.baseline(noise=False)
+    if own.regret is not None and info.source != "ucb1":
+        others["ucb1"] = tasks.baseline("ucb1")  # what bandits are usually compared with
+    return {
+        name: _returned(other, tasks.episodes_per_episode if "source" in name else 1)
+        for name, other in others.items()
+        if other is not None
+    }
 
 
 def _returned(trial: Trial, episodes_per_episode: int = 1) -> Baseline:

@@ -214,6 +214,31 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(
     assert not [*tmp_path.iterdir()]
 
 
+def test_what_the_data_do_not_allow_is_refused_before_anything_is_trained(
+    tiny, done, tmp_path, monkeypatch, capsys
+):
+    wrong = {"ad-wide": {"window": 999}}
+    monkeypatch.setitem(presets.PRESETS, "tiny", replace(presets.PRESETS["tiny"], variants=wrong))
+    assert compare("tiny", "--methods", "ad", "ad-wide", "--out", tmp_path / "out") == 2
+    assert "window=999" in capsys.readouterr().err
+    assert done == {}
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["data"]
+
+
+def test_the_source_is_tried_once_for_each_seed(tiny, tmp_path, monkeypatch):
+    from fastad.evaluate.task_set import TaskSet
+
+    tried, original = [], TaskSet.baseline
+
+    def counted(self, source=None, **settings):
+        tried.append((source, self.seed))
+        return original(self, source, **settings)
+
+    monkeypatch.setattr(TaskSet, "baseline", counted)
+    assert compare("tiny", *METHODS, "--seeds", 2, "--out", tmp_path / "out") == 0
+    assert sorted(tried, key=str) == [("random", 0), ("random", 1), (None, 0), (None, 1)]
+
+
 def test_settings_of_a_preset_are_refused_for_runs(tiny, tmp_path, capsys):
     assert compare("tiny", "--methods", "ad", "--seeds", 1, "--out", tmp_path / "out") == 0
     capsys.readouterr()
