@@ -176,6 +176,8 @@ def _beside(
             preset,
             run=one.run.path,
             env=None,
+            # A GRU has no attention window to be told.
+            context=None if one.run.config["model"].get("trunk") == "gru" else preset.context,
             seed=one.seed,
             split=config.split,
             episodes=config.episodes

@@ -34,8 +34,9 @@ class Experiment(Protocol):
 def plans_of(experiment: Experiment, names: Sequence[str] = ()) -> dict[str, TrainConfig]:
     """How the named methods and variants are trained, in this order; all there are by default.
 
-    A method is trained as the preset trains plain AD, but for what it cannot share, or by defaults
-    of its own; a variant with what the preset says of it, also where it has the name of a method.
+    A method is trained as the preset trains plain AD, but for what it cannot share; one that reads
+    no histories by its own defaults. A variant changes what the preset says of it, also where it
+    has the name of a method.
 
     Raises:
         UserError: For a name that is neither, or stands there twice, or settings that cannot be.
@@ -52,10 +53,10 @@ def plans_of(experiment: Experiment, names: Sequence[str] = ()) -> dict[str, Tra
 
 
 def _plan(name: str, changes: dict[str, Any], experiment: Experiment) -> TrainConfig:
-    """The preset's training, or that of a method which has defaults of its own, with changes."""
+    """The preset's training with changes; of a method that reads no histories, its own."""
     plain = experiment.train
-    if changes.get("method") in DEFAULTS:
-        plain = replace(DEFAULTS[changes["method"]], env=plain.env, kernels=plain.kernels)
+    if changes.get("method") == "rl2":
+        plain = replace(DEFAULTS["rl2"], env=plain.env, kernels=plain.kernels)
     return with_settings(plain, changes, f"the preset's {name}")
 
 

@@ -39,7 +39,14 @@ def test_expert_distillation_sees_the_last_quarter_of_every_history(room):
     assert (plan.method, plan.settings.window) == ("expert-distillation", 60)
 
 
-def test_a_method_with_defaults_of_its_own_begins_with_them(room):
+def test_the_decision_transformer_is_as_large_and_is_trained_as_long_as_ad(room):
+    plan = plans_of(room)["decision-transformer"]
+    assert plan.model == room.train.model
+    assert plan.settings.updates == room.train.settings.updates
+    assert (plan.settings.start, plan.settings.target) == ("anywhere", "sampled")
+
+
+def test_a_method_that_reads_no_histories_begins_with_its_own_defaults(room):
     plan = plans_of(room)["rl2"]
     assert plan == replace(DEFAULTS["rl2"], env="dark-room")
     small = replace(room, variants={"rl2-small": {"method": "rl2", "updates": 9}})

@@ -225,8 +225,17 @@ def test_what_the_data_do_not_allow_is_refused_before_anything_is_trained(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["data"]
 
 
-def test_the_source_is_tried_once_for_each_seed(tiny, tmp_path, monkeypatch):
+def test_the_source_is_tried_once_for_each_seed_whatever_is_beside_it(tiny, tmp_path, monkeypatch):
     from fastad.evaluate.task_set import TaskSet
+
+    chosen = presets.PRESETS["tiny"]
+    reinforced = {"method": "rl2", "updates": 2, "batch_size": 4, "width": 8}
+    asked = {"method": "decision-transformer", "updates": 2, "start": "anywhere"}
+    changed = replace(
+        chosen, rollout=replace(chosen.rollout, context=12),
+        variants={"rl2": reinforced, "decision-transformer": asked},
+    )  # fmt: skip
+    monkeypatch.setitem(presets.PRESETS, "tiny", changed)
 
     tried, original = [], TaskSet.baseline
 
@@ -235,7 +244,12 @@ def test_the_source_is_tried_once_for_each_seed(tiny, tmp_path, monkeypatch):
         return original(self, source, **settings)
 
     monkeypatch.setattr(TaskSet, "baseline", counted)
-    assert compare("tiny", *METHODS, "--seeds", 2, "--out", tmp_path / "out") == 0
+    methods = ["--methods", "ad", "decision-transformer", "rl2"]
+    assert compare("tiny", *methods, "--seeds", 2, "--out", tmp_path / "out") == 0
+    labels = [line["label"] for line in figures_in(tmp_path / "out")["families"][0]["lines"][:3]]
+    assert labels == [
+        "algorithm distillation", "decision transformer, told the optimum", "RL^2",
+    ]  # fmt: skip
     assert sorted(tried, key=str) == [("random", 0), ("random", 1), (None, 0), (None, 1)]
 
 
