@@ -72,6 +72,14 @@ class CollectConfig:
     """Which distribution is stored to learn from, with action_noise. clean: the source's own.
     executed: that of the executed action, noise included. (train --target sampled learns from
     the executed action itself, as the code of arXiv 2312.12275 does.)"""
+    labels: tuple[Literal["expert", "final"], ...] = ()
+    """Further distributions to store with every step. expert: what the environment's expert would
+    do, which is told the task: privileged. final: look-ahead, what the same learner would do in
+    that state at the end of its history; collecting takes the source twice. Neither knows of
+    action noise."""
+    look_ahead: int | None = None
+    """With the label final: what the learner would do so many episodes later, if not at the end.
+    For sources that learn once per episode these are as many updates."""
     seed: int = 0
     """Of tasks, split and histories."""
     shards: int | None = None
@@ -315,6 +323,8 @@ def how_to_finish(data: Path, info: DatasetInfo) -> str:
         holdout=info.holdout,  # type: ignore[arg-type]
         action_noise=info.action_noise,
         noise_labels=info.noise_labels,  # type: ignore[arg-type]
+        labels=info.labels,  # type: ignore[arg-type]
+        look_ahead=info.look_ahead or None,
         seed=info.seed,
         shards=info.num_shards,
         resume=True,

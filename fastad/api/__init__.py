@@ -62,6 +62,8 @@ def collect(
         seed=config.seed,
         action_noise=config.action_noise,
         noise_labels=config.noise_labels,
+        labels=config.labels,
+        look_ahead=config.look_ahead,
         shards=config.shards,
         resume=config.resume,
         overwrite=config.overwrite,

@@ -26,6 +26,7 @@ def run_collect(config: CollectConfig, *, is_part: bool = False) -> None:
 
 def print_summary(dataset: HistoryDataset) -> None:
     """Say what the dataset holds."""
+    from fastad.histories.labels import label_words
     from fastad.histories.summary import learned
 
     info, source = dataset.info, learned(dataset)
@@ -45,6 +46,8 @@ def print_summary(dataset: HistoryDataset) -> None:
         )
     if info.source_knows:
         print(f"source knows: {info.source_knows}")
+    for words in label_words(info):
+        print(words)
 
 
 def _what_to_train(config: CollectConfig) -> list[str]:

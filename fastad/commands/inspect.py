@@ -250,6 +250,7 @@ def _dataset_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("histories", f"{histories}; {summary['num_histories_train']:,} of train tasks"),
         ("steps", f"{steps}; episodes of {kind} {summary['episode_length']}"),
         ("policies stored", ", ".join(summary["policies"]) or "none"),
+        *(("", words) for words in summary["label_words"]),
         ("shards", shards),
         ("size", f"{size / 2**20:,.1f} MiB" if size >= 2**20 else f"{size / 2**10:,.1f} KiB"),
         ("seed", str(summary["seed"])),

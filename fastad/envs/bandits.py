@@ -90,7 +90,7 @@ class BanditEnv(BatchedEnv):
         """The mean of the best arm, (N,) float32."""
         return self.tasks.amax(dim=1)
 
-    def expert(self, observation: Tensor) -> Tensor:
+    def expert(self, observation: Tensor, phase: Tensor | None = None) -> Tensor:
         """Uniform over the arms of the highest mean; see `BatchedEnv.expert`."""
         return uniform_over(self.tasks == self.tasks.amax(dim=1, keepdim=True))
 

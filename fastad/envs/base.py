@@ -131,11 +131,12 @@ class BatchedEnv(ABC):
         """Expected return per episode of an optimal policy that knows its task, (N,) float32."""
         return None
 
-    def expert(self, observation: Tensor) -> Tensor | None:
+    def expert(self, observation: Tensor, phase: Tensor | None = None) -> Tensor | None:
         """An optimal policy that knows its task, uniform over the best actions.
 
         Args:
-            observation: (N, ...) of the present step.
+            observation: (N, ...) of the present step, or of another where `phase` is given.
+            phase: (N,) int64, how often the episode had paid by then, see `Rules`.
 
         Returns:
             Probabilities (N, A) float32.
@@ -159,10 +160,10 @@ class BatchedEnv(ABC):
 
 
 def uniform_over(chosen: Tensor) -> Tensor:
-    """The uniform distribution over the true entries of each row, (N, A) float32.
+    """The uniform distribution over the true entries of each row, (..., A) float32.
 
     Args:
-        chosen: (N, A) bool with at least one true entry in each row.
+        chosen: (..., A) bool with at least one true entry in each row.
     """
     weights = chosen.float()
-    return weights.div_(weights.sum(dim=1, keepdim=True))
+    return weights.div_(weights.sum(dim=-1, keepdim=True))

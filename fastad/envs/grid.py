@@ -198,9 +198,10 @@ class GridEnv(BatchedEnv):
             in_time = in_time + (steps <= self.episode_length).float()
         return in_time.mean(dim=1)
 
-    def expert(self, observation: Tensor) -> Tensor:
+    def expert(self, observation: Tensor, phase: Tensor | None = None) -> Tensor:
         """Uniform over the actions that begin a shortest path to the target that pays next."""
-        target = self._targets.gather(1, self._collected)  # (N, 1)
+        collected = self._collected if phase is None else phase[:, None]
+        target = self._targets.gather(1, collected)  # (N, 1)
         steps = self._distance(self._ends(self.rules().state(observation)), target)  # (N, A)
         return uniform_over((steps == steps.amin(dim=1, keepdim=True)) | (target < 0))
 

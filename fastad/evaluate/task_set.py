@@ -16,7 +16,7 @@ from fastad.envs.base import BatchedEnv
 from fastad.envs.family import Split
 from fastad.envs.registry import make_family
 from fastad.evaluate.metrics import task_means
-from fastad.histories.jobs import run_source
+from fastad.histories.learning import run_source
 from fastad.histories.reader import load_description
 from fastad.histories.schema import DatasetInfo
 from fastad.model.sequence_model import SequenceModel

@@ -23,7 +23,7 @@ from fastad.histories.columns import SHARD_FILES
 from fastad.histories.fields import REBUILD
 from fastad.histories.meta import shard_path
 from fastad.histories.reader import load_info
-from fastad.histories.schema import INFO_FILE, TASKS_FILE, DatasetInfo
+from fastad.histories.schema import INFO_FILE, LABELS, TASKS_FILE, DatasetInfo
 from fastad.histories.writer import create_dataset
 
 MARKER = marker_name("dataset")
@@ -153,6 +153,8 @@ def _asked_for(description: dict[str, Any]) -> dict[str, Any]:
             "env_options": description["env_kwargs"],
             "source_options": description["source_kwargs"],
             "num_episodes": description["num_steps"] // description["episode_length"],
+            "labels": [LABELS[name] for name in description["policies"] if name in LABELS],
+            "look_ahead": description["look_ahead"] or None,
             "shards": description["num_shards"],
         }
     )

@@ -5,16 +5,15 @@ alone, whoever runs it and however often. Complete shards are never run again; a
 starts over.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from fastad.acting.interact import NoiseLabels, Transition, interact
+from fastad.acting.interact import NoiseLabels
 from fastad.base.config import check_seed
 from fastad.base.device import one_thread
 from fastad.base.errors import UserError
@@ -24,6 +23,8 @@ from fastad.envs.split import Holdout, split_tasks
 from fastad.executors.local import run_jobs
 from fastad.histories.columns import columns
 from fastad.histories.folder import begin_dataset
+from fastad.histories.labels import Label, check_labels, labelled_blocks, stored_policies
+from fastad.histories.learning import SHARD_STREAMS, Learning, check_noise
 from fastad.histories.meta import ShardMeta, shard_path, shard_range
 from fastad.histories.reader import load_description, load_info
 from fastad.histories.schema import INFO_FILE, DatasetInfo
@@ -32,7 +33,6 @@ from fastad.sources.registry import make_source
 
 HISTORIES_PER_SHARD = 1024  # by default: enough to be quick, little enough to lose in a crash
 STEPS_PER_COMMIT = 500_000  # of all learners of a shard together; some 10 MB on the disk
-SHARD_STREAMS, RUN_STREAMS = 0, 1  # what random streams are for, so that none is used twice
 
 Progress = Callable[[int, int], None]
 
@@ -72,6 +72,8 @@ def prepare(
     seed: int = 0,
     action_noise: float = 0.0,
     noise_labels: NoiseLabels = "clean",
+    labels: Sequence[Label] = (),
+    look_ahead: int | None = None,
     shards: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -97,6 +99,8 @@ def prepare(
         seed: Everything random follows from it.
         action_noise: Probability of executing a random action instead of the source's.
         noise_labels: Whether the stored distribution leaves that noise out, see `NoiseLabels`.
+        labels: Further distributions to store with every step, see `labelled_blocks`.
+        look_ahead: Episodes that the label "final" looks ahead; None is to the end.
         shards: Files that the histories are spread over, and the unit of parallel work; by
             default one per 1,024 histories. What is collected depends on it.
         resume: Continue the dataset in `out`, if there is one.
@@ -117,7 +121,7 @@ def prepare(
             raise UserError(f"{field}={value} is not possible; use 1 or more")
     if shards is not None and not 1 <= shards <= num_histories:
         raise UserError(f"shards={shards} must lie between 1 and num_histories={num_histories}")
-    _check_noise(action_noise)
+    check_noise(action_noise)
     if num_validation is None:
         num_validation = _default_validation(out, num_test, resume)
     family = make_family(env, **env_kwargs)
@@ -134,6 +138,7 @@ def prepare(
     learner = make_source(
         source, probe, num_episodes=num_episodes, generator=generator, **source_kwargs
     )
+    check_labels(labels, look_ahead, probe, num_episodes)
     info = DatasetInfo(
         env=env,
         env_kwargs=env_kwargs,
@@ -144,6 +149,8 @@ def prepare(
         source_knows=learner.knows,
         action_noise=action_noise,
         noise_labels=noise_labels,
+        policies=stored_policies(labels),
+        look_ahead=look_ahead or 0,
         num_train=len(split.train),
         num_validation=len(split.validation),
         num_test=len(split.test),
@@ -224,95 +231,19 @@ def shard_steps(out: Path, info: DatasetInfo, index: int) -> Iterator[int]:
     tasks = torch.from_numpy(load_description(out)[1][task_ids])
     # The learners of one task are told apart by their number among them.
     learner_ids = histories // info.num_train
-    blocks = _run(
-        info.env,
-        tasks,
+    learning = Learning(
+        env=info.env,
         env_kwargs=info.env_kwargs,
         source=info.source,
         source_kwargs=info.source_kwargs,
         num_episodes=info.num_steps // info.episode_length,
         action_noise=info.action_noise,
         noise_labels=cast(NoiseLabels, info.noise_labels),
+        tasks=tasks,
         streams=np.random.SeedSequence(info.seed, spawn_key=(SHARD_STREAMS, index)),
     )
+    blocks = labelled_blocks(learning, info, block_steps=max(1, STEPS_PER_COMMIT // len(histories)))
     with ShardWriter(out, info, index, task_ids=task_ids, learner_ids=learner_ids) as writer:
         for block in blocks:
             writer.append(block)
             yield writer.committed_steps * len(histories)
-
-
-def run_source(
-    env: str,
-    tasks: Tensor,
-    *,
-    env_kwargs: dict[str, Any],
-    source: str,
-    source_kwargs: dict[str, Any],
-    num_episodes: int,
-    action_noise: float = 0.0,
-    seed: int,
-) -> Transition:
-    """Let fresh learners of a source learn `tasks`, in memory.
-
-    Args:
-        env: Name of the environment.
-        tasks: (N, K) on the device to run on.
-        env_kwargs: Options of the environment.
-        source: Name of the source.
-        source_kwargs: Options of the source.
-        num_episodes: Episodes per task.
-        action_noise: Probability of executing a random action instead of the source's.
-        seed: Its random streams are not those of a dataset of the same seed.
-
-    Returns:
-        Everything that happened, as one block (N, num_episodes * episode_length, ...).
-    """
-    _check_noise(action_noise)
-    blocks = _run(
-        env,
-        tasks,
-        env_kwargs=env_kwargs,
-        source=source,
-        source_kwargs=source_kwargs,
-        num_episodes=num_episodes,
-        action_noise=action_noise,
-        streams=np.random.SeedSequence(seed, spawn_key=(RUN_STREAMS,)),
-    )
-    return Transition(*(torch.cat(field, dim=1) for field in zip(*blocks, strict=True)))
-
-
-def _run(
-    env: str,
-    tasks: Tensor,
-    *,
-    env_kwargs: dict[str, Any],
-    source: str,
-    source_kwargs: dict[str, Any],
-    num_episodes: int,
-    action_noise: float,
-    noise_labels: NoiseLabels = "clean",
-    streams: np.random.SeedSequence,
-) -> Iterator[Transition]:
-    """Blocks of fresh learners' steps; environment, learners and noise have a stream each."""
-    world, learning, noise = (
-        torch.Generator(tasks.device).manual_seed(int(state))
-        for state in streams.generate_state(3, np.uint64)
-    )
-    batch = make_family(env, **env_kwargs).make(tasks, world)
-    learners = make_source(
-        source, batch, num_episodes=num_episodes, generator=learning, **source_kwargs
-    )
-    return interact(
-        batch,
-        learners,
-        num_steps=num_episodes * batch.episode_length,
-        block_steps=max(1, STEPS_PER_COMMIT // len(tasks)),
-        generator=noise,
-        action_noise=action_noise,
-        noise_labels=noise_labels,
-    )
-
-
-def _check_noise(action_noise: float) -> None:
-    if not 0.0 <= action_noise <= 1.0:
-        raise UserError(f"action_noise={action_noise} is no probability; use 0 to 1")

@@ -27,8 +27,10 @@ META_FILE = "meta.json"
 # nor do better words for what the source is told.
 NOT_SETTINGS = ("schema_version", "versions", "tasks_digest", "source_knows")
 # Distributions that may be stored with every step: the one that its action was drawn from; what an
-# expert that knows the task would do; what the same learner did at the end of its history.
+# expert that knows the task would do; what the same learner would do at the end of its history, or
+# `look_ahead` episodes later.
 POLICIES = ("policy", "expert_policy", "final_policy")
+LABELS = {"expert_policy": "expert", "final_policy": "final"}  # as `fastad collect` calls them
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class DatasetInfo:
     policies: list[str] = field(default_factory=lambda: ["policy"])  # stored ones of `POLICIES`
     num_validation: int = 0  # rows of tasks.npy between those of train and test tasks
     noise_labels: str = "clean"  # whether `policy` leaves the action noise out, or "executed"
+    look_ahead: int = 0  # episodes that `final_policy` is ahead; 0 for the end of the history
     versions: dict[str, Any] = field(default_factory=dict)
     # Of tasks.npy; "" in a description that is not stored yet, or was before there were digests.
     tasks_digest: str = field(default="", compare=False)
@@ -66,7 +69,7 @@ class DatasetInfo:
         for name in lengths:
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in (*splits, "seed"):
+        for name in (*splits, "seed", "look_ahead"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)} must not be negative")
         for name in (*lengths, *splits):
@@ -89,12 +92,19 @@ class DatasetInfo:
             raise UserError(
                 f"policies={self.policies} must be some of {', '.join(POLICIES)}, in this order"
             )
+        if self.look_ahead and "final_policy" not in self.policies:
+            raise UserError(f"look_ahead={self.look_ahead} needs final_policy among the policies")
         distribution_over(self.action_space)
 
     @property
     def has_bounds(self) -> bool:
         """Whether complete shards say where episodes end: schema 1 had to look for it."""
         return not self.fixed_length and self.schema_version > 1
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What is stored of `LABELS`."""
+        return tuple(LABELS[name] for name in self.policies if name in LABELS)
 
     @property
     def num_tasks(self) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from fastad.envs.registry import make_family
+from fastad.histories.labels import label_words
 from fastad.histories.reader import HistoryDataset
 
 AVERAGED_HISTORIES = 1024  # at most, for `learned`
@@ -43,6 +44,7 @@ def summarize(dataset: HistoryDataset) -> dict[str, Any]:
     return {
         "path": str(dataset.path),
         **info.to_json(),
+        "label_words": label_words(info),
         "complete": dataset.complete,
         "num_shards_complete": dataset.num_shards_complete,
         "num_histories_available": dataset.num_histories,

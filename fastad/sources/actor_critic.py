@@ -72,6 +72,13 @@ class ActorCritic(TabularSource):
         self._probs = weights.div_(weights.sum(dim=1, keepdim=True))
         return self._probs
 
+    def look(self, cell: Tensor) -> Tensor:
+        """As `policy`, and not as what was acted by."""
+        acted_by = self._probs
+        probs = self.policy(cell)
+        self._probs = acted_by
+        return probs
+
     def learn(self, experience: Experience) -> None:
         """Remember the step; where an episode ended, learn from all of it."""
         self._memory.write(

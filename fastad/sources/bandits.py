@@ -9,6 +9,7 @@ from fastad.acting.interact import Transition
 from fastad.envs.bandits import BanditFamily, GaussianBandit
 from fastad.envs.base import BatchedEnv, uniform_over
 from fastad.sources.base import Source, number, soft_exp, whole_number
+from fastad.sources.visited import Visited
 
 PART = 64  # learners whose posteriors are compared at once
 
@@ -42,6 +43,10 @@ class BanditRule(Source):
         pulled = self._first_arm + transition.action
         self.pulls.view(-1).index_add_(0, pulled, torch.ones_like(transition.reward))
         self.sums.view(-1).index_add_(0, pulled, transition.reward)
+
+    def would_act(self, visited: Visited) -> Tensor:
+        """There is but one state; see `Source.would_act`."""
+        return self.policy()[:, None].expand(*visited.phase.shape, -1)
 
     def means(self) -> Tensor:
         """Mean reward of each arm so far, (N, A); 0 for an arm never pulled."""

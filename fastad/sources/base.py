@@ -9,6 +9,7 @@ from torch import Tensor
 from fastad.acting.interact import Transition, draw_actions
 from fastad.base.errors import UserError
 from fastad.envs.base import BatchedEnv
+from fastad.sources.visited import Visited
 
 
 class Source(ABC):
@@ -60,6 +61,16 @@ class Source(ABC):
     @abstractmethod
     def observe(self, transition: Transition, final_observation: Tensor) -> None:
         """Learn from one step of every environment."""
+
+    @abstractmethod
+    def would_act(self, visited: Visited) -> Tensor:
+        """The distributions that the learners would act by, as they are now, in earlier states.
+
+        Nothing is learned, drawn or changed by it.
+
+        Returns:
+            (N, T, A) float32.
+        """
 
     def draw(self, probs: Tensor) -> Tensor:
         """Draw one action (N,) int64 per learner from `probs`, (N, A)."""

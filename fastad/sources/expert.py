@@ -6,6 +6,7 @@ from torch import Tensor
 from fastad.acting.interact import Transition
 from fastad.envs.base import BatchedEnv
 from fastad.sources.base import Source, annealed, number
+from fastad.sources.visited import Visited
 
 
 class Expert(Source):
@@ -29,9 +30,9 @@ class Expert(Source):
         """Environments that have an expert."""
         return type(env).expert is not BatchedEnv.expert
 
-    def policy(self, observation: Tensor) -> Tensor:
-        """Action distributions, (N, A)."""
-        probs = self._env.expert(observation)
+    def policy(self, observation: Tensor, phase: Tensor | None = None) -> Tensor:
+        """Action distributions, (N, A); `phase` as for `BatchedEnv.expert`."""
+        probs = self._env.expert(observation, phase)
         assert probs is not None, "make_source checks that the source fits"
         return probs
 
@@ -42,6 +43,11 @@ class Expert(Source):
 
     def observe(self, transition: Transition, final_observation: Tensor) -> None:
         """There is nothing to learn."""
+
+    def would_act(self, visited: Visited) -> Tensor:
+        """Ask the expert again; see `Source.would_act`."""
+        states = zip(visited.observation.unbind(dim=1), visited.phase.unbind(dim=1), strict=True)
+        return torch.stack([self.policy(*state) for state in states], dim=1)
 
 
 class Noise(Expert):
@@ -83,9 +89,9 @@ class Noise(Expert):
         """Probability of a uniformly random action at the next step."""
         return annealed(self._step, self._decay_steps, self.final_epsilon)
 
-    def policy(self, observation: Tensor) -> Tensor:
+    def policy(self, observation: Tensor, phase: Tensor | None = None) -> Tensor:
         """The mixture of the expert and chance, (N, A)."""
-        expert = super().policy(observation)
+        expert = super().policy(observation, phase)
         return expert * (1 - self.epsilon) + self.epsilon / self.num_actions
 
     def observe(self, transition: Transition, final_observation: Tensor) -> None:

@@ -78,6 +78,13 @@ class Frontier(TabularSource):
             chosen = torch.where(done, self._idle, chosen)
         return uniform_over(chosen)
 
+    def look(self, cell: Tensor) -> Tensor:
+        """As `policy`, and no cell is thereby visited."""
+        visited = self._visited.clone()
+        probs = self.policy(cell)
+        self._visited = visited
+        return probs
+
     def learn(self, experience: Experience) -> None:
         """Remember the cell, and whether it gave this phase's reward."""
         cell = experience.next_state % self.num_cells

@@ -6,6 +6,7 @@ from torch import Tensor
 from fastad.acting.interact import Transition
 from fastad.envs.base import BatchedEnv
 from fastad.sources.base import Source
+from fastad.sources.visited import Visited
 
 
 class Random(Source):
@@ -35,3 +36,7 @@ class Random(Source):
 
     def observe(self, transition: Transition, final_observation: Tensor) -> None:
         """There is nothing to learn."""
+
+    def would_act(self, visited: Visited) -> Tensor:
+        """See `Source.would_act`."""
+        return self._probs[:, None].expand(*visited.phase.shape, -1)

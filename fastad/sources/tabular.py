@@ -11,6 +11,7 @@ from fastad.acting.interact import Transition
 from fastad.envs.base import BatchedEnv
 from fastad.sources.base import Source
 from fastad.sources.phases import Phases
+from fastad.sources.visited import Visited
 
 
 class Experience(NamedTuple):
@@ -93,6 +94,22 @@ class TabularSource(Source):
         )
         self.phases.move_on(phase, ended)
         self.episode_step = (self.episode_step + 1).masked_fill_(ended, 0)
+
+    def would_act(self, visited: Visited) -> Tensor:
+        """Look every state up in the tables as they are now; see `Source.would_act`."""
+        present = self.state, self.phases.now, self.episode_step
+        probs = []
+        for step in zip(*(field.unbind(dim=1) for field in visited), strict=True):
+            observation, self.phases.now, self.episode_step = step
+            cell = self._to_cell(observation)
+            self.state = self._state(cell, self.phase)
+            probs.append(self.look(cell))
+        self.state, self.phases.now, self.episode_step = present
+        return torch.stack(probs, dim=1)
+
+    def look(self, cell: Tensor) -> Tensor:
+        """As `policy`, without a change to any table."""
+        return self.policy(cell)
 
     def _state(self, cell: Tensor, phase: Tensor) -> Tensor:
         if self.num_phases == 1:

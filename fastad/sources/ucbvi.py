@@ -6,6 +6,7 @@ from torch import Tensor
 from fastad.envs.base import BatchedEnv, uniform_over
 from fastad.sources.base import number
 from fastad.sources.tabular import Experience, TabularSource
+from fastad.sources.visited import Visited
 
 # Table entries swept over together: so few that they stay in a CPU core's cache, which is a third
 # quicker than sweeping over a thousand learners at once.
@@ -67,9 +68,7 @@ class UCBVI(TabularSource):
 
     def policy(self, cell: Tensor) -> Tensor:
         """Uniform over the actions of the highest value; plans first where an episode begins."""
-        starting = (self.episode_step == 0).nonzero()[:, 0]
-        for chunk in starting.split(self._chunk):
-            self._plan(chunk)
+        self._plan(self.episode_step == 0)
         ends = self._next.flatten(1).index_select(1, self.state)  # (A, N)
         left = self.episode_length - 1 - self.episode_step
         row = (left * self.num_learners + self.learners) * self._width
@@ -86,8 +85,22 @@ class UCBVI(TabularSource):
         )
         self._reward.view(-1).index_copy_(0, entry, experience.reward)
 
-    def _plan(self, learners: Tensor) -> None:
-        """Value iteration to the end of the episode for some learners, (n,) ascending."""
+    def would_act(self, visited: Visited) -> Tensor:
+        """By plans made now, whenever in its episode a learner is; see `Source.would_act`."""
+        plans = self._value.clone()
+        # The others are planned for at the first step.
+        self._plan(visited.episode_step[:, 0] > 0)
+        probs = super().would_act(visited)
+        self._value = plans
+        return probs
+
+    def _plan(self, who: Tensor) -> None:
+        """Make plans to the end of the episode for some learners, (N,) bool."""
+        for chunk in who.nonzero()[:, 0].split(self._chunk):
+            self._plan_for(chunk)
+
+    def _plan_for(self, learners: Tensor) -> None:
+        """Value iteration for few enough learners, (n,) ascending."""
         num_learners = len(learners)
         first = torch.arange(num_learners, device=self.device)[:, None] * self._width
         ends = (self._next.index_select(1, learners) + first).view(-1)  # (A * n * S,)

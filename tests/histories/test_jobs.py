@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import fastad.histories.jobs
-from fastad.acting.interact import episode_returns
 from fastad.base.errors import UserError
-from fastad.histories.jobs import collect, collect_shards, prepare, run_source
+from fastad.histories.jobs import collect, collect_shards, prepare
 from fastad.histories.meta import ShardMeta, shard_path
 from fastad.histories.reader import HistoryDataset
 from fastad.histories.writer import shard_is_complete
@@ -125,9 +123,19 @@ def test_progress_counts_committed_steps_of_all_histories(
     assert reports == [0, 120, 240, 360, 480, 600, 720]
 
 
-@pytest.mark.parametrize("source", ["q-learning", "a2c"])
-def test_a_killed_collection_resumes_to_the_same_bytes(tmp_path: Path, source: str) -> None:
-    settings = SETTINGS | {"source": source, "source_kwargs": {}}
+@pytest.mark.parametrize(
+    ("source", "further", "workers"),
+    [
+        ("q-learning", {"labels": ["expert", "final"], "look_ahead": 2}, 2),
+        ("a2c", {"labels": ["final"]}, 1),
+        ("a3c", {}, 1),
+        ("dqn", {}, 1),
+    ],
+)
+def test_a_killed_collection_resumes_to_the_same_bytes(
+    tmp_path: Path, source: str, further: dict[str, Any], workers: int
+) -> None:
+    settings = SETTINGS | {"source": source, "source_kwargs": {}} | further
     killed, unbroken = tmp_path / "killed", tmp_path / "unbroken"
     collect(unbroken, **settings)
     with subprocess.Popen(
@@ -151,7 +159,7 @@ def test_a_killed_collection_resumes_to_the_same_bytes(tmp_path: Path, source: s
     complete = [shard_is_complete(killed, info, index) for index in range(3)]
     assert complete == [True, False, False]
     done_before = (killed / "shard-00000" / "action.npy").stat().st_mtime_ns
-    collect(killed, resume=True, **settings)
+    collect(killed, resume=True, workers=workers, **settings)
     assert (killed / "shard-00000" / "action.npy").stat().st_mtime_ns == done_before
     assert contents(killed) == contents(unbroken)
 
@@ -273,6 +281,10 @@ def test_overwriting_spares_a_dataset_that_something_else_lies_in(tmp_path: Path
         ({"env_kwargs": {"size": 4}}, "size=4"),
         ({"source_kwargs": {"gama": 0.5}}, "did you mean 'gamma'"),
         ({"source_kwargs": {"gamma": 2.0}}, "gamma=2.0"),
+        ({"labels": ["finale"]}, "unknown labels 'finale'; did you mean 'final'?"),
+        ({"look_ahead": 2}, "look_ahead=2 is of the label final; add final to the labels"),
+        ({"labels": ["final"], "look_ahead": 0}, "look_ahead=0 must be at least 1 and below num_e"),
+        ({"labels": ["final"], "look_ahead": 4}, "look_ahead=4 must be at least 1 and below num_e"),
         ({"resume": True, "overwrite": True}, "contradict"),
     ],
 )
@@ -315,30 +327,3 @@ def test_episodes_that_end_early_give_histories_of_equal_steps(tmp_path: Path) -
     assert not data.info.fixed_length
     assert data.num_steps == 4 * 10
     assert max(data.num_episodes(history) for history in range(30)) > 4
-
-
-def test_a_source_run_in_memory_returns_what_its_histories_do(tmp_path: Path) -> None:
-    collect(tmp_path, **SETTINGS | {"num_histories": 800, "num_episodes": 10})
-    data = HistoryDataset(tmp_path)
-    shared = ("env", "env_kwargs", "source", "source_kwargs", "action_noise", "seed")
-    tasks = torch.from_numpy(data.train_tasks).repeat(100, 1)
-    run = run_source(tasks=tasks, num_episodes=10, **{name: SETTINGS[name] for name in shared})
-    returns = episode_returns(run.reward, run.terminated | run.truncated, 10)
-    assert returns.shape == (800, 10)
-    assert returns.dtype == torch.float32
-    # Returns lie in 0..6: a mean over 800 learners has a standard error below 0.11.
-    stored = data.returns(max_histories=800).mean
-    np.testing.assert_allclose(returns.mean(dim=0).numpy(), stored, atol=0.5)
-
-
-def test_a_source_run_in_memory_repeats_by_seed() -> None:
-    tasks = torch.rand(5, 10, generator=torch.Generator().manual_seed(0))
-    one, same, other = (
-        run_source(
-            "gaussian-bandit", tasks, env_kwargs={}, source="ucb1", source_kwargs={},
-            num_episodes=30, seed=seed,
-        ).reward
-        for seed in (0, 0, 1)
-    )  # fmt: skip
-    assert torch.equal(one, same)
-    assert not torch.equal(one, other)

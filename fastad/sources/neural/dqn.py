@@ -10,6 +10,7 @@ from fastad.sources.neural.actors import Actors
 from fastad.sources.neural.inputs import Inputs
 from fastad.sources.neural.networks import StackedAdam, StackedMLP
 from fastad.sources.neural.replay import Replay
+from fastad.sources.visited import Visited
 
 
 class DQN(Source):
@@ -118,9 +119,7 @@ class DQN(Source):
     def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Draw from the greedy policy mixed with epsilon uniform."""
         self._seen = self._actors.see(observation)  # (N, 1, in)
-        q = self.network.forward(self._seen)[-1][:, 0]
-        greedy = uniform_over(q == q.amax(dim=1, keepdim=True))
-        probs = greedy.mul_(1 - self.epsilon).add_(self.epsilon / self.num_actions)
+        probs = self._distributions(self._seen)[:, 0]
         return self.draw(probs), probs
 
     def observe(self, transition: Transition, final_observation: Tensor) -> None:
@@ -132,6 +131,16 @@ class DQN(Source):
         enough = self._replay.filled >= max(self.batch_size, self.num_steps)
         if enough and self._step % self.steps_per_update == 0:
             self._learn()
+
+    def would_act(self, visited: Visited) -> Tensor:
+        """By network and epsilon as they are now; see `Source.would_act`."""
+        return self._distributions(self._actors.inputs.of(visited))
+
+    def _distributions(self, vectors: Tensor) -> Tensor:
+        """Distributions (N, R, A) where the learners see vectors (N, R, in)."""
+        q = self.network.forward(vectors)[-1]
+        greedy = uniform_over(q == q.amax(dim=-1, keepdim=True))
+        return greedy.mul_(1 - self.epsilon).add_(self.epsilon / self.num_actions)
 
     def _learn(self) -> None:
         """One update on a batch of every learner's steps."""

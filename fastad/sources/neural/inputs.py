@@ -8,6 +8,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from fastad.sources.visited import Visited
+
 
 class Inputs:
     """Turns observations into vectors: numbers one-hot, one block per coordinate.
@@ -68,3 +70,8 @@ class Inputs:
             numbered = observation.reshape(len(observation), -1)
             index = numbered if index is None else torch.cat((numbered, index), dim=1)
         return vectors if index is None else vectors.scatter_(1, index + self._starts, 1.0)
+
+    def of(self, visited: Visited) -> Tensor:
+        """Vectors (N, T, width) float32 of everything visited."""
+        vectors = self(visited.observation.flatten(0, 1), visited.phase.flatten())
+        return vectors.view(*visited.phase.shape, self.width)

@@ -11,6 +11,7 @@ from fastad.sources.base import Source, number, soft_exp, whole_number
 from fastad.sources.neural.actors import Actors
 from fastad.sources.neural.inputs import Inputs
 from fastad.sources.neural.networks import StackedMLP
+from fastad.sources.visited import Visited
 
 
 class OnPolicy(Source):
@@ -99,9 +100,7 @@ class OnPolicy(Source):
         passed = self.network.forward(vectors.view(*self._shape, -1))
         for buffer, values in zip(self._passed, passed, strict=True):
             buffer[:, self._step] = values
-        logits = passed[-1][..., : self.num_actions]
-        weights = soft_exp(logits - logits.amax(dim=-1, keepdim=True))
-        probs = weights.div_(weights.sum(dim=-1, keepdim=True))
+        probs = self._distributions(passed[-1])
         self._probs[:, self._step] = probs
         action = self.draw(probs.view(-1, self.num_actions)).view(self.actors.shape)
         self._drawn = action
@@ -127,6 +126,13 @@ class OnPolicy(Source):
             )
             self.improve()
 
+    def would_act(self, visited: Visited) -> Tensor:
+        """By the first actors' parameters as they are now; see `Source.would_act`."""
+        vectors = self.actors.inputs.of(visited)  # (N, T, in)
+        every = self.network.num_networks // self.num_learners
+        networks = vectors.repeat_interleave(every, dim=0)
+        return self._distributions(self.network.forward(networks)[-1])[::every]
+
     def advantages(self) -> Tensor:
         """Generalised advantage estimates (Schulman et al. 2016, arXiv 1506.02438), (M, T, R)."""
         value = self._passed[-1][..., -1]
@@ -138,6 +144,12 @@ class OnPolicy(Source):
         for step in reversed(range(self.num_steps - 1)):
             advantage[:, step] += decay[:, step] * advantage[:, step + 1]
         return advantage
+
+    def _distributions(self, outputs: Tensor) -> Tensor:
+        """Softmax over the logits among outputs (..., A + 1)."""
+        logits = outputs[..., : self.num_actions]
+        weights = soft_exp(logits - logits.amax(dim=-1, keepdim=True))
+        return weights.div_(weights.sum(dim=-1, keepdim=True))
 
     def _output_gradient(self) -> Tensor:
         """The gradient by logits and value of every step, (M, T * R, A + 1)."""
