@@ -116,12 +116,15 @@ class TrainConfig:
     """Dataset that `fastad collect` wrote."""
     out: Path | None = None
     """Run folder to write (default: runs/NAME for data in a folder NAME)."""
-    method: Literal["ad", "expert-distillation", "decision-transformer", "rl2"] = "ad"
+    method: Literal["ad", "expert-distillation", "decision-transformer", "dpt", "rl2"] = "ad"
     """What is learnt. ad: Algorithm Distillation, the source's whole learning.
     expert-distillation: the last `window` steps of every history alone, the source as it ended.
     decision-transformer: the source, given what its episodes return (arXiv 2106.01345); at rollout
     it is asked for the optimal return. By default it learns from the actions taken, wherever in a
     history `window` steps may begin.
+    dpt: what an expert would do at every step (arXiv 2306.14892), who is told the task; with
+    --model.layout unordered each context is a set of transitions, as in the paper. The data need
+    expert labels.
     rl2: reinforcement learning over trials of several episodes, in the environment itself; of the
     data it takes the split of the tasks, and reads no history. Its defaults are others: a GRU, and
     batch_size and optimiser to suit (`--method rl2 --help` shows them)."""
@@ -186,6 +189,7 @@ DEFAULTS = {
         method="decision-transformer",
         settings=TrainSettings(start="anywhere", target="sampled"),
     ),
+    "dpt": TrainConfig(method="dpt", settings=TrainSettings(target="expert")),
     "rl2": TrainConfig(
         method="rl2",
         model=ModelConfig(trunk="gru", num_layers=1),

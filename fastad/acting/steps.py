@@ -21,6 +21,8 @@ class Steps(NamedTuple):
     episode_step: Tensor  # (B, T) int64, steps since the episode began, from 0
     # (B, T) float32, raw: rewards of the episode from this step on; None for models that read none
     return_to_go: Tensor | None = None
+    # (B, T, ...), where the previous action was taken; None for models whose layout needs none
+    previous_observation: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Steps":
         """The same change of every field that is there."""

@@ -143,7 +143,10 @@ def _of_method(config: TrainConfig) -> dict[str, Any]:
     if config.method == "rl2":
         return {"config": config.rl2}
     names = ("target", "start", "every_kth_episode", "subsample", "cut")
-    return {name: getattr(config.settings, name) for name in names}
+    told = {name: getattr(config.settings, name) for name in names}
+    if config.method == "dpt":
+        told["unordered"] = config.model.layout == "unordered"
+    return told
 
 
 def _learning_curve(

@@ -36,12 +36,12 @@ def plans_of(experiment: Experiment, names: Sequence[str] = ()) -> dict[str, Tra
 
     A method is trained as the preset trains plain AD, but for what it cannot share; one that reads
     no histories by its own defaults. A variant changes what the preset says of it, also where it
-    has the name of a method.
+    has the name of a method. dpt is trained where it is named, here or as a variant.
 
     Raises:
         UserError: For a name that is neither, or stands there twice, or settings that cannot be.
     """
-    known = {name: _changes(name, experiment) for name in METHODS}
+    known: dict[str, dict[str, Any]] = {name: {"method": name} for name in METHODS}
     for name, changes in experiment.variants.items():
         known[name] = known.get(name, {}) | dict(changes)
     for name in names:
@@ -49,14 +49,17 @@ def plans_of(experiment: Experiment, names: Sequence[str] = ()) -> dict[str, Tra
             raise unknown("methods", name, known)
         if names.count(name) > 1:
             raise UserError(f"methods={' '.join(names)}: {name} is there twice; name it once")
-    return {name: _plan(name, known[name], experiment) for name in names or known}
+    # Unless a preset says so its data lack an expert's labels.
+    names = names or [name for name in known if name != "dpt" or name in experiment.variants]
+    return {name: _plan(name, known[name], experiment) for name in names}
 
 
 def _plan(name: str, changes: dict[str, Any], experiment: Experiment) -> TrainConfig:
     """The preset's training with changes; of a method that reads no histories, its own."""
-    plain = experiment.train
-    if changes.get("method") == "rl2":
+    plain, method = experiment.train, changes.get("method", "ad")
+    if method == "rl2":
         plain = replace(DEFAULTS["rl2"], env=plain.env, kernels=plain.kernels)
+    changes = _changes(method, experiment) | changes
     return with_settings(plain, changes, f"the preset's {name}")
 
 
@@ -72,7 +75,7 @@ def episodes_of(experiment: Experiment) -> int:
 
 def _changes(method: str, experiment: Experiment) -> dict[str, Any]:
     """What a method cannot share with plain AD."""
-    changes: dict[str, Any] = {"method": method}
+    changes: dict[str, Any] = {}
     if method == "expert-distillation":
         # The source as it ended: the whole history is what it has not to see.
         episodes = max(1, experiment.collect.num_episodes // END)
@@ -80,6 +83,8 @@ def _changes(method: str, experiment: Experiment) -> dict[str, Any]:
                     "window": episodes * _episode_length(experiment)}  # fmt: skip
     if method == "decision-transformer":
         changes |= {"start": "anywhere", "subsample": "every-kth", "target": "sampled"}
+    if method == "dpt":
+        changes |= {"target": "expert"}
     return changes
 
 

@@ -10,6 +10,7 @@ from fastad.envs.registry import make_family
 from fastad.histories.reader import HistoryDataset
 from fastad.methods.ad import AlgorithmDistillation, Target
 from fastad.methods.decision_transformer import DecisionTransformer
+from fastad.methods.dpt import DecisionPretraining
 from fastad.methods.rl2 import RL2
 from fastad.methods.rl2_config import RL2Config
 from fastad.methods.windows import WindowSampler, check_disjoint
@@ -60,6 +61,13 @@ def _condition(dataset: HistoryDataset, *, target: Target, **windows: Any) -> De
     return DecisionTransformer(WindowSampler(dataset, **windows), target)
 
 
+def _pretrain(
+    dataset: HistoryDataset, *, target: Target, unordered: bool = False, **windows: Any
+) -> DecisionPretraining:
+    """DPT: imitate an expert over histories of whoever learned."""
+    return DecisionPretraining(WindowSampler(dataset, **windows), target, unordered=unordered)
+
+
 def _reinforce(
     dataset: HistoryDataset, *, num_steps: int, batch_size: int, seed: int, config: RL2Config
 ) -> RL2:
@@ -74,6 +82,7 @@ METHODS = {
     "ad": Entry("algorithm distillation", _distil),
     "expert-distillation": Entry("expert distillation", _distil_expert),
     "decision-transformer": Entry("decision transformer", _condition, asked=True),
+    "dpt": Entry("DPT", _pretrain),
     "rl2": Entry("RL^2", _reinforce),
 }
 

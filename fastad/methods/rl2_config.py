@@ -37,7 +37,7 @@ class RL2Config:
 
 
 def check_method(method: str, model: Any, settings: Any, rl2: RL2Config) -> None:
-    """Refuse settings that a method has no use for, where they are not as by default.
+    """Refuse settings that do not suit a method; what only others use has to be as by default.
 
     Args:
         method: By name.
@@ -58,6 +58,16 @@ def check_method(method: str, model: Any, settings: Any, rl2: RL2Config) -> None
     else:
         names = tuple(field.name for field in fields(rl2))
         _refuse(rl2, names, f"is for method=rl2, and this is method={method}")
+    if method == "dpt" and settings.target != "expert":
+        raise UserError(
+            f"method=dpt learns what an expert would do, and target={settings.target} is another; "
+            "use --settings.target expert, or --method ad"
+        )
+    if method != "dpt" and model.layout == "unordered":
+        raise UserError(
+            f"layout=unordered is for method=dpt, which shuffles, and method={method} learns from "
+            "steps in their order; use layout=fused or interleaved"
+        )
 
 
 def _refuse(part: Any, names: tuple[str, ...], reason: str) -> None:

@@ -31,15 +31,17 @@ class ModelConfig:
     """Hidden features of the MLP (default: 4 * width)."""
     context: int = 200
     """Attention window W in tokens: what a query may see, itself included. In the fused layout a
-    step is one token, in the interleaved layout three. A rollout may take another."""
+    step is one token, in the interleaved layout three, in the unordered two. A rollout may take
+    another."""
     positions: Literal["none", "rope", "alibi", "learned"] = "none"
     """How tokens know their place. none: causal order alone, quickest, enough for short contexts.
     rope, alibi: relative, any length. learned: a table of `context` places that cannot slide."""
     rope_base: float = 10_000.0
     """Longest RoPE wavelength over 2 pi, in tokens."""
-    layout: Literal["fused", "interleaved"] = "fused"
+    layout: Literal["fused", "interleaved", "unordered"] = "fused"
     """fused: one token per step. interleaved: three (action, reward, observation), as in the
-    paper's equation; three times the cost."""
+    paper's equation; three times the cost. unordered: two, what came of the step before and the
+    query for the next action, neither of which tells its place; for method=dpt, which shuffles."""
     episode_step: bool = True
     """Whether the model is told the step within the episode."""
     norm: Literal["pre", "post"] = "pre"
@@ -69,6 +71,12 @@ class ModelConfig:
         if self.positions == "rope" and self.head_dim % 2:
             raise UserError(
                 f"positions=rope needs an even head dim; width / num_heads is {self.head_dim}"
+            )
+        if self.layout == "unordered" and (self.trunk, self.positions) != ("transformer", "none"):
+            other = f"positions={self.positions}" if self.trunk == "transformer" else "trunk=gru"
+            raise UserError(
+                f"layout=unordered shows steps in no order, and {other} tells them by their order; "
+                "use trunk=transformer with positions=none, or another layout"
             )
         if self.context < self.tokens_per_step:
             raise UserError(
@@ -103,4 +111,4 @@ class ModelConfig:
     @property
     def tokens_per_step(self) -> int:
         """Tokens that one environment step takes."""
-        return 1 if self.layout == "fused" else 3
+        return {"fused": 1, "interleaved": 3, "unordered": 2}[self.layout]

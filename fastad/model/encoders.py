@@ -11,6 +11,7 @@ from fastad.acting.steps import Steps
 from fastad.base.errors import UserError
 from fastad.model.config import ModelConfig
 from fastad.model.kernels import Implementation, StepTables, projection
+from fastad.model.queries import as_queries
 
 
 def observation_encoder(space: spaces.Space[Any], width: int) -> nn.Module:
@@ -66,11 +67,11 @@ class VectorEncoder(nn.Module):
 
 
 class StepEncoder(nn.Module):
-    """Tokens of environment steps, in either layout.
+    """Tokens of environment steps, in any layout.
 
     fused: the sum of everything known when acting is one token. interleaved: previous action,
     previous reward, observation, in this order, so that a step is always three tokens and the
-    last of them predicts the action.
+    last of them predicts the action. unordered: see `as_queries`.
 
     Args:
         config: Of the model.
@@ -93,7 +94,7 @@ class StepEncoder(nn.Module):
     ) -> None:
         super().__init__()
         width = config.width
-        self.fused = config.layout == "fused"
+        self.unordered = config.layout == "unordered"
         self.token_mask = config.token_mask
         self.reward_shift, self.reward_scale = reward_shift, reward_scale
         self.last_step = episode_length - 1
@@ -103,7 +104,7 @@ class StepEncoder(nn.Module):
         self.reward = nn.Embedding(num_actions + 1, width)
         self.start = nn.Embedding(2, width)
         self.step = nn.Embedding(episode_length, width) if config.episode_step else None
-        self.kind = None if self.fused else nn.Embedding(3, width)
+        self.kind = nn.Embedding(3, width) if config.layout == "interleaved" else None
         self.place = nn.Embedding(config.context, width) if config.positions == "learned" else None
         self.return_scale = return_scale
         self.return_to_go = None if return_scale is None else nn.Embedding(1, width)
@@ -120,6 +121,7 @@ class StepEncoder(nn.Module):
         Returns:
             (B, T * tokens_per_step, width).
         """
+        steps = self.laid_out(steps)
         action = self.action(steps.previous_action)
         none = steps.previous_action == self.action.num_embeddings - 1
         reward = (steps.previous_reward - self.reward_shift) / self.reward_scale
@@ -139,6 +141,10 @@ class StepEncoder(nn.Module):
             assert positions is not None
             tokens = tokens + self.place(positions)
         return tokens
+
+    def laid_out(self, steps: Steps) -> Steps:
+        """What one token stands for, or three interleaved ones: steps (B, T), or (B, 2 T)."""
+        return as_queries(steps, self.action.num_embeddings - 1) if self.unordered else steps
 
     def _in_tables(self) -> CoordinateEncoder | None:
         """Whose rows a frozen model sums up by itself; None: it is given features."""

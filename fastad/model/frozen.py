@@ -1,11 +1,10 @@
 """A cached step of the whole model by one kernel, for as long as no weight changes."""
 
-from collections.abc import Callable
-
 from torch import Tensor
 
 from fastad.acting.steps import Steps
 from fastad.model.config import ModelConfig
+from fastad.model.encoders import StepEncoder
 from fastad.model.heads import Output
 from fastad.model.kernels import FrozenModel, RingCache, rope_angles
 
@@ -19,13 +18,11 @@ class FrozenStep:
     Args:
         config: Of the model.
         kernel: Of its weights.
-        observe: From steps (B, T) to what the kernel is given of them beside its tables' fields.
+        encoder: Of the model.
     """
 
-    def __init__(
-        self, config: ModelConfig, kernel: FrozenModel, observe: Callable[[Steps], Tensor]
-    ) -> None:
-        self.config, self.observe = config, observe
+    def __init__(self, config: ModelConfig, kernel: FrozenModel, encoder: StepEncoder) -> None:
+        self.config, self.encoder = config, encoder
         self.decode, self.make_rings, self.draw = kernel.decode, kernel.make_rings, kernel.draw
 
     def __call__(self, steps: Steps, rings: list[RingCache], positions: Tensor | None) -> Output:
@@ -34,8 +31,9 @@ class FrozenStep:
         if config.positions == "rope":
             assert positions is not None
             rope = rope_angles(positions, config.head_dim, base=config.rope_base)
+        steps = self.encoder.laid_out(steps)
         logits = self.decode(
-            self.observe(steps), steps.previous_action, steps.previous_reward,
+            self.encoder.beside_tables(steps), steps.previous_action, steps.previous_reward,
             steps.episode_start, steps.episode_step, rings, positions=positions, rope=rope,
         )  # fmt: skip
-        return Output(logits)
+        return Output(logits[:, 1::2] if self.encoder.unordered else logits)

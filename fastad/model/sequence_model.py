@@ -235,7 +235,7 @@ class SequenceModel(nn.Module):
         )  # fmt: skip
         if kernel is None:
             return None
-        return FrozenStep(self.config, kernel, self.encoder.beside_tables)
+        return FrozenStep(self.config, kernel, self.encoder)
 
     def check_length(self, num_tokens: int) -> None:
         """Refuse sequences of more tokens than learned positions have places for."""

@@ -35,6 +35,8 @@ class InContextAgent:
         target_return: (N,) float32, what a model that reads returns to go is asked for in every
             episode: it is shown that, less the rewards that it was shown in the episode. None for
             models that read none.
+        unordered: Whether the model is shown where the last action was taken, besides where the
+            agent is, as the unordered layout has it.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class InContextAgent:
         greedy: bool = False,
         control: Control = "none",
         target_return: Tensor | None = None,
+        unordered: bool = False,
     ) -> None:
         self.memory, self.num_actions, self.generator = memory, num_actions, generator
         self.greedy, self.control = greedy, control
@@ -57,6 +60,8 @@ class InContextAgent:
         self.episode_step = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self.target_return = target_return
         self.return_to_go = None if target_return is None else target_return.clone()
+        self.unordered = unordered
+        self.previous_observation: Tensor | None = None  # known from the first one on, if needed
         # As the memory reads them, (N, 1): these very tensors. Observations come with every step.
         self._shown = (
             self.previous_action.unsqueeze(1), self.previous_reward.unsqueeze(1),
@@ -79,7 +84,7 @@ class InContextAgent:
         if not self.greedy:
             # Here PyTorch is still in the processor's caches; the model's step drives it out.
             uniform = self._uniform.uniform_(generator=self.generator)
-        logits = self.memory.predict(Steps(observation.unsqueeze(1), *self._shown))
+        logits = self.memory.predict(self._steps(observation))
         self.logits = logits
         probs = logits.softmax(dim=-1)
         if uniform is not None:
@@ -93,6 +98,8 @@ class InContextAgent:
             transition.terminated, transition.truncated, out=self.episode_start
         )
         self.previous_action.copy_(transition.action)
+        if self.previous_observation is not None:
+            self.previous_observation.copy_(transition.observation)
         if self.control == "shuffled-rewards":
             # Sorted, not `randperm`, which asks the device how it went.
             order = self._uniform.uniform_(generator=self.generator).argsort(dim=0)
@@ -116,7 +123,7 @@ class InContextAgent:
             if step in later:  # prompts end together; what comes before shorter ones is padding
                 self.forget(begins == step)
             lived = Transition(*(field[:, step] for field in prompt.steps))
-            self.memory.take(Steps(lived.observation.unsqueeze(1), *self._shown))
+            self.memory.take(self._steps(lived.observation))
             self.observe(lived, lived.observation)
 
     def forget(self, mask: Tensor) -> None:
@@ -127,6 +134,15 @@ class InContextAgent:
         self.episode_start.masked_fill_(mask, True)
         self.episode_step.masked_fill_(mask, 0)
         self._ask_anew(mask)
+
+    def _steps(self, observation: Tensor) -> Steps:
+        """What the memory is shown of an observation (N, ...) and of what came before."""
+        steps = Steps(observation.unsqueeze(1), *self._shown)
+        if not self.unordered:
+            return steps
+        if self.previous_observation is None:
+            self.previous_observation = observation.clone()
+        return steps._replace(previous_observation=self.previous_observation.unsqueeze(1))
 
     def _ask_anew(self, mask: Tensor) -> None:
         """An episode begins in the environments in `mask`: all of the return is to go."""

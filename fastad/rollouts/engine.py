@@ -109,7 +109,7 @@ def rollout(
         )
         agent = InContextAgent(
             memory, model.num_actions, env.num_envs, generator=generator, greedy=greedy,
-            control=control, target_return=asked_for,
+            control=control, target_return=asked_for, unordered=model.encoder.unordered,
         )  # fmt: skip
         blocks = interact(
             env, agent, num_steps=num_steps, block_steps=env.episode_length, generator=generator,
@@ -199,8 +199,9 @@ def cache_error(
     with model.seeing(context):
         memory = RecordedMemory(model.make_memory(env.num_envs))
         agent = InContextAgent(
-            memory, model.num_actions, env.num_envs, generator=generator, target_return=asked_for
-        )
+            memory, model.num_actions, env.num_envs, generator=generator, target_return=asked_for,
+            unordered=model.encoder.unordered,
+        )  # fmt: skip
         for _ in interact(
             env, agent, num_steps=num_steps, block_steps=num_steps, generator=generator
         ):

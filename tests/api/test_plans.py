@@ -19,7 +19,7 @@ def room():
 
 def test_every_method_and_variant_is_trained_by_default_plain_ad_first(room):
     plans = plans_of(room)
-    assert [*plans] == [*METHODS, "ad-look-ahead"]
+    assert [*plans] == [*(name for name in METHODS if name != "dpt"), "ad-look-ahead"]
     assert plans["ad"] == room.train
     ahead = plans["ad-look-ahead"]
     assert (ahead.method, ahead.settings.target, ahead.settings.updates) == ("ad", "final", 7)
@@ -52,6 +52,23 @@ def test_a_method_that_reads_no_histories_begins_with_its_own_defaults(room):
     small = replace(room, variants={"rl2-small": {"method": "rl2", "updates": 9}})
     assert plans_of(small)["rl2-small"].model == plan.model
     assert plans_of(small)["rl2-small"].settings == replace(plan.settings, updates=9)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("decision-transformer", {"start": "anywhere", "target": "sampled"}),
+        ("dpt", {"target": "expert"}),
+    ],
+)
+def test_other_methods_of_histories_are_trained_as_plain_ad_but_for_what_they_need(
+    room, method, changes
+):
+    settings = replace(room.train.settings, **changes)
+    assert plans_of(room, [method])[method] == replace(room.train, method=method, settings=settings)
+    wide = replace(room, variants={"wide": {"method": method, "width": 128}})
+    plan = plans_of(wide, ["wide"])["wide"]
+    assert (plan.method, plan.model.width, plan.settings) == (method, 128, settings)
 
 
 def test_rollouts_are_as_long_as_a_window_of_plain_ad_whatever_else_is_trained(room):

@@ -1,0 +1,75 @@
+"""DPT, the decision-pretrained transformer (Lee et al. 2023, arXiv 2306.14892): do as an expert."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastad.acting.steps import Steps
+from fastad.methods.ad import AlgorithmDistillation, Target
+from fastad.methods.base import Batch
+from fastad.methods.windows import WindowSampler
+
+ORDERS = 2  # the stream of random numbers, beside those of `WindowSampler`
+
+
+class DecisionPretraining(AlgorithmDistillation):
+    """Imitates, at every step of a history, an expert who is told the task.
+
+    Args:
+        windows: See `AlgorithmDistillation`, as the next.
+        target: Of an expert.
+        unordered: Whether the steps of every window are shuffled, so that a context is a set of
+            transitions, as the paper's; for models of the unordered layout.
+    """
+
+    def __init__(
+        self, windows: WindowSampler, target: Target = "expert", *, unordered: bool = False
+    ) -> None:
+        super().__init__(windows, target)
+        self.unordered = unordered
+
+    def batch(self, step: int) -> Batch:
+        """See `Method.batch`; independent of the weights."""
+        batch = super().batch(step)
+        if not self.unordered:
+            return batch
+        order = self._orders(step)
+        targets = {name: _taken(target, order) for name, target in batch.targets.items()}
+        return Batch(shuffled(batch.steps, order), targets)
+
+    def _orders(self, step: int) -> Tensor:
+        """An order of the steps of each window of `batch(step)`, (B, T); the last stays last.
+
+        What came of the last step is not in the window: it is a query alone.
+        """
+        windows, size = self.windows, self.windows.batch_size
+        counter = np.array([0, step, ORDERS, 0], dtype=np.uint64)
+        random = np.random.Generator(np.random.Philox(key=windows.seed, counter=counter))
+        keys = random.random((size * windows.world_size, windows.num_steps))
+        keys = keys[windows.rank * size : (windows.rank + 1) * size]
+        keys[:, -1] = 1.0  # above all that are drawn
+        return torch.from_numpy(keys.argsort(axis=1))
+
+
+def shuffled(steps: Steps, order: Tensor) -> Steps:
+    """Steps in another order, each after the transition from the one now before it.
+
+    Args:
+        steps: (B, T), as they happened.
+        order: (B, T) permutations that leave the last step where it is.
+    """
+    # What came of a step stands in the one after it, where it happened; before the first, nothing.
+    after = torch.cat([torch.zeros_like(order[:, :1]), order[:, :-1] + 1], dim=1)
+    return Steps(
+        _taken(steps.observation, order),
+        _taken(steps.previous_action, after),
+        _taken(steps.previous_reward, after),
+        _taken(steps.episode_start, order),
+        _taken(steps.episode_step, order),
+        previous_observation=_taken(steps.observation, (after - 1).clamp(min=0)),
+    )
+
+
+def _taken(field: Tensor, places: Tensor) -> Tensor:
+    """From (B, T, ...), what stands at places (B, T) of each row."""
+    return field[torch.arange(len(field))[:, None], places]

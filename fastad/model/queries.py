@@ -1,0 +1,39 @@
+"""Steps as queries and transitions: contexts that do not tell their order."""
+
+import torch
+from torch import Tensor
+
+from fastad.acting.steps import Steps
+
+
+def as_queries(steps: Steps, num_actions: int) -> Steps:
+    """Two steps for each: what came of the one before, and the query where the agent is now.
+
+    A transition is an observation, the action taken there and its reward. A query is an observation
+    without an action, and it alone tells the step within the episode. The prediction at a query is
+    for a context of all transitions up to there, of any number (Lee et al. 2023, arXiv 2306.14892,
+    sec. 3, with observations of deterministic environments in place of next ones).
+
+    Args:
+        steps: (B, T), with previous observations. Where there is no previous action, the query
+            stands twice.
+        num_actions: `A`, which means that there is none.
+
+    Returns:
+        (B, 2 T), each of which is a token of the fused layout.
+    """
+    now, before, action = steps.observation, steps.previous_observation, steps.previous_action
+    assert before is not None
+    none = (action == num_actions).view(*action.shape, *[1] * (now.ndim - 2))
+    pairs = (
+        (torch.where(none, now, before), now),
+        (action, torch.full_like(action, num_actions)),
+        (steps.previous_reward, torch.zeros_like(steps.previous_reward)),
+        (torch.zeros_like(steps.episode_start), steps.episode_start),
+        (torch.zeros_like(steps.episode_step), steps.episode_step),
+    )
+    return Steps(*(_alternating(*pair) for pair in pairs))
+
+
+def _alternating(first: Tensor, second: Tensor) -> Tensor:
+    return torch.stack([first, second], dim=2).flatten(1, 2)
