@@ -17,7 +17,9 @@ class TrainSettings:
     """Windows per update. Many small updates are at least as good as few large ones."""
     window: int | None = None
     """Environment steps per training sequence (default: the whole history, or its length divided
-    by every_kth_episode). May exceed the context: attention is banded."""
+    by every_kth_episode). May exceed the context: attention is banded. Twice the context shows the
+    model how to go on when the beginning is out of its sight, which rollouts of many more episodes
+    may need."""
     start: Literal["history", "anywhere", "end"] = "history"
     """Where windows begin: at step 0 of the history, which shows learning from scratch, at a
     random episode, or as late as they fit."""
