@@ -123,7 +123,7 @@ class TrainConfig:
     it is asked for the optimal return. By default it learns from the actions taken, wherever in a
     history `window` steps may begin.
     dpt: what an expert would do at every step (arXiv 2306.14892), who is told the task; with
-    --model.layout unordered each context is a set of transitions, as in the paper. The data need
+    --layout unordered each context is a set of transitions, as in the paper. The data need
     expert labels.
     rl2: reinforcement learning over trials of several episodes, in the environment itself; of the
     data it takes the split of the tasks, and reads no history. Its defaults are others: a GRU, and
@@ -168,8 +168,10 @@ class TrainConfig:
         """Check the ranges."""
         if self.extend is not None and self.extend < 1:
             raise UserError(f"extend={self.extend} must be at least 1")
-        if self.eval_tasks < 1:
-            raise UserError(f"eval_tasks={self.eval_tasks} must be at least 1")
+        for name in ("eval_tasks", "eval_episodes", "eval_context"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name}={value} must be at least 1")
         check_method(self.method, self.model, self.settings, self.rl2)
 
     @property

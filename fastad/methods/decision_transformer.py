@@ -14,6 +14,10 @@ class DecisionTransformer(AlgorithmDistillation):
     At rollout the model is asked for a return, see `fastad.rollouts.engine.returns_asked_for`, as
     if it were that of a good episode of the source. Unlike the original's, a return to go is no
     token of its own: it is part of the token that predicts, which has the observation.
+
+    A model that sees no more than the running episode cannot improve over episodes. One whose
+    layers together look back farther learns from earlier episodes, too, as Algorithm Distillation
+    does: the receptive field is longer than the context.
     """
 
     def build_model(self, config: ModelConfig) -> SequenceModel:

@@ -61,7 +61,7 @@ def check_method(method: str, model: Any, settings: Any, rl2: RL2Config) -> None
     if method == "dpt" and settings.target != "expert":
         raise UserError(
             f"method=dpt learns what an expert would do, and target={settings.target} is another; "
-            "use --settings.target expert, or --method ad"
+            "use --target expert, or --method ad"
         )
     if method != "dpt" and model.layout == "unordered":
         raise UserError(

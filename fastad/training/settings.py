@@ -86,8 +86,7 @@ class TrainSettings:
         self._require("cut", 0 <= early <= late < 1, "two shares, the first no larger, below 1")
         if self.subsample != "every-kth" and self.window is None:
             raise UserError(
-                f"subsample={self.subsample} needs a window, the steps that it shows; set "
-                "--settings.window"
+                f"subsample={self.subsample} needs a window, the steps that it shows; set --window"
             )
 
     @property
