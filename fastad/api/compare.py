@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 
 from fastad.api import collect, rollout, train
 from fastad.api.fit import open_training
-from fastad.api.plans import Experiment, episodes_of, plans_of
+from fastad.api.plans import Experiment, episodes_of, labels_of, plans_of
 from fastad.base.config import with_settings
 from fastad.base.device import choose_device
 from fastad.base.errors import UserError, unknown
@@ -111,7 +111,10 @@ def _train_all(experiment: Experiment, config: CompareConfig, watch: Watch) -> I
         )
         for name, plan in plans_of(experiment, config.methods).items()
     }
-    source = replace(experiment.collect, workers=config.workers, resume=resume, overwrite=overwrite)
+    source = replace(
+        experiment.collect, labels=labels_of(experiment, plans.values()), workers=config.workers,
+        resume=resume, overwrite=overwrite,
+    )  # fmt: skip
     seeds = range(config.seed, config.seed + config.seeds)
     datasets = {seed: "data" if not config.data_per_seed else f"data-seed{seed}" for seed in seeds}
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
+
+from torch import Generator
 
 from fastad.base.config import parse_options, with_settings
 from fastad.base.errors import UserError, unknown
 from fastad.configs import DEFAULTS, CollectConfig, RolloutConfig, TrainConfig
+from fastad.envs.family import TaskFamily
 from fastad.envs.registry import make_family
+from fastad.histories.labels import Label
 from fastad.methods.registry import METHODS
+from fastad.sources.expert import Expert
 
 END = 4  # the part of a history that is its end: the last quarter
 
@@ -36,7 +41,8 @@ def plans_of(experiment: Experiment, names: Sequence[str] = ()) -> dict[str, Tra
 
     A method is trained as the preset trains plain AD, but for what it cannot share; one that reads
     no histories by its own defaults. A variant changes what the preset says of it, also where it
-    has the name of a method. dpt is trained where it is named, here or as a variant.
+    has the name of a method. What needs an expert's labels is left out where the environment has no
+    expert, unless it is named.
 
     Raises:
         UserError: For a name that is neither, or stands there twice, or settings that cannot be.
@@ -49,9 +55,20 @@ def plans_of(experiment: Experiment, names: Sequence[str] = ()) -> dict[str, Tra
             raise unknown("methods", name, known)
         if names.count(name) > 1:
             raise UserError(f"methods={' '.join(names)}: {name} is there twice; name it once")
-    # Unless a preset says so its data lack an expert's labels.
-    names = names or [name for name in known if name != "dpt" or name in experiment.variants]
-    return {name: _plan(name, known[name], experiment) for name in names}
+    plans = {name: _plan(name, known[name], experiment) for name in names or known}
+    if not names and not _has_expert(experiment):
+        plans = {name: plan for name, plan in plans.items() if plan.settings.target != "expert"}
+    return plans
+
+
+def labels_of(experiment: Experiment, plans: Iterable[TrainConfig]) -> tuple[Label, ...]:
+    """What the histories hold besides the source's own: all that anything there is learns from.
+
+    Whatever is compared today, so that what is compared tomorrow finds the same dataset.
+    """
+    wanted = {plan.settings.target for plan in (*plans, *plans_of(experiment).values())}
+    wanted |= set(experiment.collect.labels)
+    return tuple(label for label in get_args(Label) if label in wanted)
 
 
 def _plan(name: str, changes: dict[str, Any], experiment: Experiment) -> TrainConfig:
@@ -89,6 +106,17 @@ def _changes(method: str, experiment: Experiment) -> dict[str, Any]:
 
 
 def _episode_length(experiment: Experiment) -> int:
-    collect = experiment.collect
-    options = parse_options("env_options", collect.env_options)
-    return make_family(collect.env, **options).spec().episode_length
+    return _family(experiment).spec().episode_length
+
+
+def _has_expert(experiment: Experiment) -> bool:
+    family, generator = _family(experiment), Generator()
+    tasks = family.tasks()
+    if tasks is None:
+        tasks = family.sample(1, "train", generator)
+    return Expert.fits(family.make(tasks[:1], generator))
+
+
+def _family(experiment: Experiment) -> TaskFamily:
+    options = parse_options("env_options", experiment.collect.env_options)
+    return make_family(experiment.collect.env, **options)

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from fastad.api.plans import episodes_of, plans_of
+from fastad.api.plans import episodes_of, labels_of, plans_of
 from fastad.base.errors import UserError
 from fastad.configs import DEFAULTS
 from fastad.methods.registry import METHODS
-from fastad.presets import preset
+from fastad.presets import PRESETS, preset
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def room():
 
 def test_every_method_and_variant_is_trained_by_default_plain_ad_first(room):
     plans = plans_of(room)
-    assert [*plans] == [*(name for name in METHODS if name != "dpt"), "ad-look-ahead"]
+    assert [*plans] == [*METHODS, "ad-look-ahead"]
     assert plans["ad"] == room.train
     ahead = plans["ad-look-ahead"]
     assert (ahead.method, ahead.settings.target, ahead.settings.updates) == ("ad", "final", 7)
@@ -30,6 +30,28 @@ def test_those_that_are_named_come_in_their_order(room):
     assert [*plans_of(room, ["ad-look-ahead", "ad"])] == ["ad-look-ahead", "ad"]
 
 
+def test_histories_hold_what_anything_there_learns_from_whatever_is_named(room):
+    for names in (["ad"], ["dpt", "ad-look-ahead"]):
+        assert labels_of(room, plans_of(room, names).values()) == ("expert", "final")
+    plain = preset("dark-room")
+    assert labels_of(plain, plans_of(plain).values()) == ("expert",)
+    stored = replace(plain, collect=replace(plain.collect, labels=("final",)))
+    assert labels_of(stored, plans_of(stored).values()) == ("expert", "final")
+
+
+def test_without_an_expert_nothing_learns_from_one_unless_it_is_named(room, added):
+    # A family without an expert, see tests/envs/combination_lock.py.
+    lock = replace(room, collect=replace(room.collect, env="combination-lock", env_options=()))
+    assert [*plans_of(lock)] == [*(name for name in METHODS if name != "dpt"), "ad-look-ahead"]
+    assert labels_of(lock, plans_of(lock).values()) == ("final",)
+    assert labels_of(lock, plans_of(lock, ["dpt"]).values()) == ("expert", "final")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_can_be_compared_as_far_as_its_settings_tell(name):
+    assert [*plans_of(preset(name))][: len(METHODS)] == [*METHODS]
+
+
 def test_expert_distillation_sees_the_last_quarter_of_every_history(room):
     # Histories of 10 episodes of 20 steps.
     settings = plans_of(room)["expert-distillation"].settings
@@ -37,13 +59,6 @@ def test_expert_distillation_sees_the_last_quarter_of_every_history(room):
     own = replace(room, variants={"expert-distillation": {"window": 60}})
     plan = plans_of(own)["expert-distillation"]
     assert (plan.method, plan.settings.window) == ("expert-distillation", 60)
-
-
-def test_the_decision_transformer_is_as_large_and_is_trained_as_long_as_ad(room):
-    plan = plans_of(room)["decision-transformer"]
-    assert plan.model == room.train.model
-    assert plan.settings.updates == room.train.settings.updates
-    assert (plan.settings.start, plan.settings.target) == ("anywhere", "sampled")
 
 
 def test_a_method_that_reads_no_histories_begins_with_its_own_defaults(room):
