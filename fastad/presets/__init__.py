@@ -7,9 +7,10 @@ from fastad.base.errors import UserError, unknown
 from fastad.presets.paper import PAPER
 from fastad.presets.preset import Preset as Preset
 from fastad.presets.quick import QUICK
+from fastad.presets.science import SCIENCE
 
 CONFIGURED = ("collect", "train", "rollout")  # the commands that a preset has settings for
-PRESETS = QUICK | PAPER
+PRESETS = QUICK | SCIENCE | PAPER
 
 
 def preset(name: str) -> Preset:

@@ -37,15 +37,25 @@ def make_preset(
     collect: CollectConfig,
     model: ModelConfig,
     settings: TrainSettings,
+    data: Path | None = None,
     rollout: RolloutConfig | None = None,
+    eval_episodes: int | None = None,
+    eval_context: int | None = None,
     variants: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Preset:
-    """Fill in the paths that the three commands share."""
-    data, run = Path("data") / name, Path("runs") / name
+    """Fill in the paths that the three commands share; data are shared between presets if given."""
+    data, run = data or Path("data") / name, Path("runs") / name
     return Preset(
         summary,
         replace(collect, out=data),
-        TrainConfig(data=data, env=collect.env, model=model, settings=settings),
+        TrainConfig(
+            data=data,
+            env=collect.env,
+            model=model,
+            settings=settings,
+            eval_episodes=eval_episodes,
+            eval_context=eval_context,
+        ),
         replace(rollout or RolloutConfig(), run=run, env=collect.env),
         variants or {},
     )

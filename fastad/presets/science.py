@@ -1,0 +1,71 @@
+"""Algorithm Distillation from sources that begin with nothing, as the paper has it, in minutes.
+
+Laskin et al. 2022 (arXiv 2210.14215) distil A3C. Each preset trains plain AD on every k-th episode
+of such a source; its variants say what they change: which episodes windows show, and whose
+distribution is learned. Chosen on validation tasks.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fastad.configs import CollectConfig, RolloutConfig
+from fastad.model.config import ModelConfig
+from fastad.presets.preset import Preset, make_preset
+from fastad.training.settings import TrainSettings
+
+SHOWN, ROLLED_OUT = 20, 60  # episodes of a training window, and of a rollout
+CUT: dict[str, Any] = {"subsample": "cut", "every_kth_episode": 1}
+LOOK_AHEAD = CUT | {"target": "final"}
+# Under names that a shell takes as they are.
+VARIANTS = {"ad-cut": CUT, "ad-look-ahead": LOOK_AHEAD}
+
+
+def _from_scratch(
+    name: str, title: str, collect: CollectConfig, *, episode_length: int, **settings: Any
+) -> dict[str, Preset]:
+    """Two presets of one dataset: plain AD with its variants, and AD from look-ahead labels.
+
+    Plain AD is shown every k-th episode of a history, so that windows show all of its learning.
+    """
+    num_steps = SHOWN * episode_length
+    plain = TrainSettings(
+        window=num_steps, every_kth_episode=collect.num_episodes // SHOWN, **settings
+    )
+    shared: dict[str, Any] = {
+        "collect": collect,
+        "data": Path("data") / name,
+        "model": ModelConfig(context=num_steps),
+        "eval_episodes": ROLLED_OUT,
+        "eval_context": ROLLED_OUT * episode_length,
+        "rollout": RolloutConfig(episodes=ROLLED_OUT, context=ROLLED_OUT * episode_length),
+    }
+    ahead = f"{name}-look-ahead"
+    return {
+        name: make_preset(name, f"{title}, plain AD", settings=plain, variants=VARIANTS, **shared),
+        ahead: make_preset(
+            ahead,
+            f"{title}, look-ahead labels: what the learner will do at its end",
+            settings=replace(plain, **LOOK_AHEAD),
+            **shared,
+        ),
+    }
+
+
+def _dark_room(source: str, title: str) -> dict[str, Preset]:
+    collect = CollectConfig(
+        env="dark-room",
+        source=source,
+        num_histories=2048,
+        num_episodes=100,
+        labels=("final", "expert"),
+    )
+    title = f"Dark Room from {title}"
+    return _from_scratch(f"dark-room-{source}", title, collect, episode_length=20, updates=1200)
+
+
+SCIENCE = {
+    **_dark_room("a2c", "A2C"),
+    **_dark_room("a3c", "A3C, the paper's source"),
+    **_dark_room("dqn", "DQN"),
+}
