@@ -14,13 +14,13 @@ NOISE = ("dropout", "attention_dropout", "token_mask")
 class RL2Config:
     """Reinforcement learning over trials of several episodes."""
 
-    gamma: float = 0.98
+    gamma: float = 0.95
     """Discount per step of method=rl2. Trials are discounted as one, whatever ends in them, so that
     exploring in one episode is worth what it brings in the next."""
-    gae_lambda: float = 0.95
+    gae_lambda: float = 0.9
     """Lambda of generalised advantage estimation, of method=rl2: 0 trusts the values that the model
     predicts, 1 the rewards of the trial."""
-    entropy: float = 0.01
+    entropy: float = 0.02
     """Weight of the policy's entropy, of method=rl2: against policies that settle too soon."""
     value_weight: float = 0.5
     """Weight of the squared error of predicted values, a share of the variance of what they
