@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 def run_compare(config: CompareConfig) -> Comparison:
     """Do what is missing, write the figures, print tables, draw pictures."""
     from fastad.api.compare import compare, folder_of
+    from fastad.api.plans import plans_of
     from fastad.base.outputs import check_folder, check_output, write_output
     from fastad.evaluate.comparison_table import print_family
     from fastad.evaluate.plots import import_matplotlib
@@ -34,7 +35,9 @@ def run_compare(config: CompareConfig) -> Comparison:
         out = config.out or Path("runs/comparison")
     else:
         out = folder_of(what, config)
-        print(f"{what.summary}\n")
+        names, last = plans_of(what, config.methods), config.seed + config.seeds - 1
+        seeds = f"seed {last}" if last == config.seed else f"seeds {config.seed} to {last}"
+        print(f"{what.summary}\n\n{', '.join(names)}; {seeds}; to {out}\n")
     check_folder(f"out={out}", out)
     comparison = compare(what, config, watch=_watch)
     files = comparison.save(out)

@@ -77,6 +77,7 @@ def test_what_is_there_is_neither_trained_nor_rolled_out_again(tiny, done, tmp_p
     assert compare(*command) == 0
     assert done == {"updates": 6 * UPDATES, "rollouts": 8}
     shown = capsys.readouterr().out
+    assert f"ad, expert-distillation, ad-sampled; seeds 0 to 1; to {out}" in shown
     assert f"next: fastad compare tiny {' '.join(METHODS)} --controls no-reward --seeds 4" in shown
     first = figures_in(out)
     assert first.keys() >= NAMES
