@@ -132,7 +132,8 @@ def test_one_block_does_not_see_in_which_order_transitions_came():
     assert (other[:, 5] - predicted[:, 5]).abs().max() > 0.01  # shown others so far
 
 
-def test_agents_show_where_the_last_action_was_taken():
+@pytest.mark.parametrize("control", ["none", "no-reward", "one-episode", "wiped-context"])
+def test_agents_show_where_the_last_action_was_taken(control):
     generator = torch.Generator().manual_seed(0)
     env = DarkRoom(size=3, episode_length=6).make(torch.tensor([[2, 1], [0, 1]]), generator)
     torch.manual_seed(0)
@@ -143,7 +144,7 @@ def test_agents_show_where_the_last_action_was_taken():
     assert cache_error(model, env, num_steps=60, generator=generator) < TOLERANCE
     returns = [
         rollout(
-            model, env, num_episodes=10, kv_cache=kept,
+            model, env, num_episodes=10, kv_cache=kept, control=control,
             generator=torch.Generator().manual_seed(1),
         ).returns
         for kept in (True, False)

@@ -25,7 +25,7 @@ ENVS = {
 }
 
 
-def make_step(name, positions, *, untracked, control="none", return_scale=None):
+def make_step(name, positions, *, untracked, control="none", return_scale=None, **shape):
     """A step that writes its transition to fixed memory, and that memory."""
     family = make_family(name, **ENVS[name])
     generator = torch.Generator().manual_seed(0)
@@ -34,7 +34,7 @@ def make_step(name, positions, *, untracked, control="none", return_scale=None):
         tasks = torch.rand(NUM_ENVS, 3, generator=generator)
     env = family.make(tasks[:NUM_ENVS], generator)
     torch.manual_seed(0)
-    config = ModelConfig(context=10, width=16, num_heads=2, positions=positions)
+    config = ModelConfig(context=10, width=16, num_heads=2, positions=positions, **shape)
     model = SequenceModel(
         config, env.observation_space, env.action_space, env.episode_length,
         return_scale=return_scale,
@@ -43,7 +43,7 @@ def make_step(name, positions, *, untracked, control="none", return_scale=None):
     memory = model.make_memory(NUM_ENVS, untracked=untracked)
     agent = InContextAgent(
         memory, model.num_actions, NUM_ENVS, generator=generator, control=control,
-        target_return=returns_asked_for(model, env, None),
+        target_return=returns_asked_for(model, env, None), unordered=model.encoder.unordered,
     )  # fmt: skip
     if untracked:
         env.untrack()
@@ -69,8 +69,9 @@ def test_a_replayed_step_goes_on_as_a_true_one_would(name, positions, control):
 
 
 @pytest.mark.parametrize("name", list(ENVS))
-def test_a_replayed_step_asks_for_what_is_left_of_a_return(name):
-    compare_with_replayed(name, "none", return_scale=4.0)
+@pytest.mark.parametrize("shown", [{"return_scale": 4.0}, {"layout": "unordered"}])
+def test_a_replayed_step_shows_what_else_a_model_reads(name, shown):
+    compare_with_replayed(name, "none", **shown)
 
 
 def compare_with_replayed(name, positions, **options):
