@@ -102,13 +102,10 @@ def test_the_identity_shuffles_nothing(dataset):
 
 
 @pytest.mark.parametrize("layout", ["fused", "unordered"])
-def test_a_run_that_was_stopped_ends_with_the_same_bits_and_is_rolled_out(
-    layout, tmp_path, monkeypatch
-):
-    monkeypatch.setattr("fastad.methods.ad.COLUMNS", {"expert": ("policy", "")})
+def test_a_run_that_was_stopped_ends_with_the_same_bits_and_is_rolled_out(layout, tmp_path):
     data = fastad.collect(
         out=tmp_path / "room", env_options={"size": 3, "episode_length": 4}, num_histories=24,
-        num_episodes=12, num_test_tasks=2,
+        num_episodes=12, num_test_tasks=2, labels=("expert",),
     )  # fmt: skip
     again = {"data": data, "method": "dpt", "layout": layout, "log_every": 1, "updates": 4,
              "batch_size": 6, "window": 24, "context": 24, "width": 16}  # fmt: skip
