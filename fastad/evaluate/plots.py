@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import os
 import textwrap
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fastad.base.errors import UserError
 from fastad.base.outputs import write_picture
+from fastad.evaluate.metrics import estimate
 from fastad.evaluate.table import MARKS
 
 if TYPE_CHECKING:
@@ -19,11 +23,12 @@ if TYPE_CHECKING:
     from fastad.evaluate.result import Result
 
 PICTURE_SUFFIXES = (".png", ".pdf", ".svg")
+LINE = 95  # characters of the small print
 INK, GRID = "#22313f", "#e6e9ec"
 AD_COLOUR, SOURCE_COLOUR, LEVEL_COLOUR = "#0b6e8a", "#d1733c", "#8a949e"
 # A rollout as many times as long as what training windows showed is drawn on a logarithmic axis, on
 # which one sees both how it learns and how it goes on.
-LONG = 10
+LONG, MAX_POINTS = 10, 100
 
 
 def draw_result(result: Result) -> Figure:
@@ -42,12 +47,14 @@ def draw_result(result: Result) -> Figure:
         if figures[f"{name}_return"] is not None:
             _draw_level(axes, name, figures[f"{name}_return"])
     marker = "o" if result.num_episodes <= 30 else None
-    label, episodes = result.label, range(1, result.num_episodes + 1)
-    if figures["interval"] is not None:
-        axes.fill_between(episodes, *figures["interval"], color=AD_COLOUR, alpha=0.18, lw=0)
+    label, points = result.label, _points(result)
+    returns = estimate(np.stack([result.task_returns[:, part].mean(axis=1) for part in points], 1))
+    episodes = [(part.start + part.stop + 1) / 2 for part in points]
+    if returns.interval is not None:
+        axes.fill_between(episodes, *returns.interval, color=AD_COLOUR, alpha=0.18, lw=0)
         label += ", 95 % interval"
     axes.plot(
-        episodes, figures["returns"], color=AD_COLOUR, linewidth=2.4, marker=marker, markersize=5,
+        episodes, returns.mean, color=AD_COLOUR, linewidth=2.4, marker=marker, markersize=5,
         label=label, zorder=3,
     )  # fmt: skip
     for line, (label, curve) in zip(("-", ":"), _source_curves(figures).items(), strict=False):
@@ -58,7 +65,9 @@ def draw_result(result: Result) -> Figure:
         )  # fmt: skip
     _draw_beyond(axes, result)
     axes.set_xlabel(
-        "episode after the prompt" if result.prompt else "episode in context", fontsize=11
+        ("episode after the prompt" if result.prompt else "episode in context")
+        + (", neighbours averaged" if len(points) < result.num_episodes else ""),
+        fontsize=11,
     )
     axes.set_ylabel("return per episode", fontsize=11)
     _set_episodes(axes, result)
@@ -66,10 +75,12 @@ def draw_result(result: Result) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     axes.yaxis.grid(True, color=GRID, zorder=0)
     axes.set_axisbelow(True)
-    figure.legend(frameon=False, loc="outside lower center", ncols=1, fontsize=9.5)
+    legend = figure.legend(frameon=False, loc="outside lower center", ncols=1, fontsize=9.5)
+    for text in legend.get_texts():
+        text.set_text(textwrap.fill(text.get_text(), width=LINE))
     title = f"In-context reinforcement learning on {result.env}"
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
-    conditions = textwrap.fill(result.conditions, width=95)
+    conditions = textwrap.fill(result.conditions, width=LINE)
     axes.set_title(conditions, loc="left", fontsize=9.5, color=LEVEL_COLOUR)
     return figure
 
@@ -81,12 +92,25 @@ def write_figure(figure: Figure, file: Path) -> None:
     write_picture(file, image.getvalue())
 
 
+def _is_long(result: Result) -> bool:
+    trained = result.trained_episodes
+    return trained is not None and result.num_episodes >= LONG * trained
+
+
+def _points(result: Result) -> list[slice]:
+    """The episodes that each point of the curve is the mean of: one, but in long rollouts."""
+    ends = np.arange(1, result.num_episodes + 1)
+    if _is_long(result):
+        ends = np.unique(np.geomspace(1, result.num_episodes, MAX_POINTS).round().astype(int))
+    return [slice(int(end), int(last)) for end, last in pairwise([0, *ends])]
+
+
 def _set_episodes(axes: Axes, result: Result) -> None:
     """Let the axis of episodes end with the last; logarithmic where they are many."""
     from matplotlib.ticker import MaxNLocator, NullLocator
 
-    num_episodes, trained = result.num_episodes, result.trained_episodes
-    if trained is None or num_episodes < LONG * trained:
+    num_episodes = result.num_episodes
+    if not _is_long(result):
         axes.set_xlim(1 - 0.02 * num_episodes, num_episodes * 1.02)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         return

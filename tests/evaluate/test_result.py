@@ -109,8 +109,29 @@ def test_a_picture_of_many_times_the_training_windows_has_a_logarithmic_axis(roo
     assert axes.get_xscale() == "log"
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "5", "10", "20"]
     assert axes.get_xlim()[1] > 21
+    assert axes.get_xlabel() == "episode in context"
     (axes,) = replace(result, trained_episodes=3).plot().axes
     assert axes.get_xscale() == "linear"
+
+
+def test_a_long_rollout_is_drawn_as_means_of_neighbouring_episodes(rooms, result_on):
+    result = result_on(rooms, 2, trained_episodes=1)
+    rising = np.tile(np.arange(1.0, 401.0, dtype=np.float32), (6, 1))  # episode e returns e
+    (axes,) = replace(result, returns=rising).plot().axes
+    (ours,) = (line for line in axes.lines if line.get_label().startswith("algorithm"))
+    episodes, returns = ours.get_data()
+    assert len(returns) <= 100
+    assert list(returns[:4]) == [1, 2, 3, 4]
+    np.testing.assert_allclose(returns, episodes)
+    assert 380 < episodes[-1] < 400
+    assert axes.get_xlabel() == "episode in context, neighbours averaged"
+
+
+def test_a_source_that_knows_much_is_told_in_lines(noisy):
+    legend = replace(noisy, source_knows="everything " * 20).plot().legends[0]
+    lines = [line for text in legend.get_texts() for line in text.get_text().splitlines()]
+    assert max(map(len, lines)) <= 95
+    assert any("50% random actions" in line for line in lines)
 
 
 def test_conditions_that_are_long_are_drawn_in_lines(noisy):
