@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastad.evaluate.comparison import Family, Line, Tried, final_episodes
+from fastad.evaluate.comparison import Family, Line, final_episodes
 from fastad.evaluate.comparison_pairs import beside_others
 from fastad.evaluate.metrics import Estimate, estimate_over_seeds, task_means
 
@@ -82,7 +82,7 @@ def summaries(line: Line, family: Family) -> dict[str, PerSeed]:
     `first`, `final` and `area` are of all lines; `regret` where the tasks are bandits and a line
     has as many pulls as the longest rollouts; `found`, the share of rollouts that were rewarded in
     any episode, and `return_once_found`, the mean return after the first such episode, where
-    rewards are sparse.
+    rewards are sparse; both within as many environment episodes as the longest rollouts have.
     """
     end = min(line.num_episodes, family.num_episodes)
     sums: dict[str, PerSeed] = {
@@ -94,11 +94,13 @@ def summaries(line: Line, family: Family) -> dict[str, PerSeed]:
     if regrets is not None and line.lengths == {family.num_episodes}:
         sums["regret"] = regrets
     if is_sparse(family):
+        own = max(1, end // line.episodes_per_episode)  # episodes of each rollout
+        seen = {seed: (t.returns[:, :own], len(t.tasks)) for seed, t in line.tried.items()}
         sums["found"] = {
-            seed: task_means(np.any(tried.returns > 0, axis=1), len(tried.tasks))
-            for seed, tried in line.tried.items()
+            seed: task_means(np.any(returns > 0, axis=1), num_tasks)
+            for seed, (returns, num_tasks) in seen.items()
         }
-        sums["return_once_found"] = {s: _once_found(tried) for s, tried in line.tried.items()}
+        sums["return_once_found"] = {seed: _once_found(*both) for seed, both in seen.items()}
     return sums
 
 
@@ -108,11 +110,11 @@ def is_sparse(family: Family) -> bool:
     return all(t.regret is None and float(t.returns.min()) >= 0.0 for t in tried)
 
 
-def _once_found(tried: Tried) -> np.ndarray:
+def _once_found(returns: np.ndarray, num_tasks: int) -> np.ndarray:
     """Each task's mean return in the episodes after a rollout's first rewarded one, (P,)."""
-    before = _found_before(tried.returns)
-    count = task_means(before, len(tried.tasks)).sum(axis=1)
-    total = task_means(np.where(before, tried.returns, 0.0), len(tried.tasks)).sum(axis=1)
+    before = _found_before(returns)
+    count = task_means(before, num_tasks).sum(axis=1)
+    total = task_means(np.where(before, returns, 0.0), num_tasks).sum(axis=1)
     return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
 
 

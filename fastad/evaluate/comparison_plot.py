@@ -119,7 +119,7 @@ def _draw_line(
     if band is not None and line["kind"] in ("method", "source"):
         low, high = ([side[end] for end in ends] for side in band)
         axes.fill_between(
-            episodes, low, high, color=style["color"], alpha=0.13, lw=0, zorder=style["zorder"] - 1
+            episodes, low, high, color=style["color"], alpha=0.11, lw=0, zorder=style["zorder"] - 1
         )
     axes.plot(episodes, shown, label=line["label"], solid_capstyle="round", **style)
     final = line["final_score" if is_scored else "final"]["mean"]

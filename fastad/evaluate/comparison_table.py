@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SUMS = ("first", "final", "area", "first_score", "final_score", "area_score", "found",
         "return_once_found", "return_once_found_score", "regret")  # fmt: skip
 PAIRS = ("minus_ad", "minus_source")
+LOG_WIDTH = 120
 RATIOS = {
     "final": "final over\nits source's",
     "area": "area over\nits source's",
@@ -29,6 +30,8 @@ def print_family(figures: dict[str, Any]) -> None:
     from rich.console import Console
 
     console, lines = Console(), figures["lines"]
+    if not console.is_terminal:
+        console = Console(width=max(console.width, LOG_WIDTH))  # a log has no edge
     tables = (_returns_table(figures), _found_table(figures), _differences_table(figures))
     for table in tables:
         if table is not None:
@@ -39,7 +42,8 @@ def print_family(figures: dict[str, Any]) -> None:
     print(
         f"final: mean of the last {' or '.join(map(str, sorted(ends)))} episodes (a tenth, at "
         "least 3); area: mean of all; a source's area is over as many environment episodes of its "
-        "learner, all its actors counted, its final return that of the end of its history"
+        "learner, all its actors counted, as is what it found; its final return is that of the end "
+        "of its history"
     )
     for line in lines:
         if line["kind"] == "source" and line["episodes_per_episode"] > 1:
@@ -152,7 +156,10 @@ def _table(title: str, columns: dict[str, list[str]]) -> Table:
 
     table = Table(title=title, title_justify="left", header_style="bold")
     for index, heading in enumerate(columns):
-        table.add_column(heading, justify="right" if index else "left")
+        if index:
+            table.add_column(heading, justify="right")
+        else:
+            table.add_column(heading, min_width=20)
     for row in zip_longest(*columns.values(), fillvalue=""):
         table.add_row(*row)
     return table

@@ -123,6 +123,18 @@ def test_found_and_what_is_returned_once_found(told):
     assert line["return_if_found_before"] == [None, 3, 5]
 
 
+def test_others_have_found_what_they_found_in_as_many_environment_episodes(told, beside):
+    # The source finds the reward in its second episode, when its two actors have played four.
+    short = told([[0, 0, 0], [0, 0, 0]], baselines=beside)
+    _, lines = figures_of(Entry("ad", 0, short))
+    assert lines["source a2c"]["found"]["mean"] == 0
+    assert lines["source a2c, by its own episodes"]["found"]["mean"] == 1
+    assert lines["source a2c, by its own episodes"]["return_once_found"]["mean"] == 4
+    _, lines = figures_of(Entry("ad", 0, told(AD, baselines=beside)))
+    assert lines["source a2c"]["found"]["mean"] == 1
+    assert lines["source a2c"]["return_once_found"]["mean"] is None
+
+
 @pytest.mark.parametrize("facts", [{"regret": np.ones(2, dtype=np.float32)}, {"rows": [[-1, 0]]}])
 def test_where_no_reward_has_to_be_found_nothing_is_said_of_it(told, facts):
     result = told(facts.pop("rows", [[0, 1], [0, 1]]), **facts)
