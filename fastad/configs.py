@@ -117,7 +117,8 @@ class TrainConfig:
     out: Path | None = None
     """Run folder to write (default: runs/NAME for data in a folder NAME)."""
     method: Literal["ad", "expert-distillation", "decision-transformer", "dpt", "rl2"] = "ad"
-    """What is learnt. ad: Algorithm Distillation, the source's whole learning.
+    """What is learnt; `fastad methods` lists them with their defaults.
+    ad: Algorithm Distillation, the source's whole learning.
     expert-distillation: the last `window` steps of every history alone, the source as it ended.
     decision-transformer: the source, given what its episodes return (arXiv 2106.01345); at rollout
     it is asked for the optimal return. By default it learns from the actions taken, wherever in a

@@ -26,7 +26,7 @@ def argument_texts(kind: type[Any]) -> dict[str, str]:
     return {p.arg_name: _on_one_line(p.description) for p in found}
 
 
-def summary(kind: type[Any]) -> str:
+def summary(kind: Any) -> str:
     """The first sentence of a docstring."""
     return (inspect.getdoc(kind) or "").partition("\n")[0]
 

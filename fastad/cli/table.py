@@ -41,6 +41,7 @@ COMMANDS = {
     ),
     "envs": Command("EnvsConfig", "run_envs", "name", "the environments and their options"),
     "sources": Command("SourcesConfig", "run_sources", "name", "what learns them, their options"),
+    "methods": Command("MethodsConfig", "run_methods", "", "ways to train, what each is told"),
     "presets": Command("PresetsConfig", "run_presets", "name", "settings that work, by name"),
     "doctor": Command("DoctorConfig", "run_doctor", "", "what this machine can use"),
 }  # fmt: skip

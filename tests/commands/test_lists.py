@@ -1,9 +1,15 @@
-"""`fastad envs` and `fastad sources`: every name, every option, its default and what it is."""
+"""`fastad envs`, `sources` and `methods`: every name, every option, its default and what it is."""
+
+import shlex
+from dataclasses import replace
 
 import pytest
 
 from fastad.cli import main
+from fastad.cli.flags import parse
+from fastad.configs import TrainConfig
 from fastad.envs.registry import ENVS, env_options
+from fastad.methods.registry import METHODS
 from fastad.sources.registry import SOURCES, source_options
 
 
@@ -75,3 +81,18 @@ def test_a_source_says_what_it_is_told_of_each_environment(capsys):
 def test_a_name_that_there_is_not_is_told_the_nearest(words, message, capsys):
     assert main(words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_every_method_is_listed_with_flags_that_give_its_defaults_and_what_it_is_told(capsys):
+    assert main(["methods"]) == 0
+    shown = capsys.readouterr().out
+    listed = shown.replace("\n          ", " ").partition("\none of them")[0].splitlines()
+    flags = [shlex.split(line)[1:] for line in listed if line.startswith("  flags")]
+    for name, words in zip(METHODS, flags, strict=True):
+        assert name in listed
+        assert words[:2] == ["--method", name]
+        usual = TrainConfig.begin_with({"method": name})
+        assert parse("train", words) == replace(usual, method=name)
+    assert "called  decision transformer, told the optimum" in shown
+    assert "called  DPT, expert labels: told the task" in shown
+    assert "collect them with --labels expert" in shown
