@@ -76,6 +76,28 @@ def line_figures(line: Line, family: Family) -> dict[str, Any]:
     return figures | beside_others(line, family)
 
 
+def points(line: Line, family: Family, width: int) -> tuple[list[int], Estimate]:
+    """A line as it is drawn: means of some environment episodes each, scores where there are any.
+
+    Args:
+        line: To draw.
+        family: That it is of.
+        width: Episodes of a point, at least; as many more as all its actors end theirs.
+
+    Returns:
+        The last episode of each point, and the means with their intervals.
+    """
+    end = min(line.num_episodes, family.num_episodes)
+    width = min(end, -(-width // line.episodes_per_episode) * line.episodes_per_episode)
+    ends = [*range(width, end + 1, width)]
+    means = {
+        seed: line.curve(seed, ends[-1]).reshape(-1, len(ends), width).mean(axis=2)
+        for seed in line.tried
+    }
+    scale = family.scale
+    return ends, _over(line, means if scale is None else _scores(line, means, scale))
+
+
 def summaries(line: Line, family: Family) -> dict[str, PerSeed]:
     """What sums a line up, task by task and seed by seed; NaN where a task tells nothing.
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastad.evaluate.comparison import Family
-from fastad.evaluate.comparison_figures import figures_of_family
+from fastad.evaluate.comparison_figures import figures_of_family, points
+from fastad.evaluate.metrics import Estimate
 from fastad.evaluate.plots import GRID, INK, LEVEL_COLOUR, import_matplotlib
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ METHOD_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E
 SOURCE_COLOURS = ("#222222", "#777777")
 WIDTH, HEIGHT, NOTE = 7.0, 4.9, 0.19  # inches: without names, without notes, of a line of notes
 NOTE_WIDTH = 115  # characters
+MAX_POINTS = 50  # of a line, about; single pulls of a bandit would be noise
 LABEL_GAP = 0.05  # of the height of the axes, between the middles of two labels
 
 
@@ -42,20 +44,26 @@ def draw_family(family: Family) -> Figure:
     notes = _notes(figures)
     # Names are as long as they are: the picture is made as wide as they need.
     longest = max(len(line["label"]) for line in figures["lines"])
-    width = WIDTH + 0.076 * (longest + 8)
+    across = WIDTH + 0.076 * (longest + 8)
     height = HEIGHT + NOTE * len(notes)
-    figure = Figure(figsize=(width, height), dpi=150)
+    figure = Figure(figsize=(across, height), dpi=150)
     axes = figure.add_axes(
-        (0.7 / width, 0.6 / height, (WIDTH - 0.7) / width, (HEIGHT - 1.2) / height)
+        (0.7 / across, 0.6 / height, (WIDTH - 0.7) / across, (HEIGHT - 1.2) / height)
     )
-    labels = [_draw_line(axes, line, style, is_scored) for line, style in _styled(figures)]
+    width = max(1, family.num_episodes // MAX_POINTS)
+    lines = dict(zip([line.label for line in family.lines], family.lines, strict=True))
+    labels = [
+        _draw_line(axes, told, style, *points(lines[told["label"]], family, width), is_scored)
+        for told, style in _styled(figures)
+    ]
     levels = _levels(figures, is_scored)
     for level in levels:
         axes.axhline(level, color=LEVEL_COLOUR, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
     axes.set_xlim(0, family.num_episodes)
     _set_height(axes, levels)
     _place_labels(axes, labels)
-    axes.set_xlabel("environment episodes of one learner", fontsize=10.5, color=INK)
+    averaged = f", means of {width}" if width > 1 else ""
+    axes.set_xlabel(f"environment episodes of one learner{averaged}", fontsize=10.5, color=INK)
     axes.set_ylabel(
         "score: chance 0, optimum 1" if is_scored else "return per episode",
         fontsize=10.5, color=INK,
@@ -66,7 +74,7 @@ def draw_family(family: Family) -> Figure:
     axes.yaxis.grid(True, color=GRID, zorder=0)
     axes.set_axisbelow(True)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    left, top = 0.12 / width, 1 - 0.3 / height
+    left, top = 0.12 / across, 1 - 0.3 / height
     figure.text(left, top, _title(family), fontsize=13, fontweight="bold", color=INK)
     for place, note in enumerate(notes, start=1):
         figure.text(
@@ -104,23 +112,20 @@ def _styled(figures: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any
 
 
 def _draw_line(
-    axes: Axes, line: dict[str, Any], style: dict[str, Any], is_scored: bool
+    axes: Axes,
+    line: dict[str, Any],
+    style: dict[str, Any],
+    episodes: list[int],
+    means: Estimate,
+    is_scored: bool,
 ) -> tuple[tuple[float, float], str, dict[str, Any]]:
     """A curve with its interval; returns where it ends, what its label says, and its style."""
-    name = "score" if is_scored else "returns"
-    curve, band = line[name], line["score_interval" if is_scored else "interval"]
-    played = line["episodes_per_episode"]
-    # A point per episode of a history, where all its actors have ended theirs.
-    ends = range(played - 1, len(curve), played)
-    episodes = [end + 1 for end in ends]
-    shown = [curve[end] for end in ends]
-    if not shown:
-        episodes, shown = [len(curve)], [curve[-1]]
-    if band is not None and line["kind"] in ("method", "source"):
-        low, high = ([side[end] for end in ends] for side in band)
+    shown = means.mean.tolist()
+    if means.interval is not None and line["kind"] in ("method", "source"):
         axes.fill_between(
-            episodes, low, high, color=style["color"], alpha=0.11, lw=0, zorder=style["zorder"] - 1
-        )
+            episodes, *means.interval, color=style["color"], alpha=0.11, lw=0,
+            zorder=style["zorder"] - 1,
+        )  # fmt: skip
     axes.plot(episodes, shown, label=line["label"], solid_capstyle="round", **style)
     final = line["final_score" if is_scored else "final"]["mean"]
     value = final if line["kind"] in ("method", "control") else shown[-1]

@@ -100,6 +100,15 @@ def test_every_line_is_named_where_it_ends_and_sources_count_all_their_actors(en
                 "decision transformer, told the optimum")}) == 3  # fmt: skip
 
 
+def test_long_rollouts_are_drawn_as_means_of_neighbours(told):
+    (family,) = families_of([Entry("ad", 0, told([[*range(250)]], optimal_return=None))])
+    (axes,) = draw_family(family).axes
+    assert axes.lines[0].get_xdata()[:2].tolist() == [5, 10]
+    assert axes.lines[0].get_ydata()[:2].tolist() == [2, 7]
+    assert len(axes.lines[0].get_xdata()) == 50
+    assert axes.get_xlabel() == "environment episodes of one learner, means of 5"
+
+
 def test_a_line_without_optimum_and_source_is_drawn_by_its_returns(told):
     (family,) = families_of([Entry("ad", 0, told([[1, 2]], optimal_return=None))])
     (axes,) = draw_family(family).axes
