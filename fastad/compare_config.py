@@ -22,7 +22,8 @@ class CompareConfig:
     """A preset, one of those that `fastad presets` lists; or folders of runs that are there, which
     are compared as they are, by their own seeds: runs that differ in nothing else are one line."""
     methods: tuple[str, ...] = ()
-    """Methods, and variants of them that the preset names (default: all that it can train)."""
+    """Methods, which `fastad methods` lists, and variants of them that the preset names (default:
+    all of both)."""
     controls: tuple[str, ...] = ()
     """Also roll the first method out with this hidden from it: no-reward, wiped-context, and what
     else `fastad rollout --help` explains under --control."""
