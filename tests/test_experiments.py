@@ -32,9 +32,9 @@ def run_experiment(out: Path, name: str, *, seed: int, **collect):
     chosen = preset(name)
     data, run = out / "data", out / "run"
     run_collect(replace(chosen.collect, out=data, seed=seed, **collect))
-    settings = replace(chosen.train.settings, seed=seed)
-    run_train(replace(chosen.train, data=data, out=run, settings=settings))
-    return run_rollout(replace(chosen.rollout, run=run, seed=seed + 10)).figures()
+    settings, env = replace(chosen.train.settings, seed=seed), collect.get("env", chosen.train.env)
+    run_train(replace(chosen.train, env=env, data=data, out=run, settings=settings))
+    return run_rollout(replace(chosen.rollout, env=env, run=run, seed=seed + 10)).figures()
 
 
 def test_dark_room_reaches_97_percent_of_the_optimum_on_unseen_goals(dark_rooms):
@@ -97,4 +97,14 @@ def test_key_to_door_does_not_decay_where_windows_show_twice_the_context(tmp_pat
 def test_bandit_regret_is_within_5_percent_of_the_sources(tmp_path, num_arms, seed):
     figures = run_experiment(tmp_path, "bandit", seed=seed, env_options=(f"num_arms={num_arms}",))
     assert figures["num_tasks"] == 512
+    assert figures["regret"] <= 1.05 * figures["source_regret"]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_where_other_arms_are_good_than_in_training_regret_is_within_5_percent_of_ucb1(
+    tmp_path, seed
+):
+    changed = {"env": "adversarial-bandit", "env_options": ("num_arms=10",)}
+    figures = run_experiment(tmp_path, "bandit", seed=seed, **changed)
+    assert figures["source"] == "ucb1"
     assert figures["regret"] <= 1.05 * figures["source_regret"]
