@@ -32,7 +32,7 @@ class RL2:
 
     Args:
         family: Of the environments.
-        tasks: (M, K), those to train on; every batch has each of them equally often, or some once.
+        tasks: (M, K), to train on; a batch has each of them as often as another, or once more.
         num_steps: `T`, of a trial.
         batch_size: `B`, trials per update.
         seed: Of tasks, environments and actions.
