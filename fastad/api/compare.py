@@ -46,11 +46,12 @@ def unwatching(unit: str, label: str) -> Iterator[Report]:
 
 @dataclass(frozen=True)
 class _Trained:
-    """A run to be rolled out, and the name and seed of its line."""
+    """A run to be rolled out, the name and seed of its line, and its attention window then."""
 
     name: str
     seed: int
     run: Run
+    context: int | None = None  # its own
 
 
 def compare(
@@ -135,7 +136,9 @@ def _train_all(experiment: Experiment, config: CompareConfig, watch: Watch) -> I
             place += 1
             with watch("updates", f"train {name}, seed {seed} ({place} of {total})") as report:
                 run = train(placed(name, seed), progress=report)
-            yield _Trained(name, seed, run)
+            # The window of rollouts is for models of the preset's own shape.
+            as_it_is = plans[name].model == experiment.train.model
+            yield _Trained(name, seed, run, experiment.rollout.context if as_it_is else None)
 
 
 def _named(runs: Sequence[Run], config: CompareConfig) -> list[_Trained]:
@@ -179,8 +182,7 @@ def _beside(
             preset,
             run=one.run.path,
             env=None,
-            # A GRU has no attention window to be told.
-            context=None if one.run.config["model"].get("trunk") == "gru" else preset.context,
+            context=one.context,
             seed=one.seed,
             split=config.split,
             episodes=config.episodes

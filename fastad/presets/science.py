@@ -17,8 +17,20 @@ from fastad.training.settings import TrainSettings
 SHOWN, ROLLED_OUT = 20, 60  # episodes of a training window, and of a rollout
 CUT: dict[str, Any] = {"subsample": "cut", "every_kth_episode": 1}
 LOOK_AHEAD = CUT | {"target": "final"}
-# Under names that a shell takes as they are.
-VARIANTS = {"ad-cut": CUT, "ad-look-ahead": LOOK_AHEAD}
+
+
+def _variants(episode_length: int, num_layers: int) -> dict[str, dict[str, Any]]:
+    """Other ways to train, under names that a shell takes as they are.
+
+    The decision transformer sees an episode at most, as published: through all layers together, or
+    it would learn in context from the returns that it is shown.
+    """
+    an_episode = {"window": episode_length, "context": episode_length // num_layers}
+    return {
+        "ad-cut": CUT,
+        "ad-look-ahead": LOOK_AHEAD,
+        "decision-transformer": an_episode | {"every_kth_episode": 1, "eval_context": None},
+    }
 
 
 def _from_scratch(
@@ -32,17 +44,24 @@ def _from_scratch(
     plain = TrainSettings(
         window=num_steps, every_kth_episode=collect.num_episodes // SHOWN, **settings
     )
+    model = ModelConfig(context=num_steps)
     shared: dict[str, Any] = {
         "collect": collect,
         "data": Path("data") / name,
-        "model": ModelConfig(context=num_steps),
+        "model": model,
         "eval_episodes": ROLLED_OUT,
         "eval_context": ROLLED_OUT * episode_length,
         "rollout": RolloutConfig(episodes=ROLLED_OUT, context=ROLLED_OUT * episode_length),
     }
     ahead = f"{name}-look-ahead"
     return {
-        name: make_preset(name, f"{title}, plain AD", settings=plain, variants=VARIANTS, **shared),
+        name: make_preset(
+            name,
+            f"{title}, plain AD",
+            settings=plain,
+            variants=_variants(episode_length, model.num_layers),
+            **shared,
+        ),
         ahead: make_preset(
             ahead,
             f"{title}, look-ahead labels: what the learner will do at its end",

@@ -112,3 +112,18 @@ def test_names_that_are_none_are_refused_with_the_valid_ones(room, names, messag
 def test_a_setting_that_a_variant_misnames_is_refused(room):
     with pytest.raises(UserError, match="the preset's x: 'targets'; did you mean 'target'"):
         plans_of(replace(room, variants={"x": {"targets": "final"}}))
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name + "-look-ahead" in PRESETS])
+def test_a_preset_from_scratch_is_plain_ad_with_look_ahead_beside_it(name):
+    plain, ahead = preset(name), preset(name + "-look-ahead")
+    plans = plans_of(plain)
+    assert plans["ad"].settings.target == "policy"
+    assert plans["ad-look-ahead"].settings == ahead.train.settings
+    assert plans["ad-look-ahead"].data == ahead.train.data == plain.collect.out
+    assert "look-ahead" in ahead.summary
+    # Through all layers together it sees one episode at most.
+    dt = plans["decision-transformer"]
+    seen = dt.model.num_layers * (dt.model.context - 1) + 1
+    assert seen <= dt.settings.window == 20
+    assert dt.eval_context is None

@@ -231,7 +231,7 @@ def test_the_source_is_tried_once_for_each_seed_whatever_is_beside_it(tiny, tmp_
 
     chosen = presets.PRESETS["tiny"]
     reinforced = {"method": "rl2", "updates": 2, "batch_size": 4, "width": 8}
-    asked = {"method": "decision-transformer", "updates": 2, "start": "anywhere"}
+    asked = {"method": "decision-transformer", "updates": 2, "start": "anywhere", "context": 6}
     changed = replace(
         chosen, rollout=replace(chosen.rollout, context=12),
         variants={"rl2": reinforced, "decision-transformer": asked},
@@ -252,6 +252,14 @@ def test_the_source_is_tried_once_for_each_seed_whatever_is_beside_it(tiny, tmp_
         "algorithm distillation", "decision transformer, told the optimum", "RL^2",
     ]  # fmt: skip
     assert sorted(tried, key=str) == [("random", 0), ("random", 1), (None, 0), (None, 1)]
+    # The preset's window of rollouts is for models of its own shape.
+    windows = {
+        name: json.loads(next(tmp_path.glob(f"out/{name}-seed0/rollouts/*.json")).read_text())[
+            "context"
+        ]
+        for name in methods[1:]
+    }
+    assert windows == {"ad": 12, "decision-transformer": 6, "rl2": None}
 
 
 def test_settings_of_a_preset_are_refused_for_runs(tiny, tmp_path, capsys):
