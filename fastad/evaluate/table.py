@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fastad.methods.registry import label as name_of
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from fastad.evaluate.result import Result
 
+PLAIN = name_of("ad", "policy")  # goes without saying
 MARKS = [factor * 10**power for power in range(7) for factor in (1, 2, 5)]  # of long rows
 
 
@@ -32,6 +35,8 @@ def print_table(result: Result) -> None:
     if len(source) > result.num_episodes:
         print(f"source's last episode ({len(source)}): {source[-1]:.2f}")
     print(f"random {_number(figures['random_return'])}, optimal {_number(result.optimal_return)}")
+    if result.label != PLAIN:
+        print(f"the model: {result.label}")
     if result.source_knows:
         print(f"the source {result.source} knows {result.source_knows}")
     played = figures.get("source_episodes_per_episode", 1)

@@ -25,6 +25,13 @@ def test_the_privilege_of_the_source_is_told(rooms, result_on, shown):
     assert "2 tasks never trained on, 3 rollouts each" in text
 
 
+def test_the_model_is_named_where_it_is_more_than_plain_ad(rooms, result_on, shown):
+    result = result_on(rooms, 3)
+    assert "the model:" not in shown(replace(result, label="algorithm distillation"))
+    told = shown(replace(result, label="DPT, expert labels: told the task"))
+    assert "the model: DPT, expert labels: told the task\n" in told
+
+
 def test_a_noisy_source_has_a_column_without_noise(rooms, result_on, shown):
     text = shown(result_on(replace(rooms, info=replace(rooms.info, action_noise=0.5)), 4))
     assert "50% random" in text
