@@ -5,6 +5,7 @@ from typing import get_args, get_type_hints
 import pytest
 import torch
 
+import fastad
 from fastad.base.errors import UserError
 from fastad.configs import TrainConfig
 from fastad.histories.reader import HistoryDataset
@@ -59,3 +60,37 @@ def test_an_unknown_method_names_those_there_are(tmp_path, make_dataset):
     make_dataset(tmp_path)
     with pytest.raises(UserError, match=r"'algorithm'.*ad, .*expert-distillation"):
         make_method("algorithm", HistoryDataset(tmp_path), target="policy", **WINDOWS)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return fastad.collect(
+        out=tmp_path_factory.mktemp("data") / "room", env_options={"size": 3, "episode_length": 4},
+        num_histories=24, num_episodes=12, num_test_tasks=2, labels=("final",),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "called"),
+    [
+        ({"method": "expert-distillation", "window": 12}, "expert distillation"),
+        ({"target": "final", "subsample": "cut"}, "algorithm distillation, look-ahead labels"),
+        ({"target": "sampled", "subsample": "random"}, "algorithm distillation"),
+    ],
+    ids=["end", "cut", "random"],
+)
+def test_a_run_that_was_stopped_ends_with_the_same_bits(data, tmp_path, changes, called):
+    again = {"data": data, "updates": 4, "batch_size": 6, "window": 24, "context": 24, "width": 16,
+             "log_every": 1, "eval_every": 0} | changes  # fmt: skip
+
+    def stop(done, total, **metrics):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    whole = fastad.train(out=tmp_path / "whole", **again)
+    with pytest.raises(KeyboardInterrupt):
+        fastad.train(out=tmp_path / "broken", progress=stop, **again)
+    broken = fastad.train(out=tmp_path / "broken", resume=True, **again)
+    ends = [run.checkpoints[-1] / "model.safetensors" for run in (whole, broken)]
+    assert ends[0].read_bytes() == ends[1].read_bytes()
+    assert fastad.rollout(whole, episodes=2, rollouts_per_task=1).label == called
