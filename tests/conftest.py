@@ -58,7 +58,7 @@ def build_info(**changes: Any) -> DatasetInfo:
     """Six histories of twelve steps, three episodes of four, in two shards."""
     values: dict[str, Any] = {
         "env": "dark-room",
-        "env_kwargs": {"size": 9},
+        "env_kwargs": {"size": 11},
         "observation_space": spaces.MultiDiscrete([9, 9]),
         "action_space": spaces.Discrete(NUM_ACTIONS),
         "source": "explore",

@@ -126,23 +126,17 @@ class DatasetInfo:
     def settings(self) -> dict[str, Any]:
         """What makes a dataset what it is, as plain JSON, to be compared with that of another.
 
-        Options that were not given have their defaults: neither naming a default nor an upgrade
-        that adds an option makes another dataset.
+        Neither naming a default nor an upgrade that adds an option makes another dataset.
         """
         settings: dict[str, Any] = as_json(self.to_json())
         for name in NOT_SETTINGS:
             del settings[name]
-        for kwargs, name, defaults in (
-            ("env_kwargs", self.env, env_options),
-            ("source_kwargs", self.source, source_options),
-        ):
-            # What is not known here, somebody's own environment perhaps, has no known defaults.
-            with contextlib.suppress(UserError):
-                settings[kwargs] = as_json(defaults(name)) | settings[kwargs]
         return settings
 
     def to_json(self) -> dict[str, Any]:
         """The content of dataset.json as a JSON object.
+
+        Options that were not given are there with their defaults, which may be others one day.
 
         Raises:
             UserError: For a space that cannot be stored.
@@ -151,13 +145,24 @@ class DatasetInfo:
         values = {name: getattr(self, name) for name in ("schema_version", *names)}
         for name in ("observation_space", "action_space"):
             values[name] = space_to_json(values[name])
+        for kwargs, defaults in self._defaults().items():
+            values[kwargs] = as_json(defaults) | values[kwargs]
         return values
+
+    def _defaults(self) -> dict[str, dict[str, Any]]:
+        """Of all options, where they are known: of somebody's own environment they are not."""
+        found: dict[str, dict[str, Any]] = {}
+        with contextlib.suppress(UserError):
+            found["env_kwargs"] = env_options(self.env)
+        with contextlib.suppress(UserError):
+            found["source_kwargs"] = source_options(self.source)
+        return found
 
     @classmethod
     def from_json(
         cls, description: Mapping[str, Any], *, file: str | Path = INFO_FILE
     ) -> "DatasetInfo":
-        """Rebuild the info from `to_json`.
+        """Rebuild the info from `to_json`; options have what differs from the present defaults.
 
         Args:
             description: The parsed JSON object.
@@ -177,6 +182,11 @@ class DatasetInfo:
         try:
             for name in ("observation_space", "action_space"):
                 values[name] = space_from_json(values[name])
-            return cls(**values)
+            info = cls(**values)
+            given: dict[str, Any] = {
+                name: {key: v for key, v in values[name].items() if defaults.get(key, ...) != v}
+                for name, defaults in as_json(info._defaults()).items()
+            }
+            return dataclasses.replace(info, **given)
         except UserError as error:
             raise UserError(f"{file}: {error}") from error

@@ -44,6 +44,9 @@ def summarize(dataset: HistoryDataset) -> dict[str, Any]:
     return {
         "path": str(dataset.path),
         **info.to_json(),
+        # Without the defaults.
+        "env_kwargs": info.env_kwargs,
+        "source_kwargs": info.source_kwargs,
         "label_words": label_words(info),
         "complete": dataset.complete,
         "num_shards_complete": dataset.num_shards_complete,

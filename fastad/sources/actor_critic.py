@@ -18,8 +18,9 @@ class ActorCritic(TabularSource):
     where p is the distribution that the action was drawn from. Truncation by the time limit
     bootstraps, termination does not.
 
-    In Dark Room an optimistic critic, initial_value=2 critic_rate=0.5 trace_decay=0.5 entropy=0.1,
-    reaches 0.97 of the optimum in 100 episodes; the defaults reach 0.87.
+    In Dark Room and Permuted an optimistic critic, initial_value=2 critic_rate=0.5 trace_decay=0.5
+    entropy=0.1, reaches 0.97 of the optimum in 100 episodes; the defaults reach 0.84. Where an
+    episode pays little, the defaults are ahead: 0.30 to 0.28 in Hard, 0.84 to 0.81 in Key-to-Door.
 
     Args:
         env: A finite MDP, such as a grid world.

@@ -13,8 +13,9 @@ class QLearning(TabularSource):
 
     Truncation by the time limit bootstraps, termination does not.
 
-    In Dark Room learning_rate=0.6 initial_value=4 temperature=0.1 reach 0.89 of the optimum in 80
-    episodes; the defaults are quicker at first and reach 0.65.
+    In Dark Room and Permuted learning_rate=0.6 initial_value=4 temperature=0.1 reach 0.89 of the
+    optimum in 80 episodes; the defaults reach 0.65. In Hard, whose episodes pay once, so much
+    optimism never wears off: 0.22 in 100 episodes, where the defaults reach 0.62.
 
     Args:
         env: A finite MDP, such as a grid world.

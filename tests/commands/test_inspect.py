@@ -26,7 +26,7 @@ def test_a_dataset_is_described(tmp_path, make_dataset, show):
     make_dataset(tmp_path, source_knows="the movement rules, not the reward", action_noise=0.25)
     text = show(tmp_path)
     for phrase in (
-        "dark-room(size=9)",
+        "dark-room(size=11)",
         "MultiDiscrete([9, 9])",
         "Discrete(5)",
         "explore()",

@@ -13,7 +13,8 @@ from fastad.sources.registry import source_options
 
 
 def test_info_survives_json(make_info):
-    info = make_info(observation_space=spaces.Box(-np.inf, 1.0, (3,), np.float32))
+    box = spaces.Box(-np.inf, 1.0, (3,), np.float32)
+    info = make_info(observation_space=box, env_kwargs={"size": 11})  # no default
     assert DatasetInfo.from_json(json.loads(json.dumps(info.to_json()))) == info
 
 
@@ -122,6 +123,21 @@ def test_settings_have_the_defaults_of_options_that_were_not_given(make_info):
     assert given.settings() == named.settings()
     other = make_info(env="dark-room", env_kwargs={"size": 11}, source="q-learning")
     assert given.settings() != other.settings()
+
+
+def test_a_dataset_keeps_the_defaults_that_it_was_written_with(make_info, monkeypatch):
+    info = make_info(
+        env="dark-room", env_kwargs={}, source="q-learning", source_kwargs={"gamma": 0.5}
+    )
+    written = json.loads(json.dumps(info.to_json()))
+    assert written["source_kwargs"] == source_options("q-learning") | {"gamma": 0.5}
+    assert written["env_kwargs"] == {"size": 9, "episode_length": 20}
+    assert DatasetInfo.from_json(written).source_kwargs == {"gamma": 0.5}
+    upgraded = source_options("q-learning") | {"learning_rate": 0.6}
+    monkeypatch.setattr("fastad.histories.schema.source_options", lambda name: upgraded)
+    read = DatasetInfo.from_json(written)
+    assert read.source_kwargs == {"gamma": 0.5, "learning_rate": 1.0}
+    assert read.settings() == {**info.settings(), "source_kwargs": written["source_kwargs"]}
 
 
 def test_settings_of_unknown_environments_are_as_they_were_given(make_info):
