@@ -131,8 +131,8 @@ class Plain(NamedTuple):
 
 def _where(sampler: WindowSampler, step: int) -> tuple[np.ndarray, np.ndarray]:
     """The histories and first steps of a batch: drawn ahead, the peer need not draw."""
-    histories, where = sampler._draw(step, BATCH_SIZE, stream=0)
-    return histories, sampler._positions(histories, where)[:, 0]
+    histories, draws = sampler._draw(step, BATCH_SIZE, stream=0)
+    return histories, sampler.choice.positions(histories, draws)[:, 0]
 
 
 def _difference(batch: Batch, windows: tuple[torch.Tensor, ...]) -> float:

@@ -62,6 +62,7 @@ def test_noise_acts_in_training_only(option):
     space, observation = SPACES["grid"]
     model = SequenceModel(ModelConfig(**{option: 0.5}), space, spaces.Discrete(5), 10)
     steps = steps_with(observation)
+    torch.manual_seed(0)  # of three tokens the same ones may be hidden twice
     assert not torch.equal(model(steps).policy, model(steps).policy)
     model.eval()
     assert torch.equal(model(steps).policy, model(steps).policy)
