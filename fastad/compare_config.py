@@ -24,6 +24,15 @@ class CompareConfig:
     methods: tuple[str, ...] = ()
     """Methods, which `fastad methods` lists, and variants of them that the preset names (default:
     all of both)."""
+    vary: str | None = None
+    """Also train every method with each value of a setting, as NAME=VALUE,VALUE,...; a second
+    picture shows by value how all ended. NAME is any setting of `fastad collect` or `fastad train`
+    that holds one value: num_train_tasks=8,16,32 has a dataset for each value, and the same test
+    tasks for all; updates=300,600,1200 shares the data. Or context_episodes=0.25,0.5,1,2,4,8:
+    attention's context in episodes, in training and rollouts alike; training windows stay as long
+    as they are. It is what each layer looks back on: through L layers information comes from L
+    times as far. And an episode begins in sight of the end of the one before, so that a context of
+    one episode that slides is no control; --controls one-episode is."""
     controls: tuple[str, ...] = ()
     """Also roll the first method out with this hidden from it: no-reward, wiped-context, and what
     else `fastad rollout --help` explains under --control."""

@@ -9,12 +9,12 @@ from typing import Any
 
 from fastad.api.act import act
 from fastad.api.fit import fit
-from fastad.base.config import parse_options, with_settings
+from fastad.api.gather import gather
+from fastad.base.config import with_settings
 from fastad.base.errors import UserError
 from fastad.base.progress import Report
 from fastad.configs import CollectConfig, RolloutConfig, TrainConfig
 from fastad.evaluate.result import Baseline, Result
-from fastad.histories import jobs
 from fastad.histories.reader import HistoryDataset
 from fastad.training.run import Run
 
@@ -45,29 +45,7 @@ def collect(
             Nothing has been written or deleted then.
     """
     config = with_settings(config or CollectConfig(), settings, "fastad.collect")
-    jobs.collect(
-        config.folder,
-        workers=config.workers,
-        progress=progress,
-        env=config.env,
-        source=config.source,
-        num_histories=config.num_histories,
-        num_episodes=config.num_episodes,
-        num_train=config.num_train_tasks,
-        num_validation=config.num_validation_tasks,
-        num_test=config.num_test_tasks,
-        env_kwargs=parse_options("env_options", config.env_options),
-        source_kwargs=parse_options("source_options", config.source_options),
-        holdout=config.holdout,
-        seed=config.seed,
-        action_noise=config.action_noise,
-        noise_labels=config.noise_labels,
-        labels=config.labels,
-        look_ahead=config.look_ahead,
-        shards=config.shards,
-        resume=config.resume,
-        overwrite=config.overwrite,
-    )
+    gather(config, progress)
     return HistoryDataset(config.folder)
 
 

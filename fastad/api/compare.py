@@ -12,7 +12,8 @@ from typing import Any, get_args, get_type_hints
 
 from fastad.api import collect, rollout, train
 from fastad.api.fit import open_training
-from fastad.api.plans import Experiment, episodes_of, labels_of, plans_of
+from fastad.api.plans import Experiment, episodes_of
+from fastad.api.vary import Plan, check_tasks, plan_all
 from fastad.base.config import with_settings
 from fastad.base.device import choose_device
 from fastad.base.errors import UserError, unknown
@@ -20,8 +21,8 @@ from fastad.base.files import as_json
 from fastad.base.outputs import check_folder
 from fastad.base.progress import Report, unwatched
 from fastad.compare_config import CompareConfig
-from fastad.configs import RolloutConfig, TrainConfig
-from fastad.evaluate.comparison import Entry
+from fastad.configs import CollectConfig, RolloutConfig, TrainConfig
+from fastad.evaluate.comparison import Entry, Setting
 from fastad.evaluate.comparison_families import families_of
 from fastad.evaluate.comparison_files import Comparison
 from fastad.evaluate.kept_results import keep_result, kept_result
@@ -31,6 +32,10 @@ from fastad.training.run import Run
 from fastad.training.run_files import ROLLOUTS, episodes_per_window, settings_of
 
 OF_TASKS = ("seed", "split", "tasks", "rollouts_per_task")  # settings that source and chance have
+# And what they have not of a dataset: on the same tasks they do the same, however many tasks got
+# histories.
+OF_HISTORIES = ("num_train", "num_validation", "num_histories", "num_shards", "policies",
+                "look_ahead", "noise_labels")  # fmt: skip
 
 _logger = logging.getLogger(__name__)
 
@@ -46,12 +51,17 @@ def unwatching(unit: str, label: str) -> Iterator[Report]:
 
 @dataclass(frozen=True)
 class _Trained:
-    """A run to be rolled out, the name and seed of its line, and its attention window then."""
+    """A run to be rolled out: the name, seed and value of its line, its attention window then."""
 
     name: str
     seed: int
     run: Run
     context: int | None = None  # its own
+    setting: Setting | None = None
+
+    @property
+    def title(self) -> str:
+        return self.name if self.setting is None else f"{self.name}, {self.setting}"
 
 
 def compare(
@@ -102,43 +112,46 @@ def folder_of(experiment: Experiment, config: CompareConfig) -> Path:
 
 
 def _train_all(experiment: Experiment, config: CompareConfig, watch: Watch) -> Iterator[_Trained]:
-    """Every method with one seed, then with the next: what is there soon is a whole figure."""
+    """Every method and value with one seed, then with the next: a whole figure is there soon."""
     out = folder_of(experiment, config)
     check_folder(f"out={out}", out)
-    resume, overwrite = not config.overwrite, config.overwrite
-    plans = {
-        name: replace(
-            plan, device=config.device, threads=config.threads, resume=resume, overwrite=overwrite
-        )
-        for name, plan in plans_of(experiment, config.methods).items()
-    }
-    source = replace(
-        experiment.collect, labels=labels_of(experiment, plans.values()), workers=config.workers,
-        resume=resume, overwrite=overwrite,
-    )  # fmt: skip
+    plans, anew = plan_all(experiment, config), config.overwrite
     seeds = range(config.seed, config.seed + config.seeds)
-    datasets = {seed: "data" if not config.data_per_seed else f"data-seed{seed}" for seed in seeds}
 
-    def placed(name: str, seed: int) -> TrainConfig:
-        settings = replace(plans[name].settings, seed=seed)
-        run = out / f"{name}-seed{seed}"
-        return replace(plans[name], data=out / datasets[seed], out=run, settings=settings)
+    def data(plan: Plan, seed: int) -> str:
+        return f"{plan.data}-seed{seed}" if config.data_per_seed else plan.data
+
+    def collected(plan: Plan, seed: int) -> CollectConfig:
+        return replace(
+            plan.collect, out=out / data(plan, seed), seed=seed, workers=config.workers,
+            resume=not anew, overwrite=anew,
+        )  # fmt: skip
+
+    def placed(plan: Plan, seed: int) -> TrainConfig:
+        return replace(
+            plan.train, data=out / data(plan, seed), out=out / f"{plan.title}-seed{seed}",
+            settings=replace(plan.train.settings, seed=seed), device=config.device,
+            threads=config.threads, resume=not anew, overwrite=anew,
+        )  # fmt: skip
 
     place, total = 0, len(plans) * config.seeds
     for seed in seeds:
         if seed == config.seed or config.data_per_seed:
-            with watch("steps", f"collect {datasets[seed]}") as report:
-                collect(replace(source, out=out / datasets[seed], seed=seed), progress=report)
+            datasets = {data(plan, seed): collected(plan, seed) for plan in plans}
+            check_tasks(datasets, config.split)
+            for name, dataset in datasets.items():
+                with watch("steps", f"collect {name}") as report:
+                    collect(dataset, progress=report)
         if seed == config.seed:
-            for name in plans:
-                open_training(placed(name, seed))  # what cannot be is refused before hours of work
-        for name in plans:
+            for plan in plans:
+                open_training(placed(plan, seed))  # what cannot be is refused before hours of work
+        for plan in plans:
             place += 1
-            with watch("updates", f"train {name}, seed {seed} ({place} of {total})") as report:
-                run = train(placed(name, seed), progress=report)
-            # The window of rollouts is for models of the preset's own shape.
-            as_it_is = plans[name].model == experiment.train.model
-            yield _Trained(name, seed, run, experiment.rollout.context if as_it_is else None)
+            with watch(
+                "updates", f"train {plan.title}, seed {seed} ({place} of {total})"
+            ) as report:
+                run = train(placed(plan, seed), progress=report)
+            yield _Trained(plan.name, seed, run, plan.context, plan.setting)
 
 
 def _named(runs: Sequence[Run], config: CompareConfig) -> list[_Trained]:
@@ -147,7 +160,7 @@ def _named(runs: Sequence[Run], config: CompareConfig) -> list[_Trained]:
     Raises:
         UserError: If there is none, or one has no checkpoint.
     """
-    for name in ("methods", "overwrite", "data_per_seed"):
+    for name in ("methods", "vary", "overwrite", "data_per_seed"):
         if getattr(config, name):
             raise UserError(f"{name}={getattr(config, name)} is for presets; these are runs")
     if not runs:
@@ -193,7 +206,8 @@ def _beside(
             threads=config.threads,
         )
         controls = config.controls if one.name == first.name else ()
-        key = _key(info.settings(), [getattr(asked, name) for name in OF_TASKS])
+        known = {k: v for k, v in info.settings().items() if k not in OF_HISTORIES}
+        key = _key(known, [getattr(asked, name) for name in OF_TASKS])
         for control in ("none", *controls):
             hidden = with_settings(asked, {"control": control}, "fastad.compare")
             entries.append(_entry(one, hidden, tried.get(key), watch))
@@ -210,7 +224,7 @@ def _entry(
     """A rollout, or the one that the run keeps of the same checkpoint and settings."""
     updates = step_of(find_checkpoint(one.run.path))
     hidden = "" if config.control == "none" else f", {config.control}"
-    with watch("steps", f"rollout {one.name}, seed {one.seed}{hidden}") as report:
+    with watch("steps", f"rollout {one.title}, seed {one.seed}{hidden}") as report:
         result = kept_result(
             one.run.path, updates=updates, asked=config.asked, defaults=RolloutConfig().asked
         )
@@ -220,7 +234,7 @@ def _entry(
         else:
             steps = result.returns.size * one.run.dataset_info.episode_length
             report(steps, steps)
-    return Entry(one.name, one.seed, result, one.run.train_seconds)
+    return Entry(one.name, one.seed, result, one.run.train_seconds, one.setting)
 
 
 def _key(*values: Any) -> str:

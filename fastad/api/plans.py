@@ -87,7 +87,7 @@ def episodes_of(experiment: Experiment) -> int:
     settings, num_episodes = experiment.train.settings, experiment.collect.num_episodes
     if settings.window is None:
         return num_episodes // settings.every_kth_episode
-    return max(1, settings.window // _episode_length(experiment))
+    return max(1, settings.window // episode_length_of(experiment))
 
 
 def _changes(method: str, experiment: Experiment) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _changes(method: str, experiment: Experiment) -> dict[str, Any]:
         # The source as it ended: the whole history is what it has not to see.
         episodes = max(1, experiment.collect.num_episodes // END)
         changes |= {"start": "history", "subsample": "every-kth", "every_kth_episode": 1,
-                    "window": episodes * _episode_length(experiment)}  # fmt: skip
+                    "window": episodes * episode_length_of(experiment)}  # fmt: skip
     if method == "decision-transformer":
         changes |= {"start": "anywhere", "subsample": "every-kth", "target": "sampled"}
     if method == "dpt":
@@ -105,7 +105,8 @@ def _changes(method: str, experiment: Experiment) -> dict[str, Any]:
     return changes
 
 
-def _episode_length(experiment: Experiment) -> int:
+def episode_length_of(experiment: Experiment) -> int:
+    """Steps of an episode at most."""
     return _family(experiment).spec().episode_length
 
 

@@ -37,7 +37,8 @@ def run_compare(config: CompareConfig) -> Comparison:
         out = folder_of(what, config)
         names, last = plans_of(what, config.methods), config.seed + config.seeds - 1
         seeds = f"seed {last}" if last == config.seed else f"seeds {config.seed} to {last}"
-        print(f"{what.summary}\n\n{', '.join(names)}; {seeds}; to {out}\n")
+        each = "" if config.vary is None else f", each with {config.vary}"
+        print(f"{what.summary}\n\n{', '.join(names)}{each}; {seeds}; to {out}\n")
     check_folder(f"out={out}", out)
     comparison = compare(what, config, watch=_watch)
     files = comparison.save(out)

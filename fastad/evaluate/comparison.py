@@ -8,12 +8,24 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fastad.base.config import format_options
 from fastad.evaluate.metrics import Tasks, task_means
 from fastad.evaluate.result import Result
 
 Kind = Literal[
     "method", "control", "source", "source_own_episodes", "source_as_it_acted", "baseline", "random"
 ]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One value of a setting that a comparison varies."""
+
+    name: str
+    value: bool | int | float | str | None
+
+    def __str__(self) -> str:
+        return format_options({self.name: self.value})[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +37,14 @@ class Entry:
         seed: Of the training.
         result: Of the rollout.
         train_seconds: Spent on updates.
+        setting: With which it was trained, where one is varied.
     """
 
     name: str
     seed: int
     result: Result
     train_seconds: float | None = None
+    setting: Setting | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +91,8 @@ class Line:
         source: The label of the source that it learned from, as a learner without noise.
         of: The label of the line that this is another look at: a control's method, and the source
             of one that is counted or acts otherwise.
+        setting: The value that it is of, where one is varied; None for what is of all values.
+        series: What lines that differ by that value alone are called together.
     """
 
     label: str
@@ -86,6 +102,8 @@ class Line:
     method: str = ""
     source: str = ""
     of: str = ""
+    setting: Setting | None = None
+    series: str = ""
 
     @property
     def num_episodes(self) -> int:
@@ -165,6 +183,11 @@ class Family:
     def num_episodes(self) -> int:
         """Environment episodes of the longest rollouts."""
         return max(line.num_episodes for line in self.of_kind("method", "control"))
+
+    @property
+    def varied(self) -> str | None:
+        """The name of the setting that is varied; None where none is."""
+        return next((line.setting.name for line in self.lines if line.setting), None)
 
     @property
     def reference(self) -> Line | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +11,11 @@ import numpy as np
 
 from fastad.base.errors import UserError
 from fastad.base.files import as_json
-from fastad.evaluate.comparison import Entry, Family, Kind, Line, Tried
+from fastad.evaluate.comparison import Entry, Family, Kind, Line, Setting, Tried
 from fastad.evaluate.metrics import Tasks
 from fastad.evaluate.result import Baseline, Result
+
+_SourceKey = tuple[str, float, int]
 
 
 def families_of(entries: Sequence[Entry]) -> list[Family]:
@@ -36,19 +39,23 @@ def families_of(entries: Sequence[Entry]) -> list[Family]:
 
 def _family(entries: list[Entry]) -> Family:
     first = entries[0].result
-    lines: dict[tuple[bool, str, str], list[Entry]] = {}
-    labels = _labels(entries)
+    lines: dict[tuple[bool, str, Setting | None, str], list[Entry]] = {}
+    labels, sources = _labels(entries), _source_labels(entries)
     for entry in entries:
         label, hidden = labels[entry.name, entry.result.label], entry.result.control
-        lines.setdefault((hidden != "none", label, hidden), []).append(entry)
+        lines.setdefault((hidden != "none", label, entry.setting, hidden), []).append(entry)
     methods = []
-    for (is_control, label, control), members in sorted(lines.items(), key=lambda item: item[0][0]):
-        name = f"{label}, control {control}" if is_control else label
+    for key, members in sorted(lines.items(), key=lambda item: item[0][0]):
+        is_control, label, setting, control = key
+        its = members[0].result
+        told = f", control {control}" if is_control else ""
+        name = _with(label, setting) + told
         methods.append(
             Line(
                 name, "control" if is_control else "method", _by_seed(name, members),
-                method=members[0].result.method, source=_source_label(members[0].result),
-                of=label if is_control else "",
+                method=its.method, source=sources.get(_source_key(its), ""),
+                of=_with(label, setting) if is_control else "", setting=setting,
+                series=label + told,
             )
         )  # fmt: skip
     results = [entry.result for entry in entries]
@@ -58,7 +65,7 @@ def _family(entries: list[Entry]) -> Family:
         first.env,
         first.env_options,
         first.split,
-        (*methods, *_sources(entries), *_others(entries)),
+        (*methods, *_sources(entries, sources), *_others(entries)),
         float(np.mean([*optima.values()])) if optima else None,
         tuple(f"the source {source} knows {told}" for source, told in knows.items()),
         first.versions,
@@ -90,19 +97,18 @@ def _by_seed(label: str, entries: list[Entry]) -> dict[int, Tried]:
     return dict(sorted(tried.items()))
 
 
-def _sources(entries: list[Entry]) -> list[Line]:
+def _sources(entries: list[Entry], labels: dict[_SourceKey, str]) -> list[Line]:
     """Every source without its noise, by all episodes it plays and by its own; and as it acted."""
     lines = []
-    by_label: dict[str, list[Entry]] = {}
-    for entry in entries:
-        if "source" in entry.result.baselines:
-            by_label.setdefault(_source_label(entry.result), []).append(entry)
-    for label, members in by_label.items():
+    for key, label in labels.items():
+        members = [entry for entry in entries if _source_key(entry.result) == key]
         first = members[0].result
+        settings = {entry.setting for entry in members}
+        of_one = settings.pop() if len(settings) == 1 else None
         played = first.baselines["source"].episodes_per_episode
         clean = "source_clean" if "source_clean" in first.baselines else "source"
         tried = _baselines(members, clean)
-        lines.append(Line(label, "source", tried, played))
+        lines.append(Line(label, "source", tried, played, setting=of_one, series=key[0]))
         if played > 1:
             own = f"{label}, by its own episodes"
             lines.append(Line(own, "source_own_episodes", tried, of=label))
@@ -137,12 +143,30 @@ def _baselines(entries: list[Entry], name: str) -> dict[int, Tried]:
     return dict(sorted(found.items()))
 
 
-def _source_label(result: Result) -> str:
-    """The source with those of its options that were given."""
-    if "source" not in result.baselines:
-        return ""
+def _source_labels(entries: list[Entry]) -> dict[_SourceKey, str]:
+    """What each source is called: with a line's value or name where others are called alike."""
+    firsts: dict[_SourceKey, Entry] = {}
+    for entry in entries:
+        if "source" in entry.result.baselines:
+            firsts.setdefault(_source_key(entry.result), entry)
+    alike = Counter(name for name, *_ in firsts)
+    labels = {}
+    for key, entry in firsts.items():
+        told = f"{key[0]} ({entry.name})" if entry.setting is None else _with(key[0], entry.setting)
+        labels[key] = told if alike[key[0]] > 1 else key[0]
+    return labels
+
+
+def _source_key(result: Result) -> _SourceKey:
+    """What tells sources apart: the options that were given, random actions, and their length."""
     options = ", ".join(f"{name}={value}" for name, value in result.source_options.items())
-    return f"source {result.source}" + (f" ({options})" if options else "")
+    name = f"source {result.source}" + (f" ({options})" if options else "")
+    tried = result.baselines.get("source")
+    return name, result.source_action_noise, 0 if tried is None else tried.returns.shape[1]
+
+
+def _with(name: str, setting: Setting | None) -> str:
+    return name if setting is None else f"{name}, {setting}"
 
 
 def _optima(result: Result) -> np.ndarray | None:

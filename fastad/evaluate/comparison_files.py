@@ -15,6 +15,7 @@ from fastad.evaluate.comparison import Family
 from fastad.evaluate.comparison_figures import figures_of_family
 from fastad.evaluate.comparison_plot import draw_family
 from fastad.evaluate.comparison_table import as_csv, returns_rows, table_rows
+from fastad.evaluate.comparison_varied import draw_varied
 from fastad.evaluate.plots import write_figure
 
 STEM = "comparison"
@@ -43,7 +44,9 @@ class Comparison:
         """Write figures, tables and pictures, over those of an earlier comparison.
 
         They are comparison.json; comparison.csv, the tables; comparison-returns.csv, the mean
-        return of every line, seed and task; comparison-ENV.png.
+        return of every line, seed and task; comparison-ENV.png. Where a setting is varied, its name
+        is in each, as comparison-window.json; its last picture, comparison-window-ENV-final.png,
+        shows how all ended by value.
 
         Returns:
             The files.
@@ -55,7 +58,7 @@ class Comparison:
         check_folder(f"folder={folder}", folder)
         figures = self.figures()
         json, table, returns = (
-            folder / f"{STEM}{end}" for end in (".json", ".csv", "-returns.csv")
+            folder / f"{self._stem}{end}" for end in (".json", ".csv", "-returns.csv")
         )
         write_output(json, figures)
         write_text(table, as_csv(row for told in figures["families"] for row in table_rows(told)))
@@ -63,13 +66,22 @@ class Comparison:
         pictures = [folder / f"{name}.png" for name in self._names()]
         for family, picture in zip(self.families, pictures, strict=True):
             write_figure(draw_family(family), picture)
+        for family, picture in zip(self.families, pictures[:], strict=True):
+            if family.varied is not None:
+                pictures.append(picture.with_name(f"{picture.stem}-final.png"))
+                write_figure(draw_varied(family), pictures[-1])
         return [json, table, returns, *pictures]
+
+    @property
+    def _stem(self) -> str:
+        varied = self.families[0].varied
+        return STEM if varied is None else f"{STEM}-{varied}"
 
     def _names(self) -> list[str]:
         """A name for each family's picture, numbered where an environment has several options."""
         plain = [re.sub(r"[^\w.-]+", "-", family.env) for family in self.families]
         return [
-            f"{STEM}-{name}"
+            f"{self._stem}-{name}"
             + (f"-{plain[:place].count(name) + 1}" if name in plain[:place] else "")
             for place, name in enumerate(plain)
         ]

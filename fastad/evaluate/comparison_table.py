@@ -60,7 +60,8 @@ def table_rows(figures: dict[str, Any]) -> list[dict[str, Any]]:
     """The tables of one environment as flat rows, a line each; intervals as _low and _high."""
     rows = []
     for line in figures["lines"]:
-        row = {"env": figures["env"], "label": line["label"], "kind": line["kind"],
+        varied = {figures["varied"]: line.get("value")} if figures["varied"] else {}
+        row = {"env": figures["env"], "label": line["label"], **varied, "kind": line["kind"],
                "method": line["method"], "seeds": len(line["seeds"]),
                "num_tasks": line["num_tasks"], "rollouts_per_task": line["rollouts_per_task"],
                "num_episodes": line["num_episodes"],

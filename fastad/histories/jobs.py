@@ -57,6 +57,32 @@ def collect(
 
 @contextmanager
 def prepare(
+    out: Path, *, resume: bool = False, overwrite: bool = False, **settings: Any
+) -> Iterator[DatasetInfo]:
+    """Check all settings, then begin the dataset or take up the one that is there.
+
+    Within the block this process is the only one that collects into `out`.
+
+    Args:
+        out: The dataset's folder.
+        resume: Continue the dataset in `out`, if there is one.
+        overwrite: Delete the dataset in `out`, if there is one.
+        **settings: Of `describe`.
+
+    Yields:
+        What is stored as dataset.json.
+
+    Raises:
+        UserError: For settings that are not possible, a folder that holds something else, a
+            resumed dataset with other settings, or one that another process collects just now.
+            Nothing has been written or deleted then.
+    """
+    info, tasks = describe(out, resume=resume, **settings)
+    with begin_dataset(out, info, tasks, resume=resume, overwrite=overwrite) as stored:
+        yield stored
+
+
+def describe(
     out: Path,
     *,
     env: str,
@@ -76,11 +102,8 @@ def prepare(
     look_ahead: int | None = None,
     shards: int | None = None,
     resume: bool = False,
-    overwrite: bool = False,
-) -> Iterator[DatasetInfo]:
-    """Check all settings, then begin the dataset or take up the one that is there.
-
-    Within the block this process is the only one that collects into `out`.
+) -> tuple[DatasetInfo, torch.Tensor]:
+    """Check all settings of a dataset; nothing is written.
 
     Args:
         out: The dataset's folder.
@@ -103,16 +126,13 @@ def prepare(
         look_ahead: Episodes that the label "final" looks ahead; None is to the end.
         shards: Files that the histories are spread over, and the unit of parallel work; by
             default one per 1,024 histories. What is collected depends on it.
-        resume: Continue the dataset in `out`, if there is one.
-        overwrite: Delete the dataset in `out`, if there is one.
+        resume: Whether the dataset in `out` is continued, if there is one.
 
-    Yields:
-        What is stored as dataset.json.
+    Returns:
+        What will be stored as dataset.json, and all tasks, (M + V + P, K).
 
     Raises:
-        UserError: For settings that are not possible, a folder that holds something else, a
-            resumed dataset with other settings, or one that another process collects just now.
-            Nothing has been written or deleted then.
+        UserError: For settings that are not possible.
     """
     env_kwargs, source_kwargs = env_kwargs or {}, source_kwargs or {}
     check_seed(seed)
@@ -164,8 +184,7 @@ def prepare(
         versions=describe_machine(),
     )
     columns(info)
-    with begin_dataset(out, info, split.all, resume=resume, overwrite=overwrite) as stored:
-        yield stored
+    return info, split.all
 
 
 def _default_validation(out: Path, num_test: int, resume: bool) -> int:

@@ -282,3 +282,68 @@ def test_from_python_it_gives_what_the_command_writes(tiny, tmp_path):
     np.testing.assert_array_equal(
         again.families[0].lines[0].tried[0].returns, family.lines[0].tried[0].returns
     )
+
+
+def test_a_varied_setting_has_data_runs_and_lines_for_each_value_on_the_same_tasks(
+    tiny, done, tmp_path, monkeypatch, capsys
+):
+    from fastad.evaluate.task_set import TaskSet
+
+    tried, original = [], TaskSet.baseline
+
+    def counted(self, source=None, **settings):
+        tried.append(source)
+        return original(self, source, **settings)
+
+    monkeypatch.setattr(TaskSet, "baseline", counted)
+    out = tmp_path / "out"
+    command = ["tiny", "--methods", "ad", "--seeds", 1, "--out", out, "--vary"]
+    assert compare(*command, "num_train_tasks=2,4") == 0
+    assert done == {"updates": 2 * UPDATES, "rollouts": 2}
+    assert tried == [None, "random"]  # the source does not know how many others learn
+    shown = capsys.readouterr().out
+    assert "ad, each with num_train_tasks=2,4; seed 0; to" in shown
+    assert "algorithm distillation, num_train_tasks=2" in shown
+    assert "--vary num_train_tasks=2,4" in shown.rpartition("next: ")[2]
+    names = {path.name for path in out.iterdir() if path.is_dir()}
+    assert names == {
+        f"{name}-num_train_tasks={n}{end}"
+        for n in (2, 4)
+        for name, end in (("data", ""), ("ad", "-seed0"))
+    }
+    stored = json.loads((out / "comparison-num_train_tasks.json").read_text())
+    lines = stored["families"][0]["lines"]
+    assert [line.get("value") for line in lines[:2]] == [2, 4]
+    for value in (2, 4):
+        info = json.loads(
+            (out / f"ad-num_train_tasks={value}-seed0/dataset/dataset.json").read_text()
+        )
+        assert (info["num_train"], info["num_test"]) == (value, 2)
+    # More of it is all that is new.
+    assert compare(*command, "num_train_tasks=4,5,2") == 0
+    assert done == {"updates": 3 * UPDATES, "rollouts": 3}
+
+
+def test_a_context_that_is_varied_is_that_of_rollouts_too(tiny, tmp_path, monkeypatch):
+    out, chosen = tmp_path / "out", presets.PRESETS["tiny"]
+    longer = replace(chosen, rollout=replace(chosen.rollout, context=12))
+    monkeypatch.setitem(presets.PRESETS, "tiny", longer)
+    words = ["--methods", "ad", "--seeds", 1, "--out", out, "--vary", "context_episodes=0.5,1"]
+    assert compare("tiny", *words) == 0
+    contexts = {
+        json.loads(file.read_text())["context"]: json.loads(file.read_text())["trained_context"]
+        for file in out.glob("ad-context_episodes=*/rollouts/*.json")
+    }
+    assert contexts == {2: 2, 4: 4}
+
+
+def test_values_that_cannot_be_are_refused_before_anything_is_collected(tiny, tmp_path, capsys):
+    out = tmp_path / "out"
+    for vary, message in (
+        ("num_train_tasks=2,6", "num_train_tasks=6 with"),
+        ("num_test_tasks=1,2", "only what is tried on the same tasks can be compared"),
+        ("windows=3", "unknown setting to vary 'windows'; did you mean 'window'"),
+    ):
+        assert compare("tiny", "--methods", "ad", "--out", out, "--vary", vary) == 2
+        assert message in capsys.readouterr().err
+        assert not out.exists()

@@ -42,11 +42,17 @@ def test_the_seed_decides_the_split():
     assert rows(first.test) != rows(other.test)
 
 
-def test_fewer_training_tasks_keep_the_same_test_tasks():
-    few, all_left = split(num_train=10), split()
+@pytest.mark.parametrize(
+    ("env", "holdout"),
+    [("dark-room", "task"), ("dark-key-to-door", "task"), ("dark-key-to-door", "cell"),
+     ("dark-room-permuted", "cell"), ("gaussian-bandit", "task")],
+)  # fmt: skip
+def test_fewer_training_tasks_are_the_first_of_more_beside_the_same_held_out_ones(env, holdout):
+    few, more = (split(env, num_train=n, num_validation=5, holdout=holdout) for n in (10, 50))
 
-    assert torch.equal(few.train, all_left.train[:10])
-    assert torch.equal(few.test, all_left.test)
+    assert torch.equal(few.train, more.train[:10])
+    assert torch.equal(few.validation, more.validation)
+    assert torch.equal(few.test, more.test)
 
 
 def test_the_test_tasks_do_not_depend_on_the_validation_tasks():

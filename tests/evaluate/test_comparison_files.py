@@ -10,7 +10,8 @@ from fastad.evaluate.comparison import Entry
 from fastad.evaluate.comparison_families import families_of
 from fastad.evaluate.comparison_figures import figures_of_family
 from fastad.evaluate.comparison_files import Comparison
-from fastad.evaluate.comparison_plot import _apart, draw_family
+from fastad.evaluate.comparison_plot import draw_family
+from fastad.evaluate.comparison_style import apart
 from fastad.evaluate.comparison_table import print_family
 from fastad.evaluate.result import Baseline
 
@@ -117,9 +118,9 @@ def test_a_line_without_optimum_and_source_is_drawn_by_its_returns(told):
 
 
 def test_labels_that_would_overlap_move_apart_and_no_further():
-    assert _apart([0.0, 1.0], 0.5) == [0, 1]
-    assert _apart([0.5, 0.5], 0.5) == [0.25, 0.75]
-    assert _apart([2.0, 0.0, 0.1], 0.3) == pytest.approx([2, -0.1, 0.2])
+    assert apart([0.0, 1.0], 0.5) == [0, 1]
+    assert apart([0.5, 0.5], 0.5) == [0.25, 0.75]
+    assert apart([2.0, 0.0, 0.1], 0.3) == pytest.approx([2, -0.1, 0.2])
 
 
 def test_the_tables_say_what_they_show(entries, capsys, monkeypatch):

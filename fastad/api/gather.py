@@ -1,0 +1,54 @@
+"""What `collect` does with its config."""
+
+from typing import Any
+
+from torch import Tensor
+
+from fastad.base.config import parse_options
+from fastad.base.progress import Report
+from fastad.configs import CollectConfig
+from fastad.histories import jobs
+from fastad.histories.schema import DatasetInfo
+
+
+def gather(config: CollectConfig, progress: Report | None) -> None:
+    """Collect the dataset, or what is missing of it."""
+    jobs.collect(
+        config.folder,
+        workers=config.workers,
+        progress=progress,
+        resume=config.resume,
+        overwrite=config.overwrite,
+        **_settings(config),
+    )
+
+
+def planned(config: CollectConfig) -> tuple[DatasetInfo, Tensor]:
+    """What the dataset will be, and all its tasks, see `jobs.describe`; nothing is written.
+
+    Raises:
+        UserError: For settings that are not possible.
+    """
+    return jobs.describe(config.folder, resume=config.resume, **_settings(config))
+
+
+def _settings(config: CollectConfig) -> dict[str, Any]:
+    """What makes a dataset what it is, by the names that `jobs` has for it."""
+    return {
+        "env": config.env,
+        "source": config.source,
+        "num_histories": config.num_histories,
+        "num_episodes": config.num_episodes,
+        "num_train": config.num_train_tasks,
+        "num_validation": config.num_validation_tasks,
+        "num_test": config.num_test_tasks,
+        "env_kwargs": parse_options("env_options", config.env_options),
+        "source_kwargs": parse_options("source_options", config.source_options),
+        "holdout": config.holdout,
+        "seed": config.seed,
+        "action_noise": config.action_noise,
+        "noise_labels": config.noise_labels,
+        "labels": config.labels,
+        "look_ahead": config.look_ahead,
+        "shards": config.shards,
+    }
