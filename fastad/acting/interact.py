@@ -145,7 +145,7 @@ def draw_actions(probs: Tensor, generator: torch.Generator) -> Tensor:
         (N,) int64.
     """
     uniform = torch.rand((len(probs), 1), generator=generator, device=probs.device)
-    return fastad_kernels.draw(probs, uniform)
+    return fastad_kernels.draw(probs, uniform, impl="auto")
 
 
 def episode_returns(reward: Tensor, ended: Tensor, num_episodes: int) -> Tensor:

@@ -1,11 +1,12 @@
 """Actor-critic in tables: softmax policy, TD(lambda) critic, entropy bonus."""
 
 import torch
+from fastad_kernels import EpisodeMemory
 from torch import Tensor
 
 from fastad.envs.base import BatchedEnv
 from fastad.sources.base import number, soft_exp
-from fastad.sources.tabular import EpisodeMemory, Experience, TabularSource
+from fastad.sources.tabular import Experience, TabularSource
 
 
 class ActorCritic(TabularSource):

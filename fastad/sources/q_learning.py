@@ -1,11 +1,14 @@
 """Q-learning (Watkins 1989) in tables, with optimism and replay of the episode just ended."""
 
+from functools import cached_property
+
 import torch
+from fastad_kernels import QSettings, QTables, make_q_tables
 from torch import Tensor
 
 from fastad.envs.base import BatchedEnv, uniform_over
 from fastad.sources.base import number, soft_exp, whole_number
-from fastad.sources.tabular import EpisodeMemory, Experience, TabularSource
+from fastad.sources.tabular import Experience, TabularSource
 
 
 class QLearning(TabularSource):
@@ -55,50 +58,31 @@ class QLearning(TabularSource):
         initial_value = number("initial_value", initial_value, low=float("-inf"))
         shape = (self.num_learners * self.num_states, self.num_actions)
         self.q = torch.full(shape, initial_value, device=self.device)
-        examples = (self.learners, self.q[: self.num_learners, 0])
-        # Entry of the table, next state; reward, discount.
-        self._memory = EpisodeMemory(self.episode_length, examples * 2)
+
+    @cached_property
+    def _tables(self) -> QTables:
+        """Made at the first step: a source that is only looked at compiles no kernels."""
+        settings = QSettings(
+            self.num_learners,
+            self.episode_length,
+            self.learning_rate,
+            self.gamma,
+            self.replay_sweeps,
+        )
+        return make_q_tables(self.q, settings)
 
     def policy(self, cell: Tensor) -> Tensor:
         """Softmax or greedy over the table's rows, mixed with `epsilon` uniform."""
-        q = self.q.index_select(0, self.state)
-        best = q.amax(dim=1, keepdim=True)
         if self.temperature > 0:
-            weights = soft_exp(q.sub_(best).div_(self.temperature))
+            weights = soft_exp(self._tables.scores(self.state, self.temperature))
             probs = weights.div_(weights.sum(dim=1, keepdim=True))
         else:
-            probs = uniform_over(q == best)
+            q = self.q.index_select(0, self.state)
+            probs = uniform_over(q == q.amax(dim=1, keepdim=True))
         if self.epsilon > 0:
             probs = probs.mul_(1 - self.epsilon).add_(self.epsilon / self.num_actions)
         return probs
 
     def learn(self, experience: Experience) -> None:
         """Update online; where an episode ended, replay it."""
-        entry = experience.state * self.num_actions + experience.action
-        discount = (~experience.terminated).float().mul_(self.gamma)
-        self._update(entry, experience.reward, experience.next_state, discount)
-        if self.replay_sweeps == 0:
-            return
-        self._memory.write(
-            self.episode_step,
-            self.learners,
-            entry,
-            experience.reward,
-            experience.next_state,
-            discount,
-        )
-        ended = experience.ended.nonzero()[:, 0]
-        if len(ended) > 0:
-            last_step = self.episode_step.index_select(0, ended)
-            for _ in range(self.replay_sweeps):
-                for _, step in self._memory.backwards(ended, last_step):
-                    self._update(*step)
-
-    def _update(self, entry: Tensor, reward: Tensor, next_state: Tensor, discount: Tensor) -> None:
-        """One backup at `entry`, a position in the flattened table; all (n,)."""
-        best = self.q.index_select(0, next_state).amax(dim=1)
-        target = best.mul_(discount).add_(reward)
-        table = self.q.view(-1)
-        if self.learning_rate < 1:
-            target = table.index_select(0, entry).lerp_(target, self.learning_rate)
-        table.index_copy_(0, entry, target)
+        self._tables.learn(*experience, self.episode_step)

@@ -1,7 +1,6 @@
 """Learners with tables of (learner, state, action), and what they have in common."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -51,6 +50,7 @@ class TabularSource(Source):
         self.episode_step = torch.zeros_like(self.learners)  # (N,) since the episode began
         self.state = self.first_state  # (N,)
         self._to_cell = rules.state
+        self._numbered: tuple[Tensor | None, Tensor] = None, self.learners  # see `_cell`
 
     @classmethod
     def fits(cls, env: BatchedEnv) -> bool:
@@ -72,7 +72,7 @@ class TabularSource(Source):
 
     def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Draw actions from the policy in the current states."""
-        cell = self._to_cell(observation)
+        cell = self._cell(observation)
         self.state = self._state(cell, self.phase)
         probs = self.policy(cell)
         return self.draw(probs), probs
@@ -81,7 +81,7 @@ class TabularSource(Source):
         """Translate the step to table coordinates, learn from it and move on."""
         ended = transition.terminated | transition.truncated
         phase = self.phases.after(transition.reward)
-        next_state = self._state(self._to_cell(final_observation), phase)
+        next_state = self._state(self._cell(final_observation), phase)
         self.learn(
             Experience(
                 self.state,
@@ -111,54 +111,13 @@ class TabularSource(Source):
         """As `policy`, without a change to any table."""
         return self.policy(cell)
 
+    def _cell(self, observation: Tensor) -> Tensor:
+        """Number observations once: within an episode a step begins where the last one ended."""
+        if observation is not self._numbered[0]:
+            self._numbered = observation, self._to_cell(observation)
+        return self._numbered[1]
+
     def _state(self, cell: Tensor, phase: Tensor) -> Tensor:
         if self.num_phases == 1:
             return self.first_state + cell
         return self.first_state + phase * self.num_cells + cell
-
-
-class EpisodeMemory:
-    """The current episode of every learner, to learn from once it is over.
-
-    Args:
-        episode_length: No episode is longer.
-        examples: One (N, ...) tensor per quantity remembered; gives shapes, dtypes and device.
-    """
-
-    def __init__(self, episode_length: int, examples: tuple[Tensor, ...]) -> None:
-        self._num_learners = len(examples[0])
-        self._device = examples[0].device
-        self._buffers = [
-            example.new_zeros((episode_length, *example.shape)) for example in examples
-        ]
-
-    def write(self, episode_step: Tensor, learners: Tensor, *values: Tensor) -> None:
-        """Remember `values`, (N, ...) each, as the steps `episode_step` (N,) of the episodes."""
-        position = episode_step * self._num_learners + learners
-        for buffer, value in zip(self._buffers, values, strict=True):
-            buffer.flatten(0, 1).index_copy_(0, position, value)
-
-    def backwards(
-        self, learners: Tensor, last_step: Tensor
-    ) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """Replay the episodes of some learners, last step first.
-
-        Learners with shorter episodes join when the replay reaches their last step.
-
-        Args:
-            learners: (n,) int64, ascending.
-            last_step: (n,) int64, the episode step at which their episodes ended.
-
-        Yields:
-            Which of the learners have this step, as positions in `learners`, (m,) int64; and
-            the remembered values at this step, (m, ...) each.
-        """
-        everyone = torch.arange(len(learners), device=self._device)
-        shortest, longest = (int(step) for step in last_step.aminmax())
-        for step in range(longest, -1, -1):
-            present = everyone if step <= shortest else everyone[last_step >= step]
-            if len(present) == self._num_learners:
-                yield present, [buffer[step] for buffer in self._buffers]
-            else:
-                rows = learners[present]
-                yield present, [buffer[step].index_select(0, rows) for buffer in self._buffers]

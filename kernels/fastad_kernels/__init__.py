@@ -18,17 +18,22 @@ from fastad_kernels.blocks import Affine, BlockShape, BlockWeights, FrozenBlocks
 from fastad_kernels.cache import RingCache
 from fastad_kernels.dispatch import IMPLEMENTATIONS, Implementation
 from fastad_kernels.drawing import draw
+from fastad_kernels.episodes import EpisodeMemory
 from fastad_kernels.frozen import FrozenModel, StepTables
 from fastad_kernels.positions import alibi_slopes, apply_rope, rope_angles
+from fastad_kernels.q_tables import QSettings, QTables, make_q_tables
 
 __all__ = [
     "IMPLEMENTATIONS",
     "Affine",
     "BlockShape",
     "BlockWeights",
+    "EpisodeMemory",
     "FrozenBlocks",
     "FrozenModel",
     "Implementation",
+    "QSettings",
+    "QTables",
     "RingCache",
     "StepTables",
     "alibi_slopes",
@@ -37,6 +42,7 @@ __all__ = [
     "attention_varlen",
     "decode_attention",
     "draw",
+    "make_q_tables",
     "projection",
     "residual_mlp",
     "rope_angles",

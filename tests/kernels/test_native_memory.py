@@ -17,7 +17,7 @@ trial.prove = lambda library: ""  # the kernels are exercised here
 compiler.FLAGS += ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 from fastad_kernels import (
     Affine, BlockWeights, BlockShape, RingCache, alibi_slopes, attention, attention_varlen,
-    decode_attention, projection, residual_mlp, rope_angles,
+    QSettings, decode_attention, draw, make_q_tables, projection, residual_mlp, rope_angles,
 )
 from fastad_kernels.blocks import absorb
 from fastad_kernels.native import NativeBlocks
@@ -73,6 +73,15 @@ for tokens, width, hidden in ((1, 16, 16), (67, 48, 80)):
     x, norm = inputs[0], tuple(inputs[1:3])
     projection(out, inputs[3], inputs[4], norm=norm, impl="native").sum().backward()
     projection(x, inputs[3], inputs[4], residual=torch.randn(tokens, hidden), impl="native")
+for num_actions in (1, 5):
+    tables = make_q_tables(torch.zeros(21, num_actions), QSettings(3, 4, 0.6, 0.9, 2))
+    first = 7 * torch.arange(3)
+    for step in range(8):
+        state, over = first + step % 7, torch.full((3,), step % 4 == 3)
+        weights = tables.scores(state, 0.1).exp()
+        action = draw(weights, torch.rand(3, 1), impl="auto")
+        now = torch.full((3,), step % 4)
+        tables.learn(state, action, torch.ones(3), first + 6, over, over, now)
 print("all kernels ran")
 """
 

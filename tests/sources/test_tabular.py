@@ -3,12 +3,14 @@ from typing import Any
 
 import pytest
 import torch
+from fastad_kernels import QTables, native
 
 from fastad.acting.interact import Transition
 from fastad.envs.dark_room import DarkRoom
+from fastad.envs.registry import make_family
+from fastad.envs.split import split_tasks
 from fastad.sources.actor_critic import ActorCritic
 from fastad.sources.q_learning import QLearning
-from fastad.sources.tabular import EpisodeMemory
 
 TINY = {"size": 3, "episode_length": 6}
 UP = 1
@@ -129,12 +131,23 @@ def test_an_optimistic_critic_ends_higher_in_dark_room(learn: Callable[..., Any]
     assert run.returns[:, -10:].mean() > 15.3  # of 16.5; 14.3 without
 
 
-def test_episodes_of_different_lengths_are_replayed_from_their_own_ends() -> None:
-    memory = EpisodeMemory(3, (torch.zeros(3),))
-    everyone = torch.arange(3)
-    for step in range(3):
-        values = torch.tensor([10.0, 20.0, 30.0]) + step
-        memory.write(torch.full((3,), step), everyone, values)
-    replay = memory.backwards(torch.tensor([0, 2]), torch.tensor([0, 2]))
-    seen = [(rows.tolist(), values[0].tolist()) for rows, values in replay]
-    assert seen == [([1], [32.0]), ([1], [31.0]), ([0, 1], [10.0, 30.0])]
+@pytest.mark.parametrize(
+    ("env", "options"),
+    [
+        ("dark-room", {}),
+        ("dark-key-to-door", {"learning_rate": 0.6, "epsilon": 0.1}),
+        ("dark-room-permuted", {"temperature": 0.0}),
+    ],
+)
+def test_q_learning_without_a_compiler_makes_the_same_histories(
+    learn: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, env: str, options: dict[str, Any]
+) -> None:
+    if options and native.lerp_is_fused() is None:
+        pytest.skip("torch.lerp rounds now so, now so on this processor")
+    tasks = split_tasks(make_family(env), num_train=50, num_validation=0, num_test=1, seed=0).train
+    quick = learn(env, "q-learning", tasks=tasks, num_episodes=5, **options)
+    monkeypatch.setattr(native, "why_unavailable", lambda: "no compiler")
+    plain = learn(env, "q-learning", tasks=tasks, num_episodes=5, **options)
+    assert type(plain.source._tables) is QTables
+    assert all(map(torch.equal, quick.history, plain.history))
+    assert torch.equal(quick.source.q, plain.source.q)

@@ -1,4 +1,4 @@
-"""C++ kernels for CPUs, compiled where they run: attention, linear maps, whole frozen models."""
+"""C++ kernels for CPUs, compiled where they run: attention, linear maps, frozen models, tables."""
 
 from fastad_kernels.native.attention import (
     DROPOUT_BY_SEED,
@@ -11,19 +11,24 @@ from fastad_kernels.native.choices import impose, measured, prefer
 from fastad_kernels.native.common import takes_rows
 from fastad_kernels.native.compiler import NativeUnavailableError
 from fastad_kernels.native.decode import NativeBlocks, decode_attention, reads
+from fastad_kernels.native.draw import draw
 from fastad_kernels.native.model import NativeModel
+from fastad_kernels.native.q_tables import NativeQTables, lerp_is_fused
 
 __all__ = [
     "DROPOUT_BY_SEED",
     "NativeBlocks",
     "NativeModel",
+    "NativeQTables",
     "NativeUnavailableError",
     "attention",
     "attention_op",
     "attention_varlen",
     "built",
     "decode_attention",
+    "draw",
     "impose",
+    "lerp_is_fused",
     "library",
     "measured",
     "prefer",

@@ -25,6 +25,8 @@ FUNCTIONS = {
     "fastad_decode_steps": 7,
     "fastad_pack_panels": 3,
     "fastad_draw": 4,
+    "fastad_q_learn": 3,
+    "fastad_q_scores": 5,
     "fastad_projection_forward": 5,
     "fastad_projection_backward": 6,
     "fastad_mlp_forward": 4,

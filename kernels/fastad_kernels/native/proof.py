@@ -20,6 +20,8 @@ from fastad_kernels.native.attention import attention
 from fastad_kernels.native.decode import NativeBlocks, decode_attention
 from fastad_kernels.native.mlp import residual_mlp
 from fastad_kernels.native.projection import projection
+from fastad_kernels.native.q_tables import NativeQTables
+from fastad_kernels.q_tables import QSettings, QTables
 
 # The tests allow 1.5 times the root-mean-square error of plain PyTorch; a wrong compilation is far
 # beyond, and a right one must not be refused for one unlucky draw.
@@ -50,6 +52,7 @@ def _cases() -> Iterator[tuple[str, Results, Results, Results]]:
     yield from _decoding()
     yield from _rows()
     yield from _blocks()
+    yield from _learning()
 
 
 def _compare(
@@ -172,3 +175,27 @@ def _blocks() -> Iterator[tuple[str, Results, Results, Results]]:
         frozen.decode(x, rings, rope=rope_angles(rings[0].new_positions(1), 16)) for x in tokens
     ]
     yield "a frozen block", [torch.cat(ours, 1)], run(torch.float32), run(torch.float64)
+
+
+def _learning() -> Iterator[tuple[str, Results, Results, Results]]:
+    """Q-learning at a rate that blends, with replays of episodes that end apart."""
+    num_learners, num_states, num_actions, length = 33, 7, 5, 6
+    settings = QSettings(num_learners, length, learning_rate=0.6, gamma=0.9, replay_sweeps=2)
+    learners, first = torch.arange(num_learners), torch.arange(num_learners) * num_states
+
+    def run(tables: type[QTables], dtype: torch.dtype) -> Results:
+        values = torch.zeros(num_learners * num_states, num_actions, dtype=dtype)
+        learned, episode_step = tables(values, settings), torch.zeros_like(learners)
+        for step in range(30):
+            state, next_state = ((learners + i * i) % num_states for i in (step, step + 1))
+            terminated = (learners + step) % 11 == 0
+            ended = terminated | (episode_step == length - 1)
+            learned.learn(
+                first + state, (learners + step) % num_actions, (learners + 3 * step).float().cos(),
+                first + next_state, terminated, ended, episode_step,
+            )  # fmt: skip
+            episode_step = (episode_step + 1).masked_fill(ended, 0)
+        return learned.values, learned.scores(first, 0.1)
+
+    exact = run(QTables, torch.float64)
+    yield "Q-learning", run(NativeQTables, torch.float32), run(QTables, torch.float32), exact

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_un
 DECODE, BLOCKS = "test_native_decode.py", "test_native_blocks.py"
 BACKWARD, ROWS = "test_backward.py", "test_native_rows.py"
 EDGES, FAR, MODEL = "test_edges.py", "test_far_apart.py", "test_native_model.py"
-DRAW = "test_native_draw.py"
+DRAW, TABLES = "test_native_draw.py", "test_q_tables.py"
 RING = "decoding_is_as_exact"
 EXACT = "native and as_exact_as_those_of_plain and (111 or 130) and 16"
 MUTATIONS = [
@@ -122,6 +122,16 @@ MUTATIONS = [
         "an entry is drawn by a number that only just reaches it", "draw.cpp",
         "(float)sum <= bound", "(float)sum < bound",
         DRAW, "draws_what_pytorch and 17",
+    ),
+    Mutation(
+        "an episode is learned again from its beginning", "q_tables.cpp",
+        "for (int64_t i = now; i >= 0; i--) update(", "for (int64_t i = 0; i <= now; i++) update(",
+        TABLES, "learn_what_pytorch and 5-1.0-3",
+    ),
+    Mutation(
+        "an interpolation is rounded twice", "q_tables.cpp",
+        "is_fused ? std::fma(weight, end - start, base) : weight", "weight",
+        TABLES, "learn_what_pytorch and 5-0.6-3", slow=True,
     ),
     Mutation(
         "coordinates are looked up in the first one's rows", "embedding.h",

@@ -1,0 +1,108 @@
+"""Q-learning in tables by the C++ kernels: a step of every learner is one call."""
+
+import ctypes
+from ctypes import c_double, c_float, c_int64, c_void_p
+from functools import cache
+from operator import is_
+
+import torch
+from torch import Tensor
+
+from fastad_kernels.native.build import addresses, library
+from fastad_kernels.q_tables import QSettings, QTables
+
+
+class _Tables(ctypes.Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("values", "memory")),
+        *((name, c_int64) for name in ("num_learners", "num_states", "num_actions")),
+        *((name, c_int64) for name in ("episode_length", "replay_sweeps")),
+        *((name, c_double) for name in ("learning_rate", "gamma")),
+        ("lerp_is_fused", c_int64),
+    ]
+
+
+class NativeQTables(QTables):
+    """See `QTables`; float32 on a CPU."""
+
+    DTYPES = (
+        torch.int64, torch.int64, torch.float32, torch.int64, torch.bool, torch.bool, torch.int64,
+    )  # fmt: skip
+
+    def __init__(self, values: Tensor, settings: QSettings) -> None:
+        super().__init__(values, settings)
+        num_learners, length, *rates, sweeps = settings
+        # A remembered step is two places in its learner's table, a reward and a discount.
+        self._steps = torch.zeros(length if sweeps else 0, num_learners, 4, dtype=torch.int32)
+        num_rows, num_actions = values.shape
+        self._tables = _Tables(
+            values.data_ptr(), self._steps.data_ptr(), num_learners, num_rows // num_learners,
+            num_actions, length, sweeps, *rates, bool(lerp_is_fused()),
+        )  # fmt: skip
+        self._wrong = c_int64()
+        self._pointers = ctypes.byref(self._tables), ctypes.byref(self._wrong)
+
+    @staticmethod
+    def takes(values: Tensor, settings: QSettings) -> bool:
+        """Whether the bits are those of plain PyTorch, and places in a table fit 32 bits."""
+        rounds_alike = settings.learning_rate == 1 or lerp_is_fused() is not None
+        return rounds_alike and values.numel() < 2**31 * settings.num_learners
+
+    def scores(self, state: Tensor, temperature: float) -> Tensor:
+        """See `QTables.scores`."""
+        self._check((torch.int64,), state)
+        state = state.contiguous()
+        scores = torch.empty(self.settings.num_learners, self.values.shape[1])
+        tables, wrong = self._pointers
+        library().fastad_q_scores(
+            tables, state.data_ptr(), ctypes.byref(c_float(temperature)), scores.data_ptr(), wrong,
+            1,
+        )  # fmt: skip
+        self._refuse_wrong()
+        return scores
+
+    def learn(
+        self,
+        state: Tensor,
+        action: Tensor,
+        reward: Tensor,
+        next_state: Tensor,
+        terminated: Tensor,
+        ended: Tensor,
+        episode_step: Tensor,
+    ) -> None:
+        """See `QTables.learn`."""
+        step = (state, action, reward, next_state, terminated, ended, episode_step)
+        self._check(self.DTYPES, *step)
+        packed = [x.contiguous() for x in step]  # alive until the call returns
+        tables, wrong = self._pointers
+        library().fastad_q_learn(tables, addresses(packed), wrong, 1)
+        self._refuse_wrong()
+
+    def _check(self, dtypes: tuple[torch.dtype, ...], *fields: Tensor) -> None:
+        """Refuse what the kernels would misread."""
+        shape = (self.settings.num_learners,)
+        good = all(map(is_, (x.dtype for x in fields), dtypes))
+        if not good or any(x.shape != shape or not x.is_cpu for x in fields):
+            seen = [(tuple(x.shape), x.dtype, str(x.device)) for x in fields]
+            raise ValueError(f"a step of {shape[0]} learners is {seen}; see `QTables.learn`")
+
+    def _refuse_wrong(self) -> None:
+        if self._wrong.value:
+            raise IndexError(
+                f"{self._wrong.value} of {self.settings.num_learners} learners have a state, "
+                "action or step that is not in their tables"
+            )
+
+
+@cache
+def lerp_is_fused() -> bool | None:
+    """Whether `torch.lerp` rounds once on this processor, or twice; None if now so, now so."""
+    start, end = torch.linspace(0.5, 1.0, 1003), torch.linspace(0.4, 0.9, 1003).flip(0)
+    weight = torch.tensor(0.3)
+    change = end - start
+    once = (weight.double() * change.double() + start.double()).float()
+    found = start.lerp(end, weight.item())
+    if torch.equal(found, once):
+        return True
+    return False if torch.equal(found, weight * change + start) else None

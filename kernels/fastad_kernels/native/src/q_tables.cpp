@@ -1,0 +1,140 @@
+// Q-learning in tables: a step of every learner, and the replay of episodes that have ended.
+// Every number is rounded as in plain PyTorch, so that what is learned has the same bits.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+namespace {
+
+// A step as its learner remembers it, in places of its own table.
+struct Step {
+  int32_t entry, next_row;  // of (S * A), of (S)
+  float reward, discount;
+};
+
+}  // namespace
+
+extern "C" {
+
+struct QTables {
+  float* values;  // (N, S, A)
+  Step* memory;   // (T, N)
+  int64_t num_learners, num_states, num_actions, episode_length, replay_sweeps;
+  double learning_rate, gamma;
+  int64_t lerp_is_fused;  // whether PyTorch rounds once in an interpolation, or twice
+};
+
+// Of (N,) each; a state is a row of all tables together.
+struct QSteps {
+  const int64_t *state, *action;
+  const float* reward;
+  const int64_t* next_state;
+  const uint8_t *terminated, *ended;
+  const int64_t* episode_step;
+};
+
+}  // extern "C"
+
+namespace {
+
+bool within(int64_t index, int64_t size) { return index >= 0 && index < size; }
+
+// A > 0 is the number of actions, known to the compiler.
+template <int A>
+struct Learning {
+  const QTables& t;
+  const int64_t num_actions = A > 0 ? A : t.num_actions;
+  const int64_t entries = t.num_states * num_actions;
+  const float rate = (float)t.learning_rate;
+  const bool overwrites = t.learning_rate >= 1.0;
+  const bool is_small = std::fabs(rate) < 0.5f;
+  const bool is_fused = t.lerp_is_fused;
+
+  float best(const float* row) const {
+    float value = row[0];
+    for (int64_t a = 1; a < num_actions; a++) value = row[a] > value ? row[a] : value;
+    return value;
+  }
+
+  // As torch.lerp.
+  float between(float start, float end) const {
+    const float weight = is_small ? rate : rate - 1.0f, base = is_small ? start : end;
+    return is_fused ? std::fma(weight, end - start, base) : weight * (end - start) + base;
+  }
+
+  void update(float* table, const Step& step) const {
+    const float target = best(table + step.next_row * num_actions) * step.discount + step.reward;
+    float& value = table[step.entry];
+    value = overwrites ? target : between(value, target);
+  }
+
+  void learn(const QSteps& in) const {
+    std::vector<Step> episode(t.episode_length);
+    for (int64_t n = 0; n < t.num_learners; n++) {
+      const int64_t first = n * t.num_states, now = in.episode_step[n];
+      float* table = t.values + n * entries;
+      const Step step{(int32_t)((in.state[n] - first) * num_actions + in.action[n]),
+                      (int32_t)(in.next_state[n] - first), in.reward[n],
+                      in.terminated[n] ? 0.0f : (float)t.gamma};
+      update(table, step);
+      if (t.replay_sweeps == 0) continue;
+      t.memory[now * t.num_learners + n] = step;
+      if (!in.ended[n]) continue;
+      for (int64_t i = 0; i <= now; i++) episode[i] = t.memory[i * t.num_learners + n];
+      for (int64_t sweep = 0; sweep < t.replay_sweeps; sweep++)
+        for (int64_t i = now; i >= 0; i--) update(table, episode[i]);
+    }
+  }
+
+  void scores(const int64_t* state, float temperature, float* out) const {
+    for (int64_t n = 0; n < t.num_learners; n++, out += num_actions) {
+      const float* row = t.values + state[n] * num_actions;
+      const float top = best(row);
+      for (int64_t a = 0; a < num_actions; a++) out[a] = (row[a] - top) / temperature;
+    }
+  }
+};
+
+// With the number of actions known where it is a usual one.
+template <class Function>
+void dispatch(const QTables& t, Function function) {
+  switch (t.num_actions) {
+    case 2: return function(Learning<2>{t});
+    case 4: return function(Learning<4>{t});
+    case 5: return function(Learning<5>{t});
+    default: return function(Learning<0>{t});
+  }
+}
+
+bool owns(const QTables& t, int64_t learner, int64_t state) {
+  return within(state - learner * t.num_states, t.num_states);
+}
+
+}  // namespace
+
+extern "C" {
+
+// Learn from a step of every learner; `wrong` is how many of them are not in the tables, and then
+// nothing is learned.
+void fastad_q_learn(const QTables* tables, const QSteps* steps, int64_t* wrong, int) {
+  const QTables& t = *tables;
+  *wrong = 0;
+  for (int64_t n = 0; n < t.num_learners; n++)
+    *wrong += !(owns(t, n, steps->state[n]) && owns(t, n, steps->next_state[n]) &&
+                within(steps->action[n], t.num_actions) &&
+                within(steps->episode_step[n], t.episode_length));
+  if (*wrong) return;
+  dispatch(t, [&](auto learning) { learning.learn(*steps); });
+}
+
+// (Q - max Q) / temperature of a row per learner, (N, A).
+void fastad_q_scores(const QTables* tables, const int64_t* state, const float* temperature,
+                     float* scores, int64_t* wrong, int) {
+  *wrong = 0;
+  for (int64_t n = 0; n < tables->num_learners; n++) *wrong += !owns(*tables, n, state[n]);
+  if (*wrong) return;
+  dispatch(*tables, [&](auto learning) { learning.scores(state, *temperature, scores); });
+}
+}
