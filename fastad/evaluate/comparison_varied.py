@@ -38,7 +38,8 @@ def draw_varied(family: Family) -> Figure:
     """Draw how every method ended, and how many found the reward, by the value that is varied.
 
     Bars are 95 % intervals over tasks and seeds, dots single seeds. What has no value of its own,
-    as a source, is a level. Values that grow by a factor stand on a logarithmic axis.
+    as a source, is a level; chance and the optimum are dashed. Values that grow by a factor stand
+    on a logarithmic axis.
 
     Raises:
         UserError: If Matplotlib cannot be imported.
@@ -51,9 +52,11 @@ def draw_varied(family: Family) -> Figure:
     end, title = ("final_score", "score") if is_scored else ("final", "return")
     panels = [(end, f"final {title}, {_end(figures)}", levels_of(figures, is_scored))]
     if any("found" in line for line in figures["lines"]):
-        panels.append(("found", "share of rollouts that ever found the reward", [0.0, 1.0]))
+        chance = [line["found"]["mean"] for line in figures["lines"] if line["kind"] == "random"]
+        title = f"rollouts that ever found the reward{' (dashed: chance)' if chance else ''}"
+        panels.append(("found", title, [*chance, 1.0]))
     series = _series(figures)
-    notes = notes_of(figures, "dots: seeds; bars")
+    notes = notes_of(figures, "dots: seeds; bars" if len(figures["seeds"]) > 1 else "bars")
     across = len(panels) * (LEFT + WIDTH + RIGHT) + LETTER * (max(map(len, series)) + 4)
     height = ABOVE + NOTE * len(notes) + HEIGHT + BELOW
     figure = Figure(figsize=(across, height), dpi=150)
@@ -65,7 +68,7 @@ def draw_varied(family: Family) -> Figure:
         labels = _draw_panel(axes, figures, series, name)
         numbers = [(end, f"{end[1]:z.2f}", style) for end, _, style in labels]
         dress(axes, levels)
-        set_height(axes, levels)
+        set_height(axes, [0.0, *levels] if name == "found" else levels)
         place_labels(axes, labels if place == len(panels) - 1 else numbers)
     head(figure, figures, notes)
     return figure
@@ -122,10 +125,11 @@ def _draw_points(
         if summary["interval"] is not None:
             axes.vlines(place, *summary["interval"], color=style["color"], lw=1.4, alpha=0.55)
         seeds = [value for value in summary["by_seed"].values() if value is not None]
-        axes.scatter(
-            [place] * len(seeds), seeds, s=9, color="white", linewidths=0.8,
-            edgecolors=style["color"], zorder=5,
-        )  # fmt: skip
+        if len(seeds) > 1:
+            axes.scatter(
+                [place] * len(seeds), seeds, s=9, color="white", linewidths=0.8,
+                edgecolors=style["color"], zorder=5,
+            )  # fmt: skip
 
 
 def _set_values(axes: Axes, values: list[Any], name: str) -> dict[Any, float]:

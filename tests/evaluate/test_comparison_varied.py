@@ -12,6 +12,7 @@ from fastad.evaluate.comparison_figures import figures_of_family
 from fastad.evaluate.comparison_files import Comparison
 from fastad.evaluate.comparison_plot import draw_family
 from fastad.evaluate.comparison_varied import draw_varied, is_geometric
+from fastad.evaluate.plots import LEVEL_COLOUR
 from fastad.evaluate.result import Baseline
 
 # Two tasks, three episodes: the final return is the mean of all.
@@ -114,6 +115,16 @@ def test_the_picture_shows_ends_and_what_was_found_by_value_beside_the_source(en
         "1.00  AD", "1.00  AD, control no-reward", "1.00  source a2c",
     ]  # fmt: skip
     assert [text.get_text() for text in final.texts] == ["0.85", "0.85", "0.50"]
+
+
+def test_what_chance_finds_is_a_level_where_it_was_tried(told):
+    lucky = baselines() | {"random": Baseline(np.array([[0, 0, 0], [0, 0, 1]], dtype=np.float32))}
+    for tried, levels in ((lucky, [0.5, 1]), ({}, [1])):
+        entry = Entry("ad", 0, told(RETURNS[8], baselines=tried), None, Setting("updates", 3))
+        _, found = draw_varied(families_of([entry])[0]).axes
+        drawn = [line.get_ydata()[0] for line in found.lines if line.get_color() == LEVEL_COLOUR]
+        assert drawn == levels
+        assert ("chance" in found.get_title(loc="left")) == (len(levels) > 1)
 
 
 def test_later_values_are_darker_and_only_lines_by_episode_have_no_bands(entries):
