@@ -23,6 +23,7 @@ TITLES = {
     "horizon": "Long rollouts",
     "train": "Training",
     "collect": "Collection",
+    "tabular": "Tabular sources",
     "neural": "Neural sources",
     "loader": "Loading",
     "attention": "Attention",

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks.harness import Measure, relative_difference
-from benchmarks.neural_learners import SETTINGS, Learners, Workers
+from benchmarks.learners import NEURAL, NeuralLearners, Workers
 from benchmarks.peers.jax_a2c import EPISODE_LENGTH, JaxA2C
 
 SIDES = ("fastad", "JAX, jit(vmap(scan))")
@@ -37,19 +37,21 @@ QUICK = (Case(4),)
 
 
 def test_neural(measure: Measure, case: Case, side: str) -> None:
-    num_steps = case.num_learners * SETTINGS.num_actors * EPISODE_LENGTH
+    num_steps = case.num_learners * NEURAL.num_actors * EPISODE_LENGTH
     if side == SIDES[0]:
-        with closing(Workers(case.num_learners, torch.get_num_threads())) as workers:
+        with closing(
+            Workers(case.num_learners, torch.get_num_threads(), NeuralLearners)
+        ) as workers:
             measure.rate(workers, work=num_steps, unit="steps/s")
         return
-    learners = Learners(case.num_learners)
+    learners = NeuralLearners(case.num_learners)
     weights = learners.weights(learners.source.network.parameters)
-    peer = JaxA2C(weights, learners.tasks.numpy(), SETTINGS)
+    peer = JaxA2C(weights, learners.tasks.numpy(), NEURAL)
     measure.gate(_difference(learners, peer))
     measure.rate(peer.learn, work=num_steps, unit="steps/s")
 
 
-def _difference(learners: Learners, peer: JaxA2C) -> float:
+def _difference(learners: NeuralLearners, peer: JaxA2C) -> float:
     """Between both sides' gradients of an episode that fastad's learners acted."""
     seen: list[np.ndarray] = []
     source = learners.source
@@ -65,7 +67,7 @@ def _difference(learners: Learners, peer: JaxA2C) -> float:
     source.actors.step = step  # type: ignore[method-assign]
     start = np.full_like(seen[0], 4)
     cells = np.stack([start, *seen], axis=1)
-    shape = (len(start), EPISODE_LENGTH, SETTINGS.num_actors)
+    shape = (len(start), EPISODE_LENGTH, NEURAL.num_actors)
     actions, rewards = (buffer.view(shape).numpy() for buffer in (source._action, source._reward))
     theirs = peer.gradients(cells, actions, rewards)
     ours = learners.weights(source.network.gradients)

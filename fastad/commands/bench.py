@@ -28,7 +28,7 @@ class BenchConfig:
     """
 
     questions: tuple[str, ...] = ()
-    """What to measure: attention, collect, horizon, loader, memory, neural, rollout, train
+    """What to measure: attention, collect, horizon, loader, memory, neural, rollout, tabular, train
     (default: all)."""
 
     quick: bool = False
