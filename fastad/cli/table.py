@@ -53,7 +53,7 @@ examples:
   fastad train data/room                             # writes runs/room
   fastad rollout runs/room
   fastad compare dark-room --seeds 3
-  fastad train data/room --out runs/paper --config paper-dark    # see: fastad presets
+  fastad train data/room --out runs/paper --config dark-room-full    # see: fastad presets
   fastad bench rollout train                         # what these are: fastad bench --help
 
 `fastad COMMAND --help` explains every option of a command."""

@@ -17,7 +17,7 @@ class DemoConfig:
     """Collect learning histories, train on them, and watch frozen weights learn unseen tasks.
 
     Presets of minutes: dark-room (one), bandit, key-to-door; of hours: dark-room-ucbvi,
-    paper-dark. A demo that was interrupted goes on where it stopped; one that is finished shows
+    dark-room-full. A demo that was interrupted goes on where it stopped; one that is finished shows
     its result again.
     """
 

@@ -24,8 +24,15 @@ def run_presets(config: PresetsConfig) -> None:
     if config.name is not None:
         print(as_yaml(config.name), end="")
         return
-    rows = [(name, preset.collect.env, preset.summary) for name, preset in PRESETS.items()]
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    for name, env, summary in rows:
-        print(f"{name:{widths[0]}}  {env:{widths[1]}}  {summary}")
+    rows = [
+        (name, preset.collect.env, preset.collect.source, preset.summary)
+        for name, preset in PRESETS.items()
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for *words, summary in rows:
+        print(
+            *(f"{word:{width}}" for word, width in zip(words, widths, strict=True)),
+            summary,
+            sep="  ",
+        )
     print("\none of them as YAML: fastad presets NAME; with collect, train, rollout: --config NAME")

@@ -15,26 +15,34 @@ from fastad.presets.preset import Preset, make_preset
 from fastad.training.settings import TrainSettings
 
 SHOWN, ROLLED_OUT = 20, 60  # episodes of a training window, and of a rollout
-CUT: dict[str, Any] = {"subsample": "cut", "every_kth_episode": 1}
-LOOK_AHEAD = CUT | {"target": "final"}
+CUT = (0.16, 0.5)  # where the early part of a history ends, and its late part begins
 
 
-def _variants(episode_length: int, num_layers: int) -> dict[str, dict[str, Any]]:
+def _variants(
+    episode_length: int, num_layers: int, cut: tuple[float, float]
+) -> dict[str, dict[str, Any]]:
     """Other ways to train, under names that a shell takes as they are.
 
     The decision transformer sees an episode at most, as published: through all layers together, or
     it would learn in context from the returns that it is shown.
     """
     an_episode = {"window": episode_length, "context": episode_length // num_layers}
+    parts: dict[str, Any] = {"subsample": "cut", "cut": cut, "every_kth_episode": 1}
     return {
-        "ad-cut": CUT,
-        "ad-look-ahead": LOOK_AHEAD,
+        "ad-cut": parts,
+        "ad-look-ahead": parts | {"target": "final"},
         "decision-transformer": an_episode | {"every_kth_episode": 1, "eval_context": None},
     }
 
 
 def _from_scratch(
-    name: str, title: str, collect: CollectConfig, *, episode_length: int, **settings: Any
+    name: str,
+    title: str,
+    collect: CollectConfig,
+    *,
+    episode_length: int,
+    cut: tuple[float, float] = CUT,
+    **settings: Any,
 ) -> dict[str, Preset]:
     """Two presets of one dataset: plain AD with its variants, and AD from look-ahead labels.
 
@@ -54,37 +62,57 @@ def _from_scratch(
         "rollout": RolloutConfig(episodes=ROLLED_OUT, context=ROLLED_OUT * episode_length),
     }
     ahead = f"{name}-look-ahead"
+    variants = _variants(episode_length, model.num_layers, cut)
     return {
         name: make_preset(
             name,
             f"{title}, plain AD",
             settings=plain,
-            variants=_variants(episode_length, model.num_layers),
+            variants=variants,
             **shared,
         ),
         ahead: make_preset(
             ahead,
-            f"{title}, look-ahead labels: what the learner will do at its end",
-            settings=replace(plain, **LOOK_AHEAD),
+            f"{title}, look-ahead labels: what the same learner does at its end",
+            settings=replace(plain, **variants["ad-look-ahead"]),
             **shared,
         ),
     }
 
 
-def _dark_room(source: str, title: str) -> dict[str, Preset]:
-    collect = CollectConfig(
+def _dark_room(
+    source: str,
+    title: str,
+    *,
+    updates: int = 1200,
+    cut: tuple[float, float] = CUT,
+    **collect: Any,
+) -> dict[str, Preset]:
+    histories = CollectConfig(
         env="dark-room",
         source=source,
         num_histories=2048,
         num_episodes=100,
         labels=("final", "expert"),
+        **collect,
     )
-    title = f"Dark Room from {title}"
-    return _from_scratch(f"dark-room-{source}", title, collect, episode_length=20, updates=1200)
+    return _from_scratch(
+        f"dark-room-{source}",
+        f"Dark Room from {title}",
+        histories,
+        episode_length=20,
+        updates=updates,
+        cut=cut,
+    )
 
+
+# Optimism that wears off only where every step may pay.
+OPTIMISM = ("learning_rate=0.6", "initial_value=4", "temperature=0.1")
 
 SCIENCE = {
     **_dark_room("a2c", "A2C"),
-    **_dark_room("a3c", "A3C, the paper's source"),
+    # It learns later than A2C, and so does its late part begin.
+    **_dark_room("a3c", "A3C, the paper's source", updates=1600, cut=(0.16, 0.7)),
     **_dark_room("dqn", "DQN"),
+    **_dark_room("q-learning", "Q-learning", source_options=OPTIMISM),
 }

@@ -135,7 +135,7 @@ def test_differences_name_the_nested_field_and_both_values():
 
 
 def test_the_papers_preset_has_the_papers_sizes():
-    config = preset_for("paper-dark", "train")
+    config = preset_for("dark-room-full", "train")
     model, settings = config.model, config.settings
     assert (model.num_layers, model.width, model.num_heads, model.mlp_width) == (4, 64, 4, 2048)
     assert (model.norm, model.positions, model.layout) == ("post", "learned", "interleaved")
@@ -145,7 +145,7 @@ def test_the_papers_preset_has_the_papers_sizes():
 
 
 def test_learned_positions_of_the_papers_preset_have_room_for_its_windows():
-    train, rollout = (preset_for("paper-dark", command) for command in ("train", "rollout"))
+    train, rollout = (preset_for("dark-room-full", command) for command in ("train", "rollout"))
     assert train.settings.window * train.model.tokens_per_step <= train.model.context
     assert rollout.episodes * 20 * train.model.tokens_per_step <= train.model.context
 

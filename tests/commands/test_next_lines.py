@@ -73,4 +73,4 @@ def test_the_words_for_a_config_mean_the_config():
     )
     assert parse("collect", typed(config, bare="out")) == config
     assert parse_options("env_options", config.env_options)["terminate_on_goal"] is True
-    assert parse("train", typed(preset("paper-dark").train)) == preset("paper-dark").train
+    assert parse("train", typed(preset("dark-room-full").train)) == preset("dark-room-full").train

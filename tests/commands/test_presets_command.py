@@ -24,12 +24,13 @@ def bandits(tmp_path_factory):
     return path
 
 
-def test_every_preset_is_listed_with_its_environment_and_summary(capsys):
+def test_every_preset_is_listed_with_its_environment_source_and_summary(capsys):
     assert main(["presets"]) == 0
     lines = capsys.readouterr().out.splitlines()
     for name, chosen in PRESETS.items():
         (line,) = [line for line in lines if line.split()[:1] == [name]]
-        assert line.split(maxsplit=2)[1:] == [chosen.collect.env, chosen.summary]
+        told = [chosen.collect.env, chosen.collect.source, chosen.summary]
+        assert line.split(maxsplit=3)[1:] == told
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -76,7 +77,7 @@ def test_its_settings_are_taken_when_the_environment_is_named_and_a_run_keeps_to
     # Said or not, it is no setting that a continued run must repeat.
     assert main([*train, "--env", "None", "--out", run, *small, "--resume"]) == 0
     capsys.readouterr()
-    assert main(["rollout", run, "--config", "paper-dark"]) == 2
+    assert main(["rollout", run, "--config", "dark-room-full"]) == 2
     assert f"{run} is of gaussian-bandit" in capsys.readouterr().err
 
 
@@ -90,7 +91,7 @@ def test_the_help_of_whatever_takes_a_config_says_so(command, capsys):
 
 def test_the_help_shows_a_presets_values_as_defaults(capsys):
     with pytest.raises(SystemExit):
-        main(["train", "--config", "paper-dark", "--help"])
+        main(["train", "--config", "dark-room-full", "--help"])
     words = capsys.readouterr().out.replace("│", " ").split()
     assert "(default: 50000)" in " ".join(words[words.index("--updates") :][:20])
 
