@@ -44,9 +44,9 @@ class Rules:
         sizes = [int(size) for size in space.nvec]
 
         def state(observation: Tensor) -> Tensor:
-            index = observation[..., 0]
-            for column, size in enumerate(sizes[1:], 1):
-                index = index * size + observation[..., column]
+            index, *others = observation.unbind(-1)
+            for size, column in zip(sizes[1:], others, strict=True):
+                index = torch.add(column, index, alpha=size)
             return index
 
         return cls(math.prod(sizes), state, num_phases, transitions)

@@ -1,7 +1,7 @@
 """Actor-critic in tables: softmax policy, TD(lambda) critic, entropy bonus."""
 
 import torch
-from fastad_kernels import EpisodeMemory
+from fastad_kernels import EpisodeMemory, normalise
 from torch import Tensor
 
 from fastad.envs.base import BatchedEnv
@@ -71,7 +71,7 @@ class ActorCritic(TabularSource):
         """Softmax over the table's rows."""
         logits = self.logits.index_select(0, self.state)
         weights = soft_exp(logits.sub_(logits.amax(dim=1, keepdim=True)))
-        self._probs = weights.div_(weights.sum(dim=1, keepdim=True))
+        self._probs = normalise(weights, impl="auto")
         return self._probs
 
     def look(self, cell: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
+from fastad_kernels import LEAST_LOG
 from torch import Tensor
 
 from fastad.acting.interact import Transition, draw_actions
@@ -78,12 +79,8 @@ class Source(ABC):
 
 
 def soft_exp(values: Tensor) -> Tensor:
-    """In-place exp of values <= 0, none smaller than exp(-80).
-
-    Numbers below float32's normal range are slow to make, here some 20 times; torch.softmax, which
-    makes them, is slow on short rows besides.
-    """
-    return values.clamp_(min=-80.0).exp_()
+    """In-place exp of values <= 0, none smaller than that of `LEAST_LOG`."""
+    return values.clamp_(min=LEAST_LOG).exp_()
 
 
 def annealed(step: int, decay_steps: float, final: float) -> float:

@@ -3,11 +3,11 @@
 from functools import cached_property
 
 import torch
-from fastad_kernels import QSettings, QTables, make_q_tables
+from fastad_kernels import QSettings, QTables, make_q_tables, normalise
 from torch import Tensor
 
 from fastad.envs.base import BatchedEnv, uniform_over
-from fastad.sources.base import number, soft_exp, whole_number
+from fastad.sources.base import number, whole_number
 from fastad.sources.tabular import Experience, TabularSource
 
 
@@ -74,8 +74,8 @@ class QLearning(TabularSource):
     def policy(self, cell: Tensor) -> Tensor:
         """Softmax or greedy over the table's rows, mixed with `epsilon` uniform."""
         if self.temperature > 0:
-            weights = soft_exp(self._tables.scores(self.state, self.temperature))
-            probs = weights.div_(weights.sum(dim=1, keepdim=True))
+            weights = self._tables.scores(self.state, self.temperature).exp_()
+            probs = normalise(weights, impl="auto")
         else:
             q = self.q.index_select(0, self.state)
             probs = uniform_over(q == q.amax(dim=1, keepdim=True))

@@ -50,7 +50,8 @@ class TabularSource(Source):
         self.episode_step = torch.zeros_like(self.learners)  # (N,) since the episode began
         self.state = self.first_state  # (N,)
         self._to_cell = rules.state
-        self._numbered: tuple[Tensor | None, Tensor] = None, self.learners  # see `_cell`
+        # The last observation, its cell and state, see `_place`.
+        self._placed: tuple[Tensor | None, Tensor, Tensor] = None, self.learners, self.learners
 
     @classmethod
     def fits(cls, env: BatchedEnv) -> bool:
@@ -72,8 +73,7 @@ class TabularSource(Source):
 
     def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Draw actions from the policy in the current states."""
-        cell = self._cell(observation)
-        self.state = self._state(cell, self.phase)
+        cell, self.state = self._place(observation, self.phase)
         probs = self.policy(cell)
         return self.draw(probs), probs
 
@@ -81,7 +81,7 @@ class TabularSource(Source):
         """Translate the step to table coordinates, learn from it and move on."""
         ended = transition.terminated | transition.truncated
         phase = self.phases.after(transition.reward)
-        next_state = self._state(self._cell(final_observation), phase)
+        _, next_state = self._place(final_observation, phase)
         self.learn(
             Experience(
                 self.state,
@@ -111,11 +111,17 @@ class TabularSource(Source):
         """As `policy`, without a change to any table."""
         return self.policy(cell)
 
-    def _cell(self, observation: Tensor) -> Tensor:
-        """Number observations once: within an episode a step begins where the last one ended."""
-        if observation is not self._numbered[0]:
-            self._numbered = observation, self._to_cell(observation)
-        return self._numbered[1]
+    def _place(self, observation: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
+        """Cells and states, (N,) each; within an episode a step begins where the last one ended."""
+        if observation is self._placed[0]:
+            _, cell, state = self._placed
+            if self.num_phases == 1:
+                return cell, state
+        else:
+            cell = self._to_cell(observation)
+        state = self._state(cell, phase)
+        self._placed = observation, cell, state
+        return cell, state
 
     def _state(self, cell: Tensor, phase: Tensor) -> Tensor:
         if self.num_phases == 1:

@@ -17,7 +17,7 @@ from fastad_kernels.api import (
 from fastad_kernels.blocks import Affine, BlockShape, BlockWeights, FrozenBlocks
 from fastad_kernels.cache import RingCache
 from fastad_kernels.dispatch import IMPLEMENTATIONS, Implementation
-from fastad_kernels.drawing import draw
+from fastad_kernels.drawing import LEAST_LOG, draw, normalise
 from fastad_kernels.episodes import EpisodeMemory
 from fastad_kernels.frozen import FrozenModel, StepTables
 from fastad_kernels.positions import alibi_slopes, apply_rope, rope_angles
@@ -25,6 +25,7 @@ from fastad_kernels.q_tables import QSettings, QTables, make_q_tables
 
 __all__ = [
     "IMPLEMENTATIONS",
+    "LEAST_LOG",
     "Affine",
     "BlockShape",
     "BlockWeights",
@@ -43,6 +44,7 @@ __all__ = [
     "decode_attention",
     "draw",
     "make_q_tables",
+    "normalise",
     "projection",
     "residual_mlp",
     "rope_angles",

@@ -1,14 +1,18 @@
-"""Drawing from distributions: in plain PyTorch, and by kernels that are held to it bit by bit."""
+"""Distributions of weights, and draws from them: plain PyTorch, and kernels of the same bits."""
 
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+Implementation = Literal["auto", "reference"]
 
-def draw(
-    probs: Tensor, uniform: Tensor, *, impl: Literal["auto", "reference"] = "reference"
-) -> Tensor:
+# Of logarithms that are raised to weights. Numbers below float32's normal range are slow to make,
+# here some 20 times; torch.softmax, which makes them, is slow on short rows besides.
+LEAST_LOG = -80.0
+
+
+def draw(probs: Tensor, uniform: Tensor, *, impl: Implementation = "reference") -> Tensor:
     """Draw one entry per row by inverting the cumulative distribution.
 
     Entries of probability 0 are never drawn.
@@ -21,11 +25,37 @@ def draw(
     Returns:
         (N,) int64.
     """
-    if impl == "auto" and probs.is_cpu and probs.dtype == torch.float32:
-        from fastad_kernels import native
+    if impl == "auto" and _is_for_kernels(probs):
+        from fastad_kernels.native.draw import draw_at_once
 
-        if native.why_unavailable() is None:
-            return native.draw(probs, uniform)
+        return draw_at_once(probs, uniform)
     cumulative = probs.cumsum(dim=1)
     # Scaling by the row's own total keeps rounding from drawing past the last entry.
     return (cumulative <= uniform * cumulative[:, -1:]).sum(dim=1)
+
+
+def normalise(weights: Tensor, *, impl: Implementation = "reference") -> Tensor:
+    """Divide rows by their sums.
+
+    Args:
+        weights: (N, A) float32, none negative; changed in place.
+        impl: As of `draw`.
+
+    Returns:
+        `weights`, distributions now.
+    """
+    if impl == "auto" and _is_for_kernels(weights):
+        from fastad_kernels.native.draw import normalise, sums_like_pytorch
+
+        if weights.is_contiguous() and sums_like_pytorch(weights.shape[1]):
+            return normalise(weights)
+    return weights.div_(weights.sum(dim=1, keepdim=True))
+
+
+def _is_for_kernels(rows: Tensor) -> bool:
+    """Whether the C++ kernels can be used, and read them."""
+    if not rows.is_cpu or rows.dtype != torch.float32:
+        return False
+    from fastad_kernels import native
+
+    return native.why_unavailable() is None

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastad_kernels.drawing import LEAST_LOG
 from fastad_kernels.episodes import EpisodeMemory
 
 
@@ -34,9 +35,9 @@ class QTables:
         self._memory: EpisodeMemory | None = None  # made when there is something to remember
 
     def scores(self, state: Tensor, temperature: float) -> Tensor:
-        """(Q - max Q) / temperature in a state (N,) of every learner, (N, A)."""
+        """(Q - max Q) / temperature in a state (N,) of every learner, (N, A), least `LEAST_LOG`."""
         q = self.values.index_select(0, state)
-        return q.sub_(q.amax(dim=1, keepdim=True)).div_(temperature)
+        return q.sub_(q.amax(dim=1, keepdim=True)).div_(temperature).clamp_(min=LEAST_LOG)
 
     def learn(
         self,

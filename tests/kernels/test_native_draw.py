@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from fastad_kernels import draw, native
+from fastad_kernels import draw, native, normalise
 from fastad_kernels.native.draw import draw as native_draw
-from fastad_kernels.native.draw import draw_op
+from fastad_kernels.native.draw import draw_op, sums_like_pytorch
+from fastad_kernels.native.draw import normalise as native_normalise
 from torch.utils._python_dispatch import TorchDispatchMode
 
 pytestmark = pytest.mark.skipif(
@@ -35,6 +36,25 @@ def test_the_kernel_draws_what_pytorch_draws(num_actions):
     border = borders / total
     for uniform in (border, *(border.nextafter(torch.tensor(x)) for x in (0.0, 1.0))):
         assert torch.equal(native_draw(probs, uniform), draw(probs, uniform))
+
+
+@pytest.mark.parametrize("num_rows", [1, NUM_ROWS])
+@pytest.mark.parametrize("num_actions", range(1, 8))
+def test_the_kernel_normalises_to_what_pytorch_does(num_actions, num_rows):
+    if not sums_like_pytorch(num_actions):
+        pytest.skip("PyTorch adds such rows up in another order on this processor")
+    weights = make_rows(num_actions)[0][:num_rows] * 3.0
+    assert torch.equal(native_normalise(weights.clone()), normalise(weights.clone()))
+
+
+@pytest.mark.parametrize("num_actions", [5, 8, 17])
+def test_auto_gives_the_bits_of_the_reference(num_actions):
+    weights, uniform = make_rows(num_actions)
+    # PyTorch's sums depend on how rows lie in memory.
+    for rows in (weights * 3.0, (weights * 3.0).t().contiguous().t()):
+        probs = normalise(rows.clone())
+        assert torch.equal(normalise(rows.clone(), impl="auto"), probs)
+        assert torch.equal(draw(probs, uniform, impl="auto"), draw(probs, uniform))
 
 
 def test_what_has_no_probability_is_never_drawn():

@@ -17,7 +17,8 @@ trial.prove = lambda library: ""  # the kernels are exercised here
 compiler.FLAGS += ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 from fastad_kernels import (
     Affine, BlockWeights, BlockShape, RingCache, alibi_slopes, attention, attention_varlen,
-    QSettings, decode_attention, draw, make_q_tables, projection, residual_mlp, rope_angles,
+    QSettings, decode_attention, draw, make_q_tables, normalise, projection, residual_mlp,
+    rope_angles,
 )
 from fastad_kernels.blocks import absorb
 from fastad_kernels.native import NativeBlocks
@@ -78,8 +79,8 @@ for num_actions in (1, 5):
     first = 7 * torch.arange(3)
     for step in range(8):
         state, over = first + step % 7, torch.full((3,), step % 4 == 3)
-        weights = tables.scores(state, 0.1).exp()
-        action = draw(weights, torch.rand(3, 1), impl="auto")
+        policy = normalise(tables.scores(state, 0.1).exp(), impl="auto")
+        action = draw(policy, torch.rand(3, 1), impl="auto")
         now = torch.full((3,), step % 4)
         tables.learn(state, action, torch.ones(3), first + 6, over, over, now)
 print("all kernels ran")

@@ -1,13 +1,15 @@
 """Drawing from distributions by the C++ kernels, as a PyTorch operator."""
 
 from ctypes import Array, c_int64
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
 
 from fastad_kernels.native.build import library
 from fastad_kernels.native.common import at_once
+
+LONGEST_SUM = 7  # of which the kernel knows PyTorch's order
 
 
 def draw(probs: Tensor, uniform: Tensor) -> Tensor:
@@ -50,6 +52,24 @@ def _forward(probs: Tensor, uniform: Tensor) -> Tensor:
 def _as_c(shape: torch.Size) -> Array[c_int64]:
     """A shape as the kernels read it; every step of a rollout has the same."""
     return (c_int64 * len(shape))(*shape)
+
+
+def normalise(weights: Tensor) -> Tensor:
+    """See `fastad_kernels.normalise`; contiguous, float32 on a CPU, up to `LONGEST_SUM` entries."""
+    library().fastad_normalise(_as_c(weights.shape), weights.data_ptr(), 1)
+    return weights
+
+
+@cache
+def sums_like_pytorch(size: int) -> bool:
+    """Whether the kernel adds rows up in PyTorch's order on this processor: found by trying."""
+    if not 0 < size <= LONGEST_SUM:
+        return False
+    rows = torch.rand(1003, size, generator=torch.Generator().manual_seed(0))
+    tried = (rows, rows[:1])
+    return all(
+        torch.equal(normalise(few.clone()), few / few.sum(dim=1, keepdim=True)) for few in tried
+    )
 
 
 @torch.library.custom_op("fastad::native_draw", mutates_args=())

@@ -8,6 +8,7 @@ from operator import is_
 import torch
 from torch import Tensor
 
+from fastad_kernels.drawing import LEAST_LOG
 from fastad_kernels.native.build import addresses, library
 from fastad_kernels.q_tables import QSettings, QTables
 
@@ -54,10 +55,8 @@ class NativeQTables(QTables):
         state = state.contiguous()
         scores = torch.empty(self.settings.num_learners, self.values.shape[1])
         tables, wrong = self._pointers
-        library().fastad_q_scores(
-            tables, state.data_ptr(), ctypes.byref(c_float(temperature)), scores.data_ptr(), wrong,
-            1,
-        )  # fmt: skip
+        scale = (c_float * 2)(temperature, LEAST_LOG)
+        library().fastad_q_scores(tables, state.data_ptr(), scale, scores.data_ptr(), wrong, 1)
         self._refuse_wrong()
         return scores
 

@@ -20,4 +20,17 @@ void fastad_draw(const int64_t* sizes, const float* probs, const float* uniform,
     }
   }
 }
+
+// Divide each row (rows, size) by its sum, added up in the order of PyTorch's: four sums of every
+// fourth entry, what is left over to the first of them, then all four. Up to 7 entries.
+void fastad_normalise(const int64_t* sizes, float* weights, int) {
+  const int64_t rows = sizes[0], size = sizes[1], whole = size & ~3;
+  for (int64_t row = 0; row < rows; row++, weights += size) {
+    float sums[4] = {};
+    for (int64_t i = 0; i < whole; i++) sums[i % 4] += weights[i];
+    for (int64_t i = whole; i < size; i++) sums[0] += weights[i];
+    const float sum = ((sums[0] + sums[1]) + sums[2]) + sums[3];
+    for (int64_t i = 0; i < size; i++) weights[i] /= sum;
+  }
+}
 }

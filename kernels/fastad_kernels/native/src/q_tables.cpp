@@ -39,6 +39,8 @@ struct QSteps {
 
 namespace {
 
+constexpr int64_t GROUP = 8;  // learners that are replayed together
+
 bool within(int64_t index, int64_t size) { return index >= 0 && index < size; }
 
 // A > 0 is the number of actions, known to the compiler.
@@ -70,30 +72,50 @@ struct Learning {
     value = overwrites ? target : between(value, target);
   }
 
+  // One step of every learner; those whose episodes ended go on in `replay`.
   void learn(const QSteps& in) const {
-    std::vector<Step> episode(t.episode_length);
+    std::vector<int64_t> over;
     for (int64_t n = 0; n < t.num_learners; n++) {
-      const int64_t first = n * t.num_states, now = in.episode_step[n];
-      float* table = t.values + n * entries;
+      const int64_t first = n * t.num_states;
       const Step step{(int32_t)((in.state[n] - first) * num_actions + in.action[n]),
                       (int32_t)(in.next_state[n] - first), in.reward[n],
                       in.terminated[n] ? 0.0f : (float)t.gamma};
-      update(table, step);
+      update(t.values + n * entries, step);
       if (t.replay_sweeps == 0) continue;
-      t.memory[now * t.num_learners + n] = step;
-      if (!in.ended[n]) continue;
-      for (int64_t i = 0; i <= now; i++) episode[i] = t.memory[i * t.num_learners + n];
+      t.memory[in.episode_step[n] * t.num_learners + n] = step;
+      if (in.ended[n]) over.push_back(n);
+    }
+    replay(over, in.episode_step);
+  }
+
+  // Several learners in turn, a step each: a step waits for the one behind it, not for another's.
+  void replay(const std::vector<int64_t>& learners, const int64_t* last_step) const {
+    std::vector<Step> steps(t.episode_length * GROUP);  // (T, GROUP)
+    for (size_t begin = 0; begin < learners.size(); begin += GROUP) {
+      const int64_t* group = &learners[begin];
+      const int64_t size = std::min(learners.size() - begin, (size_t)GROUP);
+      int64_t longest = 0;
+      for (int64_t g = 0; g < size; g++) longest = std::max(longest, last_step[group[g]]);
+      for (int64_t i = 0; i <= longest; i++)
+        for (int64_t g = 0; g < size; g++)
+          steps[i * GROUP + g] = t.memory[i * t.num_learners + group[g]];
       for (int64_t sweep = 0; sweep < t.replay_sweeps; sweep++)
-        for (int64_t i = now; i >= 0; i--) update(table, episode[i]);
+        for (int64_t i = longest; i >= 0; i--)
+          for (int64_t g = 0; g < size; g++)
+            if (i <= last_step[group[g]])
+              update(t.values + group[g] * entries, steps[i * GROUP + g]);
     }
   }
 
-  void scores(const int64_t* state, float temperature, float* out) const {
-    for (int64_t n = 0; n < t.num_learners; n++, out += num_actions) {
+  void scores(const int64_t* state, float temperature, float least, float* out) const {
+    float* score = out;
+    for (int64_t n = 0; n < t.num_learners; n++, score += num_actions) {
       const float* row = t.values + state[n] * num_actions;
       const float top = best(row);
-      for (int64_t a = 0; a < num_actions; a++) out[a] = (row[a] - top) / temperature;
+      for (int64_t a = 0; a < num_actions; a++) score[a] = row[a] - top;
     }
+    // All together, whatever the number of actions: as many at once as the machine divides.
+    for (float* s = out; s < score; s++) *s = std::max(*s / temperature, least);
   }
 };
 
@@ -129,12 +151,13 @@ void fastad_q_learn(const QTables* tables, const QSteps* steps, int64_t* wrong, 
   dispatch(t, [&](auto learning) { learning.learn(*steps); });
 }
 
-// (Q - max Q) / temperature of a row per learner, (N, A).
-void fastad_q_scores(const QTables* tables, const int64_t* state, const float* temperature,
+// (Q - max Q) / temperature of a row per learner, (N, A); `scale` is the temperature, and what is
+// the least.
+void fastad_q_scores(const QTables* tables, const int64_t* state, const float* scale,
                      float* scores, int64_t* wrong, int) {
   *wrong = 0;
   for (int64_t n = 0; n < tables->num_learners; n++) *wrong += !owns(*tables, n, state[n]);
   if (*wrong) return;
-  dispatch(*tables, [&](auto learning) { learning.scores(state, *temperature, scores); });
+  dispatch(*tables, [&](auto learning) { learning.scores(state, scale[0], scale[1], scores); });
 }
 }
