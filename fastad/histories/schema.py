@@ -16,7 +16,7 @@ from fastad.base.files import as_json
 from fastad.envs.family import SPLITS, Split
 from fastad.envs.registry import env_options
 from fastad.histories.fields import REBUILD, SCHEMA_VERSION, check_version, complete
-from fastad.sources.registry import source_options
+from fastad.sources.registry import FORMER_DEFAULTS, source_options
 from fastad.spaces import space_from_json, space_to_json
 
 MAX_SHARDS, MAX_COUNT = 100_000, 2**40  # beyond these a description is damaged
@@ -183,6 +183,8 @@ class DatasetInfo:
             for name in ("observation_space", "action_space"):
                 values[name] = space_from_json(values[name])
             info = cls(**values)
+            former = FORMER_DEFAULTS.get(info.source, {})
+            values["source_kwargs"] = former | info.source_kwargs
             given: dict[str, Any] = {
                 name: {key: v for key, v in values[name].items() if defaults.get(key, ...) != v}
                 for name, defaults in as_json(info._defaults()).items()

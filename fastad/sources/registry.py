@@ -30,6 +30,12 @@ SOURCES: dict[str, type[Source]] = {
     )
 }
 
+# What a dataset.json of the time when it named only the options given means by the others, where
+# their defaults have changed since.
+FORMER_DEFAULTS: dict[str, dict[str, Any]] = {
+    ActorCritic.name: {"critic_rate": 0.2, "entropy": 0.01, "initial_value": 0.0}
+}
+
 
 def source_class(name: str) -> type[Source]:
     """The source class called `name`.

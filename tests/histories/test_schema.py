@@ -140,6 +140,14 @@ def test_a_dataset_keeps_the_defaults_that_it_was_written_with(make_info, monkey
     assert read.settings() == {**info.settings(), "source_kwargs": written["source_kwargs"]}
 
 
+def test_options_that_an_older_dataset_does_not_name_have_the_values_of_its_time(make_info):
+    written = make_info(env="dark-room", env_kwargs={}, source="actor-critic").to_json()
+    former = {"critic_rate": 0.2, "entropy": 0.01, "initial_value": 0.0}
+    read = DatasetInfo.from_json(written | {"source_kwargs": {"entropy": 0.3}})
+    assert read.source_kwargs == former | {"entropy": 0.3}
+    assert DatasetInfo.from_json(written).source_kwargs == {}
+
+
 def test_settings_of_unknown_environments_are_as_they_were_given(make_info):
     info = make_info(env="mine", env_kwargs={"size": 3}, source="my-source", versions={"a": 1})
     assert info.settings()["env_kwargs"] == {"size": 3}

@@ -97,7 +97,8 @@ def test_actor_critic_makes_the_textbook_update() -> None:
 
 
 def test_lambda_returns_reach_back_through_the_episode() -> None:
-    learner = tiny(ActorCritic, critic_rate=0.1, gamma=0.5, trace_decay=0.5, entropy=0.0)
+    rates = {"critic_rate": 0.1, "gamma": 0.5, "trace_decay": 0.5, "entropy": 0.0}
+    learner = tiny(ActorCritic, initial_value=0.0, **rates)
     step_up(learner)
     step_up(learner, terminated=True)
     # Recorded twice from the centre: G1 = 1, V(centre) = 0.1; V(goal) = 0, so that
@@ -118,17 +119,17 @@ def test_the_entropy_bonus_pulls_towards_uniform() -> None:
 
 
 def test_actor_critic_learns_dark_room(learn: Callable[..., Any]) -> None:
-    run = learn("dark-room", "actor-critic", num_episodes=160)
+    run = learn("dark-room", "actor-critic", num_episodes=100)
     means = run.returns.mean(dim=0)
     # Random walks find a goal for 0.25 on average; the optimum is 16.5.
     assert means[0] < 1.0
-    assert means[-10:].mean() > 12.0
+    assert means[-10:].mean() > 14.9  # 14.3 without optimism
 
 
-def test_an_optimistic_critic_ends_higher_in_dark_room(learn: Callable[..., Any]) -> None:
-    optimistic = {"initial_value": 2.0, "critic_rate": 0.5, "trace_decay": 0.5, "entropy": 0.1}
-    run = learn("dark-room", "actor-critic", num_episodes=100, **optimistic)
-    assert run.returns[:, -10:].mean() > 15.3  # of 16.5; 14.3 without
+def test_more_optimism_ends_higher_in_dark_room(learn: Callable[..., Any]) -> None:
+    more = {"initial_value": 2.0, "trace_decay": 0.5, "entropy": 0.1}
+    run = learn("dark-room", "actor-critic", num_episodes=100, **more)
+    assert run.returns[:, -10:].mean() > 15.3
 
 
 @pytest.mark.parametrize(
