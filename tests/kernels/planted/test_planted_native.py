@@ -124,11 +124,6 @@ MUTATIONS = [
         DRAW, "draws_what_pytorch and 17",
     ),
     Mutation(
-        "rows are added up from their first entry to their last", "draw.cpp",
-        "whole = size & ~3;", "whole = 0;",
-        DRAW, "normalises_to_what and 5-100000", slow=True,
-    ),
-    Mutation(
         "an episode is learned again from its beginning", "q_tables.cpp",
         "for (int64_t i = longest; i >= 0; i--)", "for (int64_t i = 0; i <= longest; i++)",
         TABLES, "learn_what_pytorch and 5-1.0-3",
