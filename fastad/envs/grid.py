@@ -1,6 +1,6 @@
 """What the grid worlds share: a walled square, five actions and cells that give a reward."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar
 
@@ -130,6 +130,7 @@ class GridEnv(BatchedEnv):
         # action that does not exist leads out of the table, and is refused.
         self._moves_by_action = self._moves.t().flatten()
         self._cell = torch.empty(self.num_envs, dtype=torch.int64, device=device)
+        self._numbered: tuple[Tensor | None, Tensor] = None, self._cell  # an observation, its cells
         self._start = torch.full_like(self._cell, self._num_cells // 2)
         self._time = torch.zeros_like(self._cell)
         # Of numbers PyTorch would make tensors at every step.
@@ -161,6 +162,7 @@ class GridEnv(BatchedEnv):
         else:
             rewarded = cell == self._first_targets
         self.final_observation = self._coordinates.index_select(0, cell)
+        self._numbered = self.final_observation, cell
         if self._is_lockstep:
             self._elapsed += 1
             if self._elapsed < self.episode_length:
@@ -207,9 +209,16 @@ class GridEnv(BatchedEnv):
 
     def rules(self) -> Rules:
         """Cells as states; see `BatchedEnv.rules`."""
-        return Rules.of(
+        rules = Rules.of(
             self.observation_space, num_phases=self.num_phases, transitions=self._transitions
         )
+
+        def state(observation: Tensor) -> Tensor:
+            # Where a step has just ended need not be numbered again.
+            latest, cell = self._numbered
+            return cell if observation is latest else rules.state(observation)
+
+        return replace(rules, state=state)
 
     def render_text(self, observation: Tensor, index: int) -> str:
         """The room: @ for oneself, the landmarks' letters for what is hidden."""
@@ -243,10 +252,11 @@ class GridEnv(BatchedEnv):
             start = torch.randint(
                 self._num_cells, cell.shape, generator=self.generator, device=self.device
             )
-        torch.where(starting, start, cell, out=self._cell)
         if self._is_lockstep:
+            self._cell = torch.where(starting, start, cell)
             self._elapsed = 0
         else:
+            torch.where(starting, start, cell, out=self._cell)
             self._time.masked_fill_(starting, 0)
         if self.num_phases > 1:
             self._collected.masked_fill_(starting[:, None], 0)

@@ -283,3 +283,17 @@ def test_tasks_of_the_wrong_form_are_refused():
 def test_episodes_without_a_step_are_refused():
     with pytest.raises(UserError, match="episode_length=0 is not possible; use 1 or more"):
         room([[0, 0]], episode_length=0)
+
+
+def test_where_steps_end_has_the_numbers_of_its_coordinates():
+    family = DarkRoom(size=5, episode_length=3)
+    generator = torch.Generator().manual_seed(0)
+    env = family.make(family.tasks(), generator)
+    state, kept = env.rules().state, []
+    env.reset()
+    for _ in range(7):  # ends of episodes included
+        observation, *_ = env.step(torch.randint(5, (env.num_envs,), generator=generator))
+        shown = observation, env.final_observation
+        kept += [(state(seen), 5 * seen[:, 0] + seen[:, 1]) for seen in shown]
+    # Numbers that were given once are not changed by later steps.
+    assert all(torch.equal(*pair) for pair in kept)

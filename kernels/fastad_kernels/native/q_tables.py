@@ -3,13 +3,12 @@
 import ctypes
 from ctypes import c_double, c_float, c_int64, c_void_p
 from functools import cache
-from operator import is_
 
 import torch
 from torch import Tensor
 
 from fastad_kernels.drawing import LEAST_LOG
-from fastad_kernels.native.build import addresses, library
+from fastad_kernels.native.build import library
 from fastad_kernels.q_tables import QSettings, QTables
 
 
@@ -23,12 +22,15 @@ class _Tables(ctypes.Structure):
     ]
 
 
+# Of what `learn` is given.
+DTYPES = (
+    torch.int64, torch.int64, torch.float32, torch.int64, torch.bool, torch.bool, torch.int64,
+)  # fmt: skip
+_Pointers = c_void_p * len(DTYPES)
+
+
 class NativeQTables(QTables):
     """See `QTables`; float32 on a CPU."""
-
-    DTYPES = (
-        torch.int64, torch.int64, torch.float32, torch.int64, torch.bool, torch.bool, torch.int64,
-    )  # fmt: skip
 
     def __init__(self, values: Tensor, settings: QSettings) -> None:
         super().__init__(values, settings)
@@ -40,7 +42,7 @@ class NativeQTables(QTables):
             values.data_ptr(), self._steps.data_ptr(), num_learners, num_rows // num_learners,
             num_actions, length, sweeps, *rates, bool(lerp_is_fused()),
         )  # fmt: skip
-        self._wrong = c_int64()
+        self._shape, self._wrong = (num_learners,), c_int64()
         self._pointers = ctypes.byref(self._tables), ctypes.byref(self._wrong)
 
     @staticmethod
@@ -51,8 +53,7 @@ class NativeQTables(QTables):
 
     def scores(self, state: Tensor, temperature: float) -> Tensor:
         """See `QTables.scores`."""
-        self._check((torch.int64,), state)
-        state = state.contiguous()
+        (state,) = self._packed(DTYPES[:1], state)
         scores = torch.empty(self.settings.num_learners, self.values.shape[1])
         tables, wrong = self._pointers
         scale = (c_float * 2)(temperature, LEAST_LOG)
@@ -72,19 +73,22 @@ class NativeQTables(QTables):
     ) -> None:
         """See `QTables.learn`."""
         step = (state, action, reward, next_state, terminated, ended, episode_step)
-        self._check(self.DTYPES, *step)
-        packed = [x.contiguous() for x in step]  # alive until the call returns
+        packed = self._packed(DTYPES, *step)  # alive until the call returns
         tables, wrong = self._pointers
-        library().fastad_q_learn(tables, addresses(packed), wrong, 1)
+        pointers = _Pointers(*[x.data_ptr() for x in packed])
+        library().fastad_q_learn(tables, pointers, wrong, 1)
         self._refuse_wrong()
 
-    def _check(self, dtypes: tuple[torch.dtype, ...], *fields: Tensor) -> None:
-        """Refuse what the kernels would misread."""
-        shape = (self.settings.num_learners,)
-        good = all(map(is_, (x.dtype for x in fields), dtypes))
-        if not good or any(x.shape != shape or not x.is_cpu for x in fields):
-            seen = [(tuple(x.shape), x.dtype, str(x.device)) for x in fields]
-            raise ValueError(f"a step of {shape[0]} learners is {seen}; see `QTables.learn`")
+    def _packed(self, dtypes: tuple[torch.dtype, ...], *fields: Tensor) -> list[Tensor]:
+        """Fields as the kernels read them, without gaps; refuses what they would misread."""
+        packed = []
+        for x, dtype in zip(fields, dtypes, strict=True):
+            if x.dtype is not dtype or x.shape != self._shape or not x.is_cpu:
+                seen = [(tuple(y.shape), y.dtype, str(y.device)) for y in fields]
+                number = self.settings.num_learners
+                raise ValueError(f"a step of {number} learners is {seen}; see `QTables.learn`")
+            packed.append(x.contiguous())
+        return packed
 
     def _refuse_wrong(self) -> None:
         if self._wrong.value:

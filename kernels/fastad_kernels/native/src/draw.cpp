@@ -20,11 +20,12 @@ void fastad_draw(const int64_t* sizes, const float* probs, const float* uniform,
     }
   }
 }
+}
 
-// Divide each row (rows, size) by its sum, added up in the order of PyTorch's: four sums of every
-// fourth entry, what is left over to the first of them, then all four. Up to 7 entries.
-void fastad_normalise(const int64_t* sizes, float* weights, int) {
-  const int64_t rows = sizes[0], size = sizes[1], whole = size & ~3;
+// See `normalise`; SIZE > 0 is the length of a row, known to the compiler.
+template <int SIZE>
+static void normalise_rows(int64_t rows, int64_t any_size, float* weights) {
+  const int64_t size = SIZE > 0 ? SIZE : any_size, whole = size & ~3;
   for (int64_t row = 0; row < rows; row++, weights += size) {
     float sums[4] = {};
     for (int64_t i = 0; i < whole; i++) sums[i % 4] += weights[i];
@@ -32,5 +33,13 @@ void fastad_normalise(const int64_t* sizes, float* weights, int) {
     const float sum = ((sums[0] + sums[1]) + sums[2]) + sums[3];
     for (int64_t i = 0; i < size; i++) weights[i] /= sum;
   }
+}
+
+extern "C" {
+
+// Divide each row (rows, size) by its sum, added up in the order of PyTorch's: four sums of every
+// fourth entry, what is left over to the first of them, then all four. Up to 7 entries.
+void fastad_normalise(const int64_t* sizes, float* weights, int) {
+  (sizes[1] == 5 ? normalise_rows<5> : normalise_rows<0>)(sizes[0], sizes[1], weights);
 }
 }

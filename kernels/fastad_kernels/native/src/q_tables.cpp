@@ -39,7 +39,8 @@ struct QSteps {
 
 namespace {
 
-constexpr int64_t GROUP = 8;  // learners that are replayed together
+constexpr int64_t GROUP = 8;   // learners that are replayed together
+constexpr int64_t AHEAD = 16;  // so many learners ahead rows are fetched: tables outgrow the caches
 
 bool within(int64_t index, int64_t size) { return index >= 0 && index < size; }
 
@@ -60,6 +61,12 @@ struct Learning {
     return value;
   }
 
+  // Have the row of a learner to come ready, of states (N,).
+  void fetch(const int64_t* states, int64_t n) const {
+    if (n + AHEAD < t.num_learners)
+      __builtin_prefetch(t.values + states[n + AHEAD] * num_actions);
+  }
+
   // As torch.lerp.
   float between(float start, float end) const {
     const float weight = is_small ? rate : rate - 1.0f, base = is_small ? start : end;
@@ -76,6 +83,7 @@ struct Learning {
   void learn(const QSteps& in) const {
     std::vector<int64_t> over;
     for (int64_t n = 0; n < t.num_learners; n++) {
+      fetch(in.next_state, n);
       const int64_t first = n * t.num_states;
       const Step step{(int32_t)((in.state[n] - first) * num_actions + in.action[n]),
                       (int32_t)(in.next_state[n] - first), in.reward[n],
@@ -110,6 +118,7 @@ struct Learning {
   void scores(const int64_t* state, float temperature, float least, float* out) const {
     float* score = out;
     for (int64_t n = 0; n < t.num_learners; n++, score += num_actions) {
+      fetch(state, n);
       const float* row = t.values + state[n] * num_actions;
       const float top = best(row);
       for (int64_t a = 0; a < num_actions; a++) score[a] = row[a] - top;
