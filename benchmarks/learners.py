@@ -96,9 +96,9 @@ class Workers:
             for size in sizes
         ]
 
-    def __call__(self) -> None:
-        """An episode of every learner."""
-        for done in [process.submit(_go_on) for process in self._processes]:
+    def __call__(self, num_episodes: int = 1) -> None:
+        """Episodes of every learner."""
+        for done in [process.submit(_go_on, num_episodes) for process in self._processes]:
             done.result()
 
     def close(self) -> None:
@@ -113,5 +113,6 @@ def _begin(make: Callable[[int], Learners], num_learners: int) -> None:
     _learners = make(num_learners)
 
 
-def _go_on() -> None:
-    _learners()
+def _go_on(num_episodes: int) -> None:
+    for _ in range(num_episodes):
+        _learners()

@@ -11,6 +11,7 @@ Checked before timing: the same actions give the same cells, rewards, policies a
 """
 
 from contextlib import closing
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from benchmarks.peers.jax_q_learning import EPISODE_LENGTH, SIZE, JaxQLearning
 
 SIDES = ("fastad, a process per core", "fastad, one process", "JAX, jit(vmap(scan))")
 CHECKED_EPISODES = 5
+EPISODES = 10  # of each call: `collect` writes after some 24, and its workers wait for nobody
 
 
 class Case(NamedTuple):
@@ -32,21 +34,26 @@ class Case(NamedTuple):
         return f"Q-learning, {self.num_learners:,} learners"
 
 
-CASES = (Case(128), Case(1024), Case(2048))
+CASES = (Case(128), Case(1024), Case(2048), Case(4096))
 QUICK = (Case(4),)
 
 
 def test_tabular(measure: Measure, case: Case, side: str) -> None:
-    num_steps = case.num_learners * EPISODE_LENGTH
+    num_steps = case.num_learners * EPISODE_LENGTH * EPISODES
     if side in SIDES[:2]:
         num_workers = torch.get_num_threads() if side == SIDES[0] else 1
         with closing(Workers(case.num_learners, num_workers, TabularLearners)) as workers:
-            measure.rate(workers, work=num_steps, unit="steps/s")
+            measure.rate(partial(workers, EPISODES), work=num_steps, unit="steps/s")
         return
     learners = TabularLearners(case.num_learners)
     peer = JaxQLearning(learners.tasks.numpy(), TABULAR)
     measure.gate(max(_difference(learners, peer) for _ in range(CHECKED_EPISODES)))
-    measure.rate(peer.learn, work=num_steps, unit="steps/s")
+    measure.rate(partial(_learn, peer), work=num_steps, unit="steps/s")
+
+
+def _learn(peer: JaxQLearning) -> None:
+    for _ in range(EPISODES):
+        peer.learn()
 
 
 def _difference(learners: TabularLearners, peer: JaxQLearning) -> float:
