@@ -23,8 +23,15 @@ DARK_ROOM = CollectConfig(
 HARD = replace(
     DARK_ROOM, env="dark-room-hard", num_histories=4096, num_episodes=30, num_test_tasks=32
 )
+# The source knows from the start what its actions do, the model has to find out: only much noise
+# shows it what to do after a step that went elsewhere.
 PERMUTED = replace(
-    DARK_ROOM, env="dark-room-permuted", num_histories=4096, num_episodes=12, num_test_tasks=64
+    DARK_ROOM,
+    env="dark-room-permuted",
+    num_histories=6144,
+    num_episodes=14,
+    num_test_tasks=64,
+    action_noise=0.3,
 )
 KEY_TO_DOOR = replace(
     DARK_ROOM, env="dark-key-to-door", num_histories=4096, num_episodes=8, num_test_tasks=64
@@ -62,8 +69,9 @@ QUICK = {
         "dark-room-permuted",
         "Dark Room Permuted: find out what actions do, and the goal; source told the rules",
         collect=PERMUTED,
-        model=ModelConfig(context=240),
-        settings=TrainSettings(updates=2500, eval_every=0),
+        # What an action did shows in the step before, which has to be told from all others.
+        model=ModelConfig(context=280, positions="rope"),
+        settings=TrainSettings(updates=4000, eval_every=0),
     ),
     "key-to-door": make_preset(
         "key-to-door",
