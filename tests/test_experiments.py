@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import fastad
 from fastad.commands.collect import run_collect
 from fastad.commands.demo import DemoConfig, run_demo
 from fastad.commands.rollout import run_rollout
@@ -76,6 +77,15 @@ def test_over_1000_episodes_returns_do_not_decay(dark_rooms, context):
 def test_key_to_door_reaches_1_85_of_2_on_unseen_pairs_and_cells(tmp_path, holdout, seed):
     figures = run_experiment(tmp_path, "key-to-door", seed=seed, holdout=holdout)
     assert figures["returns"][-1] >= 1.85
+
+
+@pytest.mark.parametrize("name", ["dark-room-hard", "dark-room-permuted"])
+def test_the_other_rooms_reach_90_percent_of_the_optimum_on_unseen_tasks(tmp_path, name):
+    comparison = fastad.compare(preset(name), methods=("ad",), seed=1, seeds=3, out=tmp_path)
+    (family,) = comparison.figures()["families"]
+    (line,) = [line for line in family["lines"] if line["kind"] == "method"]
+    assert line["final_score"]["mean"] >= 0.9
+    assert line["first_score"]["mean"] < 0.2
 
 
 def test_key_to_door_does_not_decay_where_windows_show_twice_the_context(tmp_path):

@@ -16,9 +16,9 @@ from fastad.base.config import check_seed
 class DemoConfig:
     """Collect learning histories, train on them, and watch frozen weights learn unseen tasks.
 
-    Presets of minutes: dark-room (one), bandit, key-to-door; of hours: dark-room-ucbvi,
-    dark-room-full. A demo that was interrupted goes on where it stopped; one that is finished shows
-    its result again.
+    Presets of minutes: dark-room (one), bandit, key-to-door and others; of hours: those that end
+    with -full. `fastad presets` lists them. A demo that was interrupted goes on where it stopped;
+    one that is finished shows its result again.
     """
 
     preset: str = "dark-room"
