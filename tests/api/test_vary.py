@@ -68,7 +68,7 @@ def test_episodes_of_context_are_what_every_layer_looks_back_on_in_training_and_
     assert {plan.train.settings.window for plan in found} == {400}
     assert {(plan.train.eval_context, plan.context) for plan in found} == {(None, None)}
     assert preset("dark-room-a2c").rollout.context == 1200
-    (paper,) = plans("paper-dark", "context_episodes=2")
+    (paper,) = plans("dark-room-full", "context_episodes=2")
     assert paper.train.model.context == 2 * 20 * 3  # tokens of a step
 
 
