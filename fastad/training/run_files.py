@@ -38,6 +38,7 @@ ROLLOUTS = "rollouts"
 MANIFEST = "manifest.json"  # digests of the files that never change once the run has begun
 FIXED = (CONFIG, MADE_BY, f"{DATASET}/{INFO_FILE}", f"{DATASET}/{TASKS_FILE}", marker_name("run"))
 ONCE = ("resume", "overwrite", "extend")  # what a training is asked for once, and no run is made of
+OF_A_METHOD = ("rl2",)  # groups of settings that the method of this name alone reads
 MAX_FILE_BYTES = {CONFIG: 2**18, f"{DATASET}/{TASKS_FILE}": 2**32}
 MAX_JSON_BYTES = 2**24
 DAMAGED = "restore it from a backup, or train again with --overwrite"
@@ -183,8 +184,8 @@ def _read_fixed(run: Path, name: str) -> bytes:
 def settings_of(config: dict[str, Any]) -> dict[str, Any]:
     """What must not change between a run and its continuation, each under its own name.
 
-    Where things lie, how they are logged and what computes them may; the dataset is compared by
-    its content.
+    Where things lie, how they are logged and what computes them may, and what another method is
+    told; the dataset is compared by its content.
     """
     free = (
         "command", "data", "out", "env", *ONCE, "device", "threads", "kernels",
@@ -194,7 +195,8 @@ def settings_of(config: dict[str, Any]) -> dict[str, Any]:
     )  # fmt: skip
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        flat |= value if isinstance(value, dict) else {key: value}
+        if key not in OF_A_METHOD or key == config.get("method"):
+            flat |= value if isinstance(value, dict) else {key: value}
     return {key: value for key, value in flat.items() if key not in free}
 
 

@@ -162,7 +162,9 @@ def _check_continued(path: Path, config: Any, data: Path, resume: bool, extend: 
         )
     check_run(path)
     # A setting that came after the run began was at its default then.
-    begun = settings_of(to_plain(type(config)())) | settings_of(read_config(path))
+    kept = read_config(path)
+    by_default = to_plain(type(config)()) | {"method": kept.get("method", "ad")}
+    begun = settings_of(by_default) | settings_of(kept)
     if extend is not None:
         _check_finished(path, begun["updates"], extend)
         begun["updates"] += extend

@@ -154,3 +154,10 @@ def test_changing_where_a_run_goes_is_no_change_of_settings():
     config = TrainConfig()
     moved = replace(config, out=Path("elsewhere"), resume=True)
     assert differences(settings_of(to_plain(config)), settings_of(to_plain(moved))) == []
+
+
+@pytest.mark.parametrize(("method", "changed"), [("ad", []), ("rl2", ["gamma: 0.95 -> 0.5"])])
+def test_another_default_of_another_method_changes_no_run(method, changed):
+    config = to_plain(TrainConfig()) | {"method": method}
+    other = config | {"rl2": config["rl2"] | {"gamma": 0.5}}
+    assert differences(settings_of(config), settings_of(other)) == changed
