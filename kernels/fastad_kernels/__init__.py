@@ -22,6 +22,7 @@ from fastad_kernels.episodes import EpisodeMemory
 from fastad_kernels.frozen import FrozenModel, StepTables
 from fastad_kernels.positions import alibi_slopes, apply_rope, rope_angles
 from fastad_kernels.q_tables import QSettings, QTables, make_q_tables
+from fastad_kernels.stacked import StackedAdam, StackedMLP
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -36,6 +37,8 @@ __all__ = [
     "QSettings",
     "QTables",
     "RingCache",
+    "StackedAdam",
+    "StackedMLP",
     "StepTables",
     "alibi_slopes",
     "apply_rope",

@@ -17,8 +17,8 @@ trial.prove = lambda library: ""  # the kernels are exercised here
 compiler.FLAGS += ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 from fastad_kernels import (
     Affine, BlockWeights, BlockShape, RingCache, alibi_slopes, attention, attention_varlen,
-    QSettings, decode_attention, draw, make_q_tables, normalise, projection, residual_mlp,
-    rope_angles,
+    QSettings, StackedMLP, decode_attention, draw, make_q_tables, normalise, projection,
+    residual_mlp, rope_angles,
 )
 from fastad_kernels.blocks import absorb
 from fastad_kernels.native import NativeBlocks
@@ -83,6 +83,11 @@ for num_actions in (1, 5):
         action = draw(policy, torch.rand(3, 1), impl="auto")
         now = torch.full((3,), step % 4)
         tables.learn(state, action, torch.ones(3), first + 6, over, over, now)
+for sizes, rows in (((5, 32, 16, 3), 7), ((1, 48, 1), 1)):
+    networks = StackedMLP(3, sizes, device=torch.device("cpu"))
+    networks.draw(torch.Generator(), input_norm=1.0, output_scale=1.0)
+    passed = networks.forward(torch.randn(3, rows, sizes[0]))
+    networks.backward(passed, torch.randn(3, rows, sizes[-1]))
 print("all kernels ran")
 """
 

@@ -1,10 +1,10 @@
 """Advantage actor-critic with a network per learner, and several actors that share it."""
 
 import torch
+from fastad_kernels import StackedAdam
 
 from fastad.envs.base import BatchedEnv
 from fastad.sources.base import number, whole_number
-from fastad.sources.neural.networks import StackedAdam
 from fastad.sources.neural.on_policy import OnPolicy
 
 

@@ -1,11 +1,11 @@
 """Asynchronous advantage actor-critic: actors with parameters of their own, which grow stale."""
 
 import torch
+from fastad_kernels import StackedAdam
 from torch import Tensor
 
 from fastad.envs.base import BatchedEnv
 from fastad.sources.base import number, whole_number
-from fastad.sources.neural.networks import StackedAdam
 from fastad.sources.neural.on_policy import OnPolicy
 
 

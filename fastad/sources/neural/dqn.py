@@ -1,6 +1,7 @@
 """Deep Q-learning, by thousands of learners at once."""
 
 import torch
+from fastad_kernels import StackedAdam, StackedMLP
 from torch import Tensor
 
 from fastad.acting.interact import Transition
@@ -8,7 +9,6 @@ from fastad.envs.base import BatchedEnv, uniform_over
 from fastad.sources.base import Source, annealed, number, switch, whole_number
 from fastad.sources.neural.actors import Actors
 from fastad.sources.neural.inputs import Inputs
-from fastad.sources.neural.networks import StackedAdam, StackedMLP
 from fastad.sources.neural.replay import Replay
 from fastad.sources.visited import Visited
 

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 
 import torch
+from fastad_kernels import StackedMLP
 from torch import Tensor
 
 from fastad.acting.interact import Transition
@@ -10,7 +11,6 @@ from fastad.envs.base import BatchedEnv
 from fastad.sources.base import Source, number, soft_exp, whole_number
 from fastad.sources.neural.actors import Actors
 from fastad.sources.neural.inputs import Inputs
-from fastad.sources.neural.networks import StackedMLP
 from fastad.sources.visited import Visited
 
 
@@ -97,10 +97,9 @@ class OnPolicy(Source):
     def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Draw every actor's action; returns the first actors'."""
         vectors = self.actors.see(observation)
-        passed = self.network.forward(vectors.view(*self._shape, -1))
-        for buffer, values in zip(self._passed, passed, strict=True):
-            buffer[:, self._step] = values
-        probs = self._distributions(passed[-1])
+        inputs, *out = (buffer[:, self._step] for buffer in self._passed)
+        inputs.copy_(vectors.view(*self._shape, -1))
+        probs = self._distributions(self.network.forward(inputs, out)[-1])
         self._probs[:, self._step] = probs
         action = self.draw(probs.view(-1, self.num_actions)).view(self.actors.shape)
         self._drawn = action

@@ -14,12 +14,14 @@ from fastad_kernels.native.decode import NativeBlocks, decode_attention, reads
 from fastad_kernels.native.draw import draw
 from fastad_kernels.native.model import NativeModel
 from fastad_kernels.native.q_tables import NativeQTables, lerp_is_fused
+from fastad_kernels.native.stacked import NativeStack
 
 __all__ = [
     "DROPOUT_BY_SEED",
     "NativeBlocks",
     "NativeModel",
     "NativeQTables",
+    "NativeStack",
     "NativeUnavailableError",
     "attention",
     "attention_op",

@@ -32,6 +32,8 @@ FUNCTIONS = {
     "fastad_projection_backward": 6,
     "fastad_mlp_forward": 4,
     "fastad_mlp_backward": 6,
+    "fastad_stacked_forward": 1,
+    "fastad_stacked_backward": 3,
 }
 
 _LOGGER = logging.getLogger(__name__)

@@ -21,7 +21,9 @@ from fastad_kernels.native.decode import NativeBlocks, decode_attention
 from fastad_kernels.native.mlp import residual_mlp
 from fastad_kernels.native.projection import projection
 from fastad_kernels.native.q_tables import NativeQTables
+from fastad_kernels.native.stacked import NativeStack
 from fastad_kernels.q_tables import QSettings, QTables
+from fastad_kernels.stacked import StackedMLP
 
 # The tests allow 1.5 times the root-mean-square error of plain PyTorch; a wrong compilation is far
 # beyond, and a right one must not be refused for one unlucky draw.
@@ -53,6 +55,7 @@ def _cases() -> Iterator[tuple[str, Results, Results, Results]]:
     yield from _rows()
     yield from _blocks()
     yield from _learning()
+    yield from _stacked()
 
 
 def _compare(
@@ -199,3 +202,28 @@ def _learning() -> Iterator[tuple[str, Results, Results, Results]]:
 
     exact = run(QTables, torch.float64)
     yield "Q-learning", run(NativeQTables, torch.float32), run(QTables, torch.float32), exact
+
+
+def _stacked() -> Iterator[tuple[str, Results, Results, Results]]:
+    """Networks of two hidden layers, forward and backward, some of their units saturated."""
+    sizes, rows = (5, 32, 48, 6), 75
+    generator = torch.Generator().manual_seed(0)
+    inputs, gradient = (torch.randn(3, rows, n, generator=generator) for n in (5, 6))
+
+    def run(dtype: torch.dtype, native: bool) -> Results:
+        networks = StackedMLP(3, sizes, device=torch.device("cpu"), impl="reference")
+        networks.draw(torch.Generator().manual_seed(1), input_norm=1.0, output_scale=1.0)
+        for name in ("parameters", "gradients"):
+            setattr(networks, name, [x.to(dtype) for x in getattr(networks, name)])
+        if not native:
+            passed = networks.forward(inputs.to(dtype))
+            hidden = [x.clone() for x in passed[1:]]
+            networks.backward(passed, gradient.to(dtype))
+            return [*hidden, *networks.gradients]
+        stack = NativeStack(networks.parameters)
+        passed = stack.forward(inputs, None)
+        stack.backward(passed, gradient, networks.gradients)
+        return [*passed[1:], *networks.gradients]
+
+    exact = run(torch.float64, native=False)
+    yield "a stack of networks", run(torch.float32, native=True), run(torch.float32, False), exact

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_un
 DECODE, BLOCKS = "test_native_decode.py", "test_native_blocks.py"
 BACKWARD, ROWS = "test_backward.py", "test_native_rows.py"
 EDGES, FAR, MODEL = "test_edges.py", "test_far_apart.py", "test_native_model.py"
-DRAW, TABLES = "test_native_draw.py", "test_q_tables.py"
+DRAW, TABLES, STACKED = "test_native_draw.py", "test_q_tables.py", "test_stacked.py"
 RING = "decoding_is_as_exact"
 EXACT = "native and as_exact_as_those_of_plain and (111 or 130) and 16"
 MUTATIONS = [
@@ -132,6 +132,22 @@ MUTATIONS = [
         "an interpolation is rounded twice", "q_tables.cpp",
         "is_fused ? std::fma(weight, end - start, base) : weight", "weight",
         TABLES, "learn_what_pytorch and 5-0.6-3", slow=True,
+    ),
+    Mutation(
+        "networks are given the first one's outputs", "stacked.cpp",
+        "return of[2 * layer] + number * size(layer) * size(layer + 1);",
+        "return of[2 * layer] + (layer ? number : 0) * size(layer) * size(layer + 1);",
+        STACKED, "as_exact and 4-sizes0",
+    ),
+    Mutation(
+        "the slope of tanh is that of the layer behind", "stacked.cpp",
+        "    slope(layer);\n", "    slope(layer + 1);\n",
+        STACKED, "as_exact and 80-sizes0", slow=True,
+    ),
+    Mutation(
+        "tanh changes its sign where it is nearly flat", "stacked.cpp",
+        "select(x < 0.0f, -outside, outside)", "outside",
+        STACKED, "as_exact and 4-sizes0", slow=True,
     ),
     Mutation(
         "coordinates are looked up in the first one's rows", "embedding.h",

@@ -72,7 +72,8 @@ static __attribute__((noinline)) void multiply_panel(  // on its own, it has all
                                         b_row, bias, out + m * out_row, out_row);
   };
   tile(std::integral_constant<int, ROWS>());
-  tile(std::integral_constant<int, VECS == 1 ? 4 : 2>());
+  tile(std::integral_constant<int, 4>());
+  if constexpr (VECS > 1) tile(std::integral_constant<int, 2>());
   tile(std::integral_constant<int, 1>());
 }
 

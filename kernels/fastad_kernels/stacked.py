@@ -2,10 +2,17 @@
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from fastad_kernels.drawing import Implementation
+
+if TYPE_CHECKING:
+    from fastad_kernels.native import NativeStack
 
 CHUNK = 64  # networks whose gradients are reckoned together: so few that they stay in a CPU's cache
 
@@ -20,6 +27,8 @@ class StackedMLP:
         num_networks: `M`.
         sizes: Width of the input, of each hidden layer, and of the output.
         device: Where they live.
+        impl: "auto" takes the C++ kernels where they can be used, to the same results but for
+            rounding. They read the parameters where these lie at the first pass.
 
     Attributes:
         parameters: Of each layer the weight, (M, in, out), and the bias, (M, 1, out). The last
@@ -28,7 +37,15 @@ class StackedMLP:
         gradients: The same, as left by `backward`.
     """
 
-    def __init__(self, num_networks: int, sizes: Sequence[int], *, device: torch.device) -> None:
+    def __init__(
+        self,
+        num_networks: int,
+        sizes: Sequence[int],
+        *,
+        device: torch.device,
+        impl: Implementation = "auto",
+    ) -> None:
+        self.impl = impl
         self.parameters: list[Tensor] = []
         for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             is_last = layer == len(sizes) - 2
@@ -63,20 +80,25 @@ class StackedMLP:
             weight.copy_(noise.mul_(scale / norm))
             bias.zero_()
 
-    def forward(self, inputs: Tensor) -> list[Tensor]:
+    def forward(self, inputs: Tensor, out: Sequence[Tensor] | None = None) -> list[Tensor]:
         """Pass R inputs through each network.
 
         Args:
             inputs: (M, R, in).
+            out: Where to leave activations and outputs, (M, R, ...) each without gaps between a
+                network's rows; None: in new ones.
 
         Returns:
             The inputs, the activations of every hidden layer and the outputs, (M, R, ...) each.
         """
+        if self._kernels is not None:
+            return self._kernels.forward(inputs, out)
         passed = [inputs]
-        *hidden, (last_weight, last_bias) = self.layers
-        for weight, bias in hidden:
-            passed.append(torch.baddbmm(bias, passed[-1], weight).tanh_())
-        passed.append(torch.baddbmm(last_bias, passed[-1], last_weight))
+        for index, (weight, bias) in enumerate(self.layers):
+            values = torch.baddbmm(bias, passed[-1], weight)
+            if index < len(self.layers) - 1:
+                values.tanh_()
+            passed.append(values if out is None else out[index].copy_(values))
         return passed
 
     def backward(self, passed: Sequence[Tensor], gradient: Tensor) -> None:
@@ -87,6 +109,9 @@ class StackedMLP:
                 up, outputs not read.
             gradient: (M, R, out) of the loss by the outputs.
         """
+        if self._kernels is not None:
+            self._kernels.backward(passed, gradient, self.gradients)
+            return
         layers = self.layers
         for first in range(0, self.num_networks, CHUNK):
             part = slice(first, first + CHUNK)
@@ -102,6 +127,17 @@ class StackedMLP:
                 if index > 0:
                     flowing = torch.bmm(flowing, layers[index][0][part].transpose(1, 2))
                     flowing.addcmul_(flowing, inputs.square_(), value=-1)  # the slope of tanh
+
+    @cached_property
+    def _kernels(self) -> "NativeStack | None":
+        """The C++ kernels, where they do it; made at the first use, which may compile them."""
+        if self.impl == "reference" or not self.parameters[0].is_cpu:
+            return None
+        from fastad_kernels import native
+
+        if native.why_unavailable() is None and native.NativeStack.takes(self.parameters):
+            return native.NativeStack(self.parameters)
+        return None
 
 
 class StackedAdam:
