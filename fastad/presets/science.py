@@ -88,6 +88,7 @@ def _dark_room(
     source: str,
     title: str,
     *,
+    num_histories: int = 2048,
     updates: int = 1200,
     cut: tuple[float, float] = CUT,
     **collect: Any,
@@ -95,7 +96,7 @@ def _dark_room(
     histories = CollectConfig(
         env="dark-room",
         source=source,
-        num_histories=2048,
+        num_histories=num_histories,
         num_episodes=100,
         labels=("final", "expert"),
         **collect,
@@ -143,7 +144,7 @@ SCIENCE = {
     **_dark_room("a2c", "A2C"),
     # It learns later than A2C, and so does its late part begin.
     **_dark_room("a3c", "A3C, the paper's source", updates=1600, cut=(0.16, 0.7)),
-    **_dark_room("dqn", "DQN"),
+    **_dark_room("dqn", "DQN", num_histories=1024, updates=1600),  # it is the slowest to collect
     **_dark_room("q-learning", "Q-learning", source_options=OPTIMISM),
     **_key_to_door(),
 }
