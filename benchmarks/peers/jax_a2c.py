@@ -35,35 +35,56 @@ class JaxA2C:
         weights: Of each layer the weight (N, in, out) and the bias (N, out).
         goals: (N, 2).
         settings: Of every learner.
+        at_once: Learners of one call, which divides `N`; None is all.
     """
 
-    def __init__(self, weights: list[np.ndarray], goals: np.ndarray, settings: Settings) -> None:
+    def __init__(
+        self,
+        weights: list[np.ndarray],
+        goals: np.ndarray,
+        settings: Settings,
+        *,
+        at_once: int | None = None,
+    ) -> None:
         self.jax, self.settings = peer("jax"), settings
-        jnp = self.jax.numpy
-        weights = [jnp.asarray(weight) for weight in weights]
-        first, second = ([jnp.zeros_like(weight) for weight in weights] for _ in BETAS)
-        self.goals = jnp.asarray(goals, dtype="int32")
-        self.state = (weights, first, second, jnp.zeros(len(goals)))
+        size = at_once or len(goals)
+        self.parts = [slice(first, first + size) for first in range(0, len(goals), size)]
+        self.goals = [self.jax.numpy.asarray(goals[part], dtype="int32") for part in self.parts]
+        self.states = [self._begin([weight[part] for weight in weights]) for part in self.parts]
         self.key = self.jax.random.key(0)
         self._learn_all = self.jax.jit(self.jax.vmap(self._learn))
 
-    def learn(self) -> Any:
+    def learn(self) -> list[Any]:
         """Let every learner act for an episode of each actor, and improve once.
 
         Returns:
-            The first actors' histories: cells (N, T, 2), actions and rewards (N, T), policies
-            (N, T, A).
+            Of the learners of each call the first actors' histories: cells (n, T, 2), actions and
+            rewards (n, T), policies (n, T, A).
         """
-        self.key, draw = self.jax.random.split(self.key)
-        keys = self.jax.random.split(draw, len(self.goals))
-        self.state, history = self._learn_all(self.state, keys, self.goals)
-        return self.jax.block_until_ready(history)
+        histories = []
+        for call, goals in enumerate(self.goals):
+            self.key, draw = self.jax.random.split(self.key)
+            keys = self.jax.random.split(draw, len(goals))
+            self.states[call], history = self._learn_all(self.states[call], keys, goals)
+            histories.append(history)
+        done: list[Any] = self.jax.block_until_ready(histories)
+        return done
 
     def gradients(self, *episode: np.ndarray) -> list[np.ndarray]:
         """Of every learner, clipped; by cells (N, T + 1, K, 2), actions and rewards (N, T, K)."""
-        arrays = [self.jax.numpy.asarray(field) for field in episode]
-        found = self.jax.vmap(self._gradient)(self.state[0], *arrays)
-        return [np.asarray(part) for part in found]
+        of_all = self.jax.vmap(self._gradient)
+        found = [
+            of_all(state[0], *(self.jax.numpy.asarray(field[part]) for field in episode))
+            for state, part in zip(self.states, self.parts, strict=True)
+        ]
+        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+
+    def _begin(self, weights: list[np.ndarray]) -> Any:
+        """Weights, the two means of Adam, and its steps so far."""
+        jnp = self.jax.numpy
+        parameters = [jnp.asarray(weight) for weight in weights]
+        first, second = ([jnp.zeros_like(weight) for weight in parameters] for _ in BETAS)
+        return parameters, first, second, jnp.zeros(len(weights[0]))
 
     def _learn(self, state: Any, key: Any, goal: Any) -> Any:
         weights, first, second, count = state
