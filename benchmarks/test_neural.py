@@ -64,7 +64,7 @@ def _difference(learners: NeuralLearners, peer: JaxA2C) -> float:
 
     def watch(*arguments: Any) -> Any:
         outcome = step(*arguments)
-        seen.append(outcome.vectors.unflatten(-1, (2, -1)).argmax(-1).numpy())
+        seen.append(source.actors.led_to().unflatten(-1, (2, -1)).argmax(-1).numpy())
         return outcome
 
     source.actors.step = watch  # type: ignore[method-assign]

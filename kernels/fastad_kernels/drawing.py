@@ -52,6 +52,25 @@ def normalise(weights: Tensor, *, impl: Implementation = "reference") -> Tensor:
     return weights.div_(weights.sum(dim=1, keepdim=True))
 
 
+def softmax(scores: Tensor, *, impl: Implementation = "reference") -> Tensor:
+    """Distributions by scores: e^score, none less than e^`LEAST_LOG` of the largest, normalised.
+
+    Args:
+        scores: (..., A) float32.
+        impl: "auto" takes the C++ kernel where it can be used; it rounds otherwise.
+
+    Returns:
+        (..., A) float32, contiguous.
+    """
+    if impl == "auto" and scores.ndim == 3 and scores.numel() > 0 and _is_for_kernels(scores):
+        from fastad_kernels.native.draw import softmax
+
+        return softmax(scores)
+    logarithms = scores - scores.amax(dim=-1, keepdim=True)
+    weights = logarithms.clamp_(min=LEAST_LOG).exp_()
+    return weights.div_(weights.sum(dim=-1, keepdim=True))
+
+
 def _is_for_kernels(rows: Tensor) -> bool:
     """Whether the C++ kernels can be used, and read them."""
     if not rows.is_cpu or rows.dtype != torch.float32:

@@ -1,12 +1,14 @@
-"""Drawing by the C++ kernel: bit for bit what plain PyTorch draws."""
+"""Drawing by the C++ kernel: bit for bit what plain PyTorch draws; and what is drawn from."""
 
 import pytest
 import torch
-from fastad_kernels import draw, native, normalise
+from fastad_kernels import LEAST_LOG, draw, native, normalise, softmax
 from fastad_kernels.native.draw import draw as native_draw
 from fastad_kernels.native.draw import draw_op, sums_like_pytorch
 from fastad_kernels.native.draw import normalise as native_normalise
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.kernels.tolerance import assert_as_exact_as_plain
 
 pytestmark = pytest.mark.skipif(
     native.why_unavailable() is not None, reason=str(native.why_unavailable())
@@ -105,3 +107,23 @@ def test_a_mode_that_sees_every_operation_sees_the_kernel():
         drawn = native_draw(probs, uniform)
     assert "fastad::native_draw" in seen
     assert torch.equal(drawn, expected)
+
+
+@pytest.mark.parametrize("num_actions", [1, 2, 5, 17])
+def test_a_softmax_is_as_exact_as_that_of_plain_pytorch(num_actions):
+    generator = torch.Generator().manual_seed(num_actions)
+    outputs = 3.0 * torch.randn(64, 7, 3, num_actions + 1, generator=generator)
+    scores = outputs[:, 4, :, :num_actions]  # as of networks with a value behind the scores
+    ours, plain = softmax(scores, impl="auto"), softmax(scores)
+    assert_as_exact_as_plain(ours, [plain], scores.double().softmax(-1))
+    assert torch.equal(ours[5:6, 1:2], softmax(scores[5:6, 1:2], impl="auto"))
+
+
+@pytest.mark.parametrize("impl", ["auto", "reference"])
+def test_a_softmax_of_scores_far_apart_has_no_nan_and_no_slow_numbers(impl):
+    scores = torch.tensor([[[1e30, 0.0], [-1e30, 0.0], [3.0, -60.0]]])
+    probs = softmax(scores, impl=impl)
+    least = torch.tensor(LEAST_LOG).exp()
+    assert ((probs == 0) | (probs >= least * 0.99)).all()
+    wanted = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]])
+    torch.testing.assert_close(probs, wanted, atol=1e-20, rtol=0)

@@ -18,7 +18,6 @@ class Outcome(NamedTuple):
     reward: Tensor  # (N, K) float32
     terminated: Tensor  # (N, K) bool
     truncated: Tensor  # (N, K) bool
-    vectors: Tensor  # (N, K, in) float32, where the step really ended, as `Inputs`
 
 
 class Actors:
@@ -60,23 +59,27 @@ class Actors:
             final_observation: (N, ...) where that really ended.
         """
         results = [first.action, first.reward, first.terminated, first.truncated]
-        results.append(final_observation)
         if self._others is not None:
             theirs = action[:, 1:].flatten()
-            self._observation, *outcome = self._others.step(theirs)
-            others = [theirs, *outcome, self._others.final_observation]
-            results = [self._join(*pair) for pair in zip(results, others, strict=True)]
-        executed, reward, terminated, truncated, final = results
+            self._observation, *others = self._others.step(theirs)
+            results = [self._join(*pair) for pair in zip(results, (theirs, *others), strict=True)]
+        executed, reward, terminated, truncated = results
         phase = self.phases.after(reward)
-        vectors = self._vectors(final, phase)
+        self._final = final_observation, phase
         self.phases.move_on(phase, terminated | truncated)
         return Outcome(
             executed.view(self.shape),
             reward.view(self.shape),
             terminated.view(self.shape),
             truncated.view(self.shape),
-            vectors,
         )
+
+    def led_to(self) -> Tensor:
+        """What all actors would see where the latest step really ended, (N, K, in)."""
+        observation, phase = self._final
+        if self._others is not None:
+            observation = self._join(observation, self._others.final_observation)
+        return self._vectors(observation, phase)
 
     def _vectors(self, observation: Tensor, phase: Tensor) -> Tensor:
         return self.inputs(observation, phase).view(*self.shape, -1)

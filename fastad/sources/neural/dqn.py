@@ -125,8 +125,8 @@ class DQN(Source):
     def observe(self, transition: Transition, final_observation: Tensor) -> None:
         """Remember the step; every `steps_per_update` of them, learn."""
         outcome = self._actors.step(transition.action[:, None], transition, final_observation)
-        action, reward, terminated, truncated, led_to = (field[:, 0] for field in outcome)
-        self._replay.write(self._seen[:, 0], action, reward, terminated, truncated, led_to)
+        learned = (field[:, 0] for field in (*outcome, self._actors.led_to()))
+        self._replay.write(self._seen[:, 0], *learned)
         self._step += 1
         enough = self._replay.filled >= max(self.batch_size, self.num_steps)
         if enough and self._step % self.steps_per_update == 0:

@@ -3,12 +3,12 @@
 from abc import abstractmethod
 
 import torch
-from fastad_kernels import StackedMLP
+from fastad_kernels import StackedMLP, softmax
 from torch import Tensor
 
 from fastad.acting.interact import Transition
 from fastad.envs.base import BatchedEnv
-from fastad.sources.base import Source, number, soft_exp, whole_number
+from fastad.sources.base import Source, number, whole_number
 from fastad.sources.neural.actors import Actors
 from fastad.sources.neural.inputs import Inputs
 from fastad.sources.visited import Visited
@@ -116,7 +116,7 @@ class OnPolicy(Source):
         self._ended[:, step] = ended.view(self._shape)
         # Elsewhere the next step's own value will do.
         if last or bool(outcome.truncated.any()):
-            passed = self.network.forward(outcome.vectors.view(*self._shape, -1))
+            passed = self.network.forward(self.actors.led_to().view(*self._shape, -1))
             self._next_value[:, step] = passed[-1][..., -1]
         self._step = 0 if last else step + 1
         if last:
@@ -146,9 +146,7 @@ class OnPolicy(Source):
 
     def _distributions(self, outputs: Tensor) -> Tensor:
         """Softmax over the logits among outputs (..., A + 1)."""
-        logits = outputs[..., : self.num_actions]
-        weights = soft_exp(logits - logits.amax(dim=-1, keepdim=True))
-        return weights.div_(weights.sum(dim=-1, keepdim=True))
+        return softmax(outputs[..., : self.num_actions], impl="auto")
 
     def _output_gradient(self) -> Tensor:
         """The gradient by logits and value of every step, (M, T * R, A + 1)."""

@@ -26,6 +26,7 @@ FUNCTIONS = {
     "fastad_pack_panels": 3,
     "fastad_draw": 4,
     "fastad_normalise": 2,
+    "fastad_softmax": 4,
     "fastad_q_learn": 3,
     "fastad_q_scores": 5,
     "fastad_projection_forward": 5,

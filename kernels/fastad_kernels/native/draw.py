@@ -49,8 +49,8 @@ def _forward(probs: Tensor, uniform: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _as_c(shape: torch.Size) -> Array[c_int64]:
-    """A shape as the kernels read it; every step of a rollout has the same."""
+def _as_c(shape: tuple[int, ...]) -> Array[c_int64]:
+    """A shape, or strides, as the kernels read it; every step of a rollout has the same."""
     return (c_int64 * len(shape))(*shape)
 
 
@@ -58,6 +58,15 @@ def normalise(weights: Tensor) -> Tensor:
     """See `fastad_kernels.normalise`; contiguous, float32 on a CPU, up to `LONGEST_SUM` entries."""
     library().fastad_normalise(_as_c(weights.shape), weights.data_ptr(), 1)
     return weights
+
+
+def softmax(scores: Tensor) -> Tensor:
+    """See `fastad_kernels.softmax`; (M, R, A) float32 on a CPU, not empty."""
+    probs = torch.empty(scores.shape)
+    library().fastad_softmax(
+        _as_c(scores.shape), _as_c(scores.stride()), scores.data_ptr(), probs.data_ptr(), 1
+    )
+    return probs
 
 
 @cache

@@ -16,8 +16,10 @@ from torch import Tensor
 from fastad_kernels import alibi_slopes, reference, rope_angles
 from fastad_kernels.blocks import Affine, BlockShape, BlockWeights, decode_blocks
 from fastad_kernels.cache import RingCache
+from fastad_kernels.drawing import softmax
 from fastad_kernels.native.attention import attention
 from fastad_kernels.native.decode import NativeBlocks, decode_attention
+from fastad_kernels.native.draw import softmax as native_softmax
 from fastad_kernels.native.mlp import residual_mlp
 from fastad_kernels.native.projection import projection
 from fastad_kernels.native.q_tables import NativeQTables
@@ -219,11 +221,16 @@ def _stacked() -> Iterator[tuple[str, Results, Results, Results]]:
             passed = networks.forward(inputs.to(dtype))
             hidden = [x.clone() for x in passed[1:]]
             networks.backward(passed, gradient.to(dtype))
-            return [*hidden, *networks.gradients]
+            return [*hidden, *networks.gradients, softmax(passed[-1])]
         stack = NativeStack(networks.parameters)
         passed = stack.forward(inputs, None)
         stack.backward(passed, gradient, networks.gradients)
-        return [*passed[1:], *networks.gradients]
+        return [*passed[1:], *networks.gradients, native_softmax(passed[-1])]
 
     exact = run(torch.float64, native=False)
-    yield "a stack of networks", run(torch.float32, native=True), run(torch.float32, False), exact
+    yield (
+        "a stack of networks, or its softmax",
+        run(torch.float32, native=True),
+        run(torch.float32, False),
+        exact,
+    )

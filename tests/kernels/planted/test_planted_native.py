@@ -124,6 +124,12 @@ MUTATIONS = [
         DRAW, "draws_what_pytorch and 17",
     ),
     Mutation(
+        "scores are read as if networks lay one behind the other", "draw.cpp",
+        "const float* row = scores + m * strides[0] + r * strides[1];",
+        "const float* row = scores + m * sizes[1] * strides[1] + r * strides[1];",
+        DRAW, "softmax_is_as_exact and 5", slow=True,
+    ),
+    Mutation(
         "an episode is learned again from its beginning", "q_tables.cpp",
         "for (int64_t i = longest; i >= 0; i--)", "for (int64_t i = 0; i <= longest; i++)",
         TABLES, "learn_what_pytorch and 5-1.0-3",
