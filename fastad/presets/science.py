@@ -14,7 +14,7 @@ from fastad.model.config import ModelConfig
 from fastad.presets.preset import Preset, make_preset
 from fastad.training.settings import TrainSettings
 
-SHOWN, ROLLED_OUT = 20, 60  # episodes of a training window, and of a rollout
+SHOWN, ROLLED_OUT = 20, 60  # episodes of a training window, and of a rollout by default
 CUT = (0.16, 0.5)  # where the early part of a history ends, and its late part begins
 
 
@@ -41,6 +41,7 @@ def _from_scratch(
     collect: CollectConfig,
     *,
     episode_length: int,
+    rolled_out: int = ROLLED_OUT,
     looked_back_on: int = ROLLED_OUT,
     positions: Literal["none", "rope"] = "none",
     cut: tuple[float, float] = CUT,
@@ -49,7 +50,7 @@ def _from_scratch(
     """Two presets of one dataset: plain AD with its variants, and AD from look-ahead labels.
 
     Plain AD is shown every k-th episode of a history, so that windows show all of its learning.
-    Rollouts look back on `looked_back_on` episodes.
+    Rollouts are of `rolled_out` episodes and look back on `looked_back_on`.
     """
     num_steps = SHOWN * episode_length
     plain = TrainSettings(
@@ -63,7 +64,7 @@ def _from_scratch(
         "model": model,
         "eval_episodes": ROLLED_OUT,
         "eval_context": context,
-        "rollout": RolloutConfig(episodes=ROLLED_OUT, context=context),
+        "rollout": RolloutConfig(episodes=rolled_out, context=context),
     }
     ahead = f"{name}-look-ahead"
     variants = _variants(episode_length, model.num_layers, cut)
@@ -129,6 +130,7 @@ def _key_to_door() -> dict[str, Preset]:
         "Dark Key-to-Door from A2C",
         histories,
         episode_length=50,
+        rolled_out=150,  # where it comes to the end of what it finds
         looked_back_on=SHOWN,
         positions="rope",
         cut=(0.05, 0.5),
