@@ -105,14 +105,15 @@ class StackedMLP:
         """Leave in `gradients` those of a loss which is summed over the R inputs of each network.
 
         Args:
-            passed: As `forward` gave it, with the present parameters; hidden activations are used
-                up, outputs not read.
-            gradient: (M, R, out) of the loss by the outputs.
+            passed: As `forward` gave it, with the present parameters; hidden activations may be
+                used up, outputs are not read. What came of T passes may be (M, T, R, ...).
+            gradient: By the outputs, and shaped like them.
         """
         if self._kernels is not None:
             self._kernels.backward(passed, gradient, self.gradients)
             return
-        layers = self.layers
+        passed = [x.flatten(1, -2) for x in passed]
+        gradient, layers = gradient.flatten(1, -2), self.layers
         for first in range(0, self.num_networks, CHUNK):
             part = slice(first, first + CHUNK)
             flowing = gradient[part]

@@ -88,6 +88,8 @@ for sizes, rows in (((5, 32, 16, 3), 7), ((1, 48, 1), 1)):
     networks.draw(torch.Generator(), input_norm=1.0, output_scale=1.0)
     passed = networks.forward(torch.randn(3, rows, sizes[0]))
     networks.backward(passed, torch.randn(3, rows, sizes[-1]))
+    twice = [torch.stack((x, x)).transpose(0, 1) for x in passed]
+    networks.backward(twice, torch.randn(3, 2, rows, sizes[-1]))
     softmax(passed[-1], impl="auto")
 print("all kernels ran")
 """

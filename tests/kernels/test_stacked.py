@@ -168,6 +168,19 @@ def test_what_passes_can_be_left_in_the_middle_of_other_tensors(impl: str) -> No
         assert room[:, ::2].isnan().all()
 
 
+@pytest.mark.parametrize("impl", ["reference", pytest.param("auto", marks=needs_kernels)])
+def test_gradients_of_several_passes_are_those_of_their_rows_in_one(impl: str) -> None:
+    inputs, gradient = made_up(6, 12, NATIVE_SIZES)
+    network = stack(6, NATIVE_SIZES, impl)
+    passed = network.forward(inputs)
+    # Three passes of four rows, those of a pass in one piece.
+    apart = [x.unflatten(1, (3, 4)).transpose(0, 1).contiguous().transpose(0, 1) for x in passed]
+    network.backward(passed, gradient)
+    wanted = [part.clone() for part in network.gradients]
+    network.backward(apart, gradient.unflatten(1, (3, 4)))
+    assert all(torch.equal(*pair) for pair in zip(network.gradients, wanted, strict=True))
+
+
 @needs_kernels
 def test_tanh_is_off_by_two_rounding_steps_at_most_anywhere() -> None:
     network = StackedMLP(1, (1, 16, 1), device=torch.device("cpu"))

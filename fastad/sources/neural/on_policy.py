@@ -120,9 +120,7 @@ class OnPolicy(Source):
             self._next_value[:, step] = passed[-1][..., -1]
         self._step = 0 if last else step + 1
         if last:
-            self.network.backward(
-                [buffer.flatten(1, 2) for buffer in self._passed], self._output_gradient()
-            )
+            self.network.backward(self._passed, self._output_gradient())
             self.improve()
 
     def would_act(self, visited: Visited) -> Tensor:
@@ -135,9 +133,11 @@ class OnPolicy(Source):
     def advantages(self) -> Tensor:
         """Generalised advantage estimates (Schulman et al. 2016, arXiv 1506.02438), (M, T, R)."""
         value = self._passed[-1][..., -1]
-        following = torch.cat((value[:, 1:], self._next_value[:, -1:]), dim=1)
-        following = torch.where(self._ended > 0, self._next_value, following)
-        following = following * (1 - self._terminated)
+        following = self._next_value.clone()
+        following[:, :-1] = torch.where(
+            self._ended[:, :-1] > 0, self._next_value[:, :-1], value[:, 1:]
+        )
+        following *= 1 - self._terminated
         advantage = self._reward + self.gamma * following - value
         decay = self.gamma * self.gae_lambda * (1 - self._ended)
         for step in reversed(range(self.num_steps - 1)):
@@ -149,7 +149,7 @@ class OnPolicy(Source):
         return softmax(outputs[..., : self.num_actions], impl="auto")
 
     def _output_gradient(self) -> Tensor:
-        """The gradient by logits and value of every step, (M, T * R, A + 1)."""
+        """The gradient by logits and value of every step, (M, T, R, A + 1)."""
         advantage, probs = self.advantages(), self._probs
         gradient = torch.empty_like(self._passed[-1])
         # The value's target is advantage + value.
@@ -161,10 +161,9 @@ class OnPolicy(Source):
             mean = (probs * surprise).sum(dim=-1, keepdim=True)
             policy.addcmul_(probs, surprise.sub_(mean), value=self.entropy)
         gradient[..., :-1] = policy
-        return gradient.flatten(1, 2).div_(self.num_steps * self._shape[1])
+        return gradient.div_(self.num_steps * self._shape[1])
 
     def _empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Room for every step of a rollout, (M, T, R, *shape)."""
-        num_networks, num_rows = self._shape
-        size = (num_networks, self.num_steps, num_rows, *shape)
-        return torch.zeros(size, dtype=dtype, device=self.device)
+        """Room for every step of a rollout, (M, T, R, *shape); that of a step is in one piece."""
+        size = (self.num_steps, *self._shape, *shape)
+        return torch.zeros(size, dtype=dtype, device=self.device).transpose(0, 1)

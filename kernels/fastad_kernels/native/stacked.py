@@ -1,6 +1,7 @@
 """Stacked networks by the C++ kernels: a network goes through all of its layers at once."""
 
 import ctypes
+import math
 from collections.abc import Sequence
 from ctypes import c_int64, c_void_p
 
@@ -14,8 +15,8 @@ BORDER = 16  # hidden layers are multiples of it: whole vectors on every process
 
 class _Networks(ctypes.Structure):
     _fields_ = [
-        *((name, c_int64) for name in ("num_networks", "num_rows", "num_layers")),
-        *((name, c_void_p) for name in ("sizes", "parameters", "passed", "strides")),
+        *((name, c_int64) for name in ("num_networks", "num_blocks", "num_rows", "num_layers")),
+        *((name, c_void_p) for name in ("sizes", "parameters", "passed", "strides", "between")),
     ]
 
 
@@ -33,11 +34,12 @@ class NativeStack:
         self._widths = [fan_in, *(bias.shape[2] for bias in parameters[1::2])]
         self._parameters, self._num_networks = list(parameters), num_networks
         number = len(self._widths)
-        self._sizes, self._strides = (c_int64 * number)(*self._widths), (c_int64 * number)()
+        self._sizes = (c_int64 * number)(*self._widths)
+        self._strides, self._between = ((c_int64 * number)() for _ in range(2))
         self._pointers, self._passed = addresses(parameters), (c_void_p * number)()
-        arrays = (self._sizes, self._pointers, self._passed, self._strides)
+        arrays = (self._sizes, self._pointers, self._passed, self._strides, self._between)
         self._networks = _Networks(
-            num_networks, 0, number - 1, *[ctypes.addressof(array) for array in arrays]
+            num_networks, 0, 0, number - 1, *[ctypes.addressof(array) for array in arrays]
         )
 
     @staticmethod
@@ -53,6 +55,8 @@ class NativeStack:
         Raises:
             ValueError: If `inputs` or `out` do not fit or cannot be read.
         """
+        if inputs.ndim != 3:
+            raise ValueError(f"inputs {_describe(inputs)} must be (M, R, {self._widths[0]})")
         if out is None:
             shape = inputs.shape[:2]
             out = [torch.empty(*shape, width) for width in self._widths[1:]]
@@ -87,16 +91,17 @@ class NativeStack:
 
     def _point_to(self, passed: Sequence[Tensor]) -> None:
         """Tell the kernels where the inputs, the hidden layers and the outputs lie."""
-        num_rows = passed[0].shape[1]
-        wanted = [(self._num_networks, num_rows, width) for width in self._widths]
+        *blocks, num_rows, _ = passed[0].shape[1:]
+        wanted = [(self._num_networks, *blocks, num_rows, width) for width in self._widths]
         if [tuple(x.shape) for x in passed] != wanted or not all(map(_has_rows, passed)):
             raise ValueError(
                 f"networks of {self._num_networks} x {self._widths} cannot pass through "
                 f"{', '.join(map(_describe, passed))}"
             )
-        self._networks.num_rows = num_rows
+        self._networks.num_blocks, self._networks.num_rows = math.prod(blocks), num_rows
         self._passed[:] = [x.data_ptr() for x in passed]
         self._strides[:] = [x.stride(0) for x in passed]
+        self._between[:] = [x.stride(1) for x in passed]
 
 
 def _is_read(x: Tensor) -> bool:
@@ -104,8 +109,8 @@ def _is_read(x: Tensor) -> bool:
 
 
 def _has_rows(x: Tensor) -> bool:
-    """Whether the rows of a network, of (M, R, size), lie one behind the other."""
-    return x.stride()[1:] == (x.shape[2], 1) and _is_read(x)
+    """Whether the rows of a network's block, of (M, ..., R, size), lie one behind the other."""
+    return x.stride()[-2:] == (x.shape[-1], 1) and 3 <= x.ndim <= 4 and _is_read(x)
 
 
 def _describe(x: Tensor) -> str:

@@ -147,7 +147,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the slope of tanh is that of the layer behind", "stacked.cpp",
-        "    slope(layer);\n", "    slope(layer + 1);\n",
+        "    slope(h, in);\n", "    slope(t.rows(network, layer + 1), in);\n",
         STACKED, "as_exact and 80-sizes0", slow=True,
     ),
     Mutation(

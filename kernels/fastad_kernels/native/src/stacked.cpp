@@ -10,11 +10,12 @@
 namespace {
 
 struct Networks {
-  int64_t num_networks, num_rows, num_layers;
+  int64_t num_networks, num_blocks, num_rows, num_layers;  // rows of a block; forward has one
   const int64_t* sizes;       // of the input, the hidden layers (whole vectors) and the output
   float* const* parameters;   // weight and bias of each layer, one network's behind another's
-  float* const* passed;       // the input, the hidden layers and the output, (R, size) by network
+  float* const* passed;       // the input, the hidden layers and the output, blocks of (R, size)
   const int64_t* strides;     // of each of those, from a network to the next
+  const int64_t* between;     // and from a block of a network to its next
 };
 
 // tanh, to two units in the last place: Cephes' polynomial in the middle, e^-2|x| outside.
@@ -68,10 +69,12 @@ struct Network {
   }
 };
 
-// What flows back through a network, of the layer at hand and the one before it.
+// What flows back through a network, of the layer at hand and the one before it, and what passed
+// forward.
 struct Scratch {
   int64_t stride = 0;
   std::vector<float> flowing, next, turned;
+  std::vector<std::vector<float>> gathered;
 
   explicit Scratch(const Networks& all) {
     int64_t largest = 0;
@@ -79,19 +82,32 @@ struct Scratch {
       stride = std::max(stride, apart(all.sizes[layer]));
       largest = std::max(largest, all.sizes[layer] * (layer > 1 ? all.sizes[layer - 1] : 0));
     }
-    flowing.resize(all.num_rows * stride);
-    next.resize(all.num_rows * stride);
+    const int64_t rows = all.num_blocks * all.num_rows;
+    flowing.resize(rows * stride);
+    next.resize(rows * stride);
     turned.resize(largest);
+    if (all.num_blocks > 1)
+      for (int64_t layer = 0; layer < all.num_layers; layer++)
+        gathered.emplace_back(rows * all.sizes[layer]);
+  }
+
+  // All rows of a network, one behind the other.
+  const float* rows(const Network& network, int64_t layer) {
+    const Networks& all = network.all;
+    const float* from = network.values(layer);
+    if (gathered.empty()) return from;
+    const int64_t count = all.num_rows * all.sizes[layer];
+    for (int64_t block = 0; block < all.num_blocks; block++)
+      std::copy_n(from + block * all.between[layer], count, &gathered[layer][block * count]);
+    return gathered[layer].data();
   }
 };
 
 // Gradients of the parameters, by that of the output, (R, out).
 void backward(const Network& network, const float* gradient, float* const* gradients, Scratch& t) {
   const Networks& all = network.all;
-  const int rows = network.rows;
-  const auto slope = [&](int64_t layer) {  // of tanh
-    const int width = network.size(layer);
-    const float* h = network.values(layer);
+  const int rows = (int)(all.num_blocks * all.num_rows);
+  const auto slope = [&](const float* h, int width) {  // of tanh
     for (int r = 0; r < rows; r++, h += width) {
       float* d = t.flowing.data() + r * t.stride;
       for (int i = 0; i < width; i += LANES) {
@@ -102,8 +118,9 @@ void backward(const Network& network, const float* gradient, float* const* gradi
   };
   int64_t layer = all.num_layers - 1;
   int in = network.size(layer), out = network.size(layer + 1);
-  multiply<Start::ZERO>(Turned{gradient, 1, out}, out, rows, network.values(layer), in, in / LANES,
-                        nullptr, network.weight(gradients, layer), in);
+  const float* h = t.rows(network, layer);
+  multiply<Start::ZERO>(Turned{gradient, 1, out}, out, rows, h, in, in / LANES, nullptr,
+                        network.weight(gradients, layer), in);
   float* sums = network.bias(gradients, layer);
   for (int o = 0; o < out; o++) {
     double total = 0.0;
@@ -112,11 +129,12 @@ void backward(const Network& network, const float* gradient, float* const* gradi
   }
   multiply<Start::ZERO>(Rows{gradient, out}, rows, out, network.weight(all.parameters, layer), in,
                         in / LANES, nullptr, t.flowing.data(), t.stride);
-  slope(layer);
+  slope(h, in);
   while (layer-- > 0) {
     in = network.size(layer), out = network.size(layer + 1);
-    multiply<Start::ZERO>(Turned{network.values(layer), 1, in}, in, rows, t.flowing.data(),
-                          t.stride, out / LANES, nullptr, network.weight(gradients, layer), out);
+    h = t.rows(network, layer);
+    multiply<Start::ZERO>(Turned{h, 1, in}, in, rows, t.flowing.data(), t.stride, out / LANES,
+                          nullptr, network.weight(gradients, layer), out);
     sums = network.bias(gradients, layer);
     std::fill_n(sums, out, 0.0f);
     add_rows(t.flowing.data(), t.stride, rows, out, sums);
@@ -125,7 +143,7 @@ void backward(const Network& network, const float* gradient, float* const* gradi
     linear<Start::ZERO>(t.flowing.data(), t.stride, rows, out, t.turned.data(), in, nullptr,
                         t.next.data(), t.stride);
     std::swap(t.flowing, t.next);
-    slope(layer);
+    slope(h, in);
   }
 }
 
@@ -140,7 +158,7 @@ void fastad_stacked_forward(const Networks* all, int threads) {
 
 void fastad_stacked_backward(const Networks* all, const float* gradient, float* const* gradients,
                              int threads) {
-  const int64_t size = all->num_rows * all->sizes[all->num_layers];
+  const int64_t size = all->num_blocks * all->num_rows * all->sizes[all->num_layers];
 #pragma omp parallel num_threads(team(threads, all->num_networks))
   {
     Scratch scratch(*all);
