@@ -50,9 +50,18 @@ struct Network {
     const int64_t last = all.num_layers - 1;
     for (int64_t layer = 0; layer < last; layer++) {
       const int in = size(layer), out = size(layer + 1);
+      const float *w = weight(all.parameters, layer), *shift = bias(all.parameters, layer);
+      // The next network's weights, a line of 16 after the other, are fetched panel by panel: all at once
+      // they would be waited for.
+      const float* next = number + 1 < all.num_networks ? w + in * out : w;
       float* y = values(layer + 1);
-      multiply<Start::BIAS>(Rows{values(layer), in}, rows, in, weight(all.parameters, layer), out,
-                            out / LANES, bias(all.parameters, layer), y, out);
+      for_panels(out / LANES, [&](int n, auto count) __attribute__((always_inline)) {
+        constexpr int VECS = decltype(count)::value;
+        for (int64_t i = 0; i < VECS * LANES * in; i += BORDER)
+          __builtin_prefetch(next + (int64_t)n * LANES * in + i);
+        multiply_panel<Start::BIAS, VECS>(Rows{values(layer), in}, rows, in, w + n * LANES, out,
+                                          shift + n * LANES, y + n * LANES, out);
+      });
       for (int64_t i = 0; i < (int64_t)rows * out; i += LANES) store(y + i, tanh(load(y + i)));
     }
     const int in = size(last), out = size(last + 1);
