@@ -115,7 +115,7 @@ def _dark_room(
 def _key_to_door() -> dict[str, Preset]:
     """Whether the key is held shows in this episode's rewards alone: RoPE tells them from others'.
 
-    Without it every tenth to third episode fails, the more of them are in sight.
+    Without it a tenth of the episodes fails after ten of them, and up to half after sixty.
     """
     histories = CollectConfig(
         env="dark-key-to-door",

@@ -1,11 +1,11 @@
 """Actor-critic in tables: softmax policy, TD(lambda) critic, entropy bonus."""
 
 import torch
-from fastad_kernels import EpisodeMemory, normalise
+from fastad_kernels import EpisodeMemory, normalise, soft_exp
 from torch import Tensor
 
 from fastad.envs.base import BatchedEnv
-from fastad.sources.base import number, soft_exp
+from fastad.sources.base import number
 from fastad.sources.tabular import Experience, TabularSource
 
 

@@ -3,12 +3,13 @@
 from abc import abstractmethod
 
 import torch
+from fastad_kernels import soft_exp
 from torch import Tensor
 
 from fastad.acting.interact import Transition
 from fastad.envs.bandits import BanditFamily, GaussianBandit
 from fastad.envs.base import BatchedEnv, uniform_over
-from fastad.sources.base import Source, number, soft_exp, whole_number
+from fastad.sources.base import Source, number, whole_number
 from fastad.sources.visited import Visited
 
 PART = 64  # learners whose posteriors are compared at once

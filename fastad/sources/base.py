@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
-from fastad_kernels import LEAST_LOG
 from torch import Tensor
 
 from fastad.acting.interact import Transition, draw_actions
@@ -76,11 +75,6 @@ class Source(ABC):
     def draw(self, probs: Tensor) -> Tensor:
         """Draw one action (N,) int64 per learner from `probs`, (N, A)."""
         return draw_actions(probs, self.generator)
-
-
-def soft_exp(values: Tensor) -> Tensor:
-    """In-place exp of values <= 0, none smaller than that of `LEAST_LOG`."""
-    return values.clamp_(min=LEAST_LOG).exp_()
 
 
 def annealed(step: int, decay_steps: float, final: float) -> float:

@@ -17,7 +17,7 @@ from fastad_kernels.api import (
 from fastad_kernels.blocks import Affine, BlockShape, BlockWeights, FrozenBlocks
 from fastad_kernels.cache import RingCache
 from fastad_kernels.dispatch import IMPLEMENTATIONS, Implementation
-from fastad_kernels.drawing import LEAST_LOG, draw, normalise, softmax
+from fastad_kernels.drawing import LEAST_LOG, draw, normalise, soft_exp, softmax
 from fastad_kernels.episodes import EpisodeMemory
 from fastad_kernels.frozen import FrozenModel, StepTables
 from fastad_kernels.positions import alibi_slopes, apply_rope, rope_angles
@@ -51,5 +51,6 @@ __all__ = [
     "projection",
     "residual_mlp",
     "rope_angles",
+    "soft_exp",
     "softmax",
 ]

@@ -1,4 +1,4 @@
-"""Distributions of weights, and draws from them: plain PyTorch, and kernels of the same bits."""
+"""Distributions and draws: plain PyTorch, and kernels of the same bits (`softmax` rounds apart)."""
 
 from typing import Literal
 
@@ -66,9 +66,13 @@ def softmax(scores: Tensor, *, impl: Implementation = "reference") -> Tensor:
         from fastad_kernels.native.draw import softmax
 
         return softmax(scores)
-    logarithms = scores - scores.amax(dim=-1, keepdim=True)
-    weights = logarithms.clamp_(min=LEAST_LOG).exp_()
+    weights = soft_exp(scores - scores.amax(dim=-1, keepdim=True))
     return weights.div_(weights.sum(dim=-1, keepdim=True))
+
+
+def soft_exp(values: Tensor) -> Tensor:
+    """In-place exp of values <= 0, none smaller than that of `LEAST_LOG`."""
+    return values.clamp_(min=LEAST_LOG).exp_()
 
 
 def _is_for_kernels(rows: Tensor) -> bool:
