@@ -130,7 +130,7 @@ def _key_to_door() -> dict[str, Preset]:
         "Dark Key-to-Door from A2C",
         histories,
         episode_length=50,
-        rolled_out=150,  # where it comes to the end of what it finds
+        rolled_out=150,  # after 60 it is still finding cells
         looked_back_on=SHOWN,
         positions="rope",
         cut=(0.05, 0.5),
