@@ -91,9 +91,11 @@ def _dark_room(
     *,
     num_histories: int = 2048,
     updates: int = 1200,
+    rolled_out: int = ROLLED_OUT,
     cut: tuple[float, float] = CUT,
     **collect: Any,
 ) -> dict[str, Preset]:
+    """Where the source's histories show little of searching, more updates and longer rollouts."""
     histories = CollectConfig(
         env="dark-room",
         source=source,
@@ -107,6 +109,8 @@ def _dark_room(
         f"Dark Room from {title}",
         histories,
         episode_length=20,
+        rolled_out=rolled_out,
+        looked_back_on=rolled_out,
         updates=updates,
         cut=cut,
     )
@@ -144,9 +148,10 @@ OPTIMISM = ("learning_rate=0.6", "initial_value=4", "temperature=0.1")
 
 SCIENCE = {
     **_dark_room("a2c", "A2C"),
-    # It learns later than A2C, and so does its late part begin.
-    **_dark_room("a3c", "A3C, the paper's source", updates=1600, cut=(0.16, 0.7)),
-    **_dark_room("dqn", "DQN", num_histories=1024, updates=1600),  # it is the slowest to collect
+    # It learns later than A2C: so does its early part end, and its late part begin.
+    **_dark_room("a3c", "A3C, the paper's source", updates=3200, rolled_out=100, cut=(0.3, 0.7)),
+    # It is the slowest to collect.
+    **_dark_room("dqn", "DQN", num_histories=1024, updates=3200, rolled_out=80),
     **_dark_room("q-learning", "Q-learning", source_options=OPTIMISM),
     **_key_to_door(),
 }
