@@ -71,7 +71,7 @@ QUICK = {
         collect=PERMUTED,
         # What an action did shows in the step before, which has to be told from all others.
         model=ModelConfig(context=280, positions="rope"),
-        settings=TrainSettings(updates=4000, eval_every=0),
+        settings=TrainSettings(updates=8000, eval_every=0),
     ),
     "key-to-door": make_preset(
         "key-to-door",
