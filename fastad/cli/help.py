@@ -76,6 +76,8 @@ def _metavar(name: str, hint: Any) -> str | None:
     parts = get_args(hint)
     if get_origin(hint) is tuple and parts[-1] is Ellipsis:
         return "KEY=VALUE ..." if name.endswith("_options") else f"{name.upper()} ..."
+    if name == "vary":
+        return "NAME=VALUE,..."
     kinds = [kind for kind in parts if kind is not type(None)]
     if len(kinds) < len(parts) and len(kinds) == 1 and isinstance(kinds[0], type):
         return kinds[0].__name__.upper()

@@ -16,7 +16,7 @@ from fastad.methods.rl2_config import RL2Config
 from fastad.methods.windows import WindowSampler, check_disjoint
 
 # What a target is called wherever results are shown, where it is more than what the source did.
-LABELS: dict[str, str] = {
+TARGET_WORDS: dict[str, str] = {
     "policy": "",
     "sampled": "",
     "final": "look-ahead labels",
@@ -111,7 +111,7 @@ def told(name: str, target: str, target_return: float | None) -> list[str]:
         target: What it was held to.
         target_return: That it is asked for, if not the optimum.
     """
-    labels = LABELS.get(target, target)
+    labels = TARGET_WORDS.get(target, target)
     words = [labels] if labels else []
     if name in METHODS and METHODS[name].asked:
         is_optimum = target_return is None

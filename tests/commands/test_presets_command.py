@@ -96,6 +96,12 @@ def test_the_help_shows_a_presets_values_as_defaults(capsys):
     assert "(default: 50000)" in " ".join(words[words.index("--updates") :][:20])
 
 
+def test_the_help_shows_how_a_setting_is_varied(capsys):
+    with pytest.raises(SystemExit):
+        main(["compare", "--help"])
+    assert "--vary NAME=VALUE,..." in capsys.readouterr().out
+
+
 def test_a_folder_named_like_a_preset_does_not_hide_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bandit").mkdir()
