@@ -10,7 +10,7 @@ from fastad.base.errors import UserError
 from fastad.configs import TrainConfig
 from fastad.histories.reader import HistoryDataset
 from fastad.methods.ad import Target
-from fastad.methods.registry import LABELS, METHODS, label, make_method
+from fastad.methods.registry import METHODS, TARGET_WORDS, label, make_method
 from fastad.training.settings import TrainSettings
 
 WINDOWS = {"num_steps": 6, "batch_size": 8, "seed": 0, "start": "history", "subsample": "every-kth"}
@@ -19,7 +19,7 @@ WINDOWS = {"num_steps": 6, "batch_size": 8, "seed": 0, "start": "history", "subs
 def test_the_command_line_offers_the_methods_and_targets_that_there_are():
     assert get_args(get_type_hints(TrainConfig)["method"]) == tuple(METHODS)
     assert get_type_hints(TrainSettings)["target"] == Target
-    assert tuple(LABELS) == get_args(Target)
+    assert tuple(TARGET_WORDS) == get_args(Target)
 
 
 def test_labels_say_what_was_told():
