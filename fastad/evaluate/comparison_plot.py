@@ -48,9 +48,9 @@ def draw_family(family: Family) -> Figure:
     figures = figures_of_family(family)
     is_scored = family.scale is not None
     styled = _styled(figures)
-    notes = notes_of(figures, "" if family.varied else "bands")
     # Names are as long and as many as they are: the picture is as large as they need.
     across = WIDTH + LETTER * (8 + max(len(line["label"]) for line in figures["lines"]))
+    notes = notes_of(figures, "" if family.varied else "bands", across)
     inside = max(HEIGHT, LABEL_GAP * len(styled))
     height = ABOVE + NOTE * len(notes) + inside + BELOW
     figure = Figure(figsize=(across, height), dpi=150)

@@ -26,9 +26,9 @@ STYLES: dict[str, dict[str, Any]] = {
     "source_as_it_acted": {"linewidth": 1.2, "linestyle": (0, (4, 2, 1, 2)), "zorder": 2},
 }
 PALEST = 0.6  # how much white is in the colour of the first of several values
-# Inches: a line of notes, between the middles of two labels, a letter of a label.
-NOTE, LABEL_GAP, LETTER = 0.19, 0.19, 0.083
-NOTE_WIDTH = 115  # characters
+# Inches: a line of notes, between the middles of two labels, a letter of a label and of a note,
+# what stays free beside notes.
+NOTE, LABEL_GAP, LETTER, NOTE_LETTER, MARGIN = 0.19, 0.19, 0.083, 0.07, 0.12
 
 Label = tuple[tuple[float, float], str, dict[str, Any]]  # where a line ends, its name, its style
 
@@ -84,7 +84,7 @@ def head(figure: Figure, figures: dict[str, Any], notes: list[str]) -> None:
     across, height = figure.get_size_inches()
     options = ", ".join(f"{name}={value}" for name, value in figures["env_options"].items())
     title = figures["env"] + (f" ({options})" if options else "")
-    left, top = 0.12 / across, 1 - 0.3 / height
+    left, top = MARGIN / across, 1 - 0.3 / height
     figure.text(left, top, title, fontsize=13, fontweight="bold", color=INK)
     for place, note in enumerate(notes, start=1):
         figure.text(
@@ -92,12 +92,13 @@ def head(figure: Figure, figures: dict[str, Any], notes: list[str]) -> None:
         )
 
 
-def notes_of(figures: dict[str, Any], shown: str) -> list[str]:
+def notes_of(figures: dict[str, Any], shown: str, across: float) -> list[str]:
     """What the lines are means of, what the levels are, and what the sources know and spend.
 
     Args:
         figures: Of a family.
         shown: What stands for an interval; "" for nothing.
+        across: Of the picture, in inches: lines are as long.
     """
     method = figures["lines"][0]
     seen = {
@@ -126,7 +127,8 @@ def notes_of(figures: dict[str, Any], shown: str) -> list[str]:
         *spent,
         *figures["source_knows"],
     ]
-    return [*wrap(notes[0], NOTE_WIDTH), *wrap("; ".join(filter(None, notes[1:])), NOTE_WIDTH)]
+    width = int((across - 2 * MARGIN) / NOTE_LETTER)
+    return [*wrap(notes[0], width), *wrap("; ".join(filter(None, notes[1:])), width)]
 
 
 def place_labels(axes: Axes, labels: list[Label]) -> None:

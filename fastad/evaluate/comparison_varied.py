@@ -56,8 +56,9 @@ def draw_varied(family: Family) -> Figure:
         title = f"rollouts that ever found the reward{' (dashed: chance)' if chance else ''}"
         panels.append(("found", title, [*chance, 1.0]))
     series = _series(figures)
-    notes = notes_of(figures, "dots: seeds; bars" if len(figures["seeds"]) > 1 else "bars")
     across = len(panels) * (LEFT + WIDTH + RIGHT) + LETTER * (max(map(len, series)) + 4)
+    bars = "dots: seeds; bars" if len(figures["seeds"]) > 1 else "bars"
+    notes = notes_of(figures, bars, across)
     height = ABOVE + NOTE * len(notes) + HEIGHT + BELOW
     figure = Figure(figsize=(across, height), dpi=150)
     for place, (name, title, levels) in enumerate(panels):
