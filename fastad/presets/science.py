@@ -151,7 +151,7 @@ SCIENCE = {
     # It learns later than A2C: so does its late part begin, and so long are rollouts.
     **_dark_room("a3c", "A3C, the paper's source", updates=1600, rolled_out=100, cut=(0.16, 0.7)),
     # It is the slowest to collect.
-    **_dark_room("dqn", "DQN", num_histories=1024, updates=3200, rolled_out=80),
+    **_dark_room("dqn", "DQN", num_histories=1024, updates=1600, rolled_out=80),
     **_dark_room("q-learning", "Q-learning", source_options=OPTIMISM),
     **_key_to_door(),
 }
