@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from fastad_kernels import attention
+from fastad_kernels.testing.compile import KERNEL_ERRORS
 from torch import Tensor
 
 from gpu.common import DEVICE, Clock, milliseconds
@@ -95,7 +96,7 @@ def _measure(
         return milliseconds(lambda: torch.autograd.grad(out, (q, k, v), g, retain_graph=True))
     except UnavailableError as reason:
         return {"status": f"not measured: {reason}"}
-    except Exception as error:
+    except KERNEL_ERRORS as error:
         message = f"{type(error).__name__}: {error}".replace("\n", " ")[:200]
         return {"status": f"not measured: {message}"}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from fastad_kernels import decode_attention
+from fastad_kernels.testing.compile import KERNEL_ERRORS
 from torch import Tensor
 
 from gpu.common import DEVICE, Clock, milliseconds, randn
@@ -95,7 +96,7 @@ def _measure(impl: str, case: Case) -> dict[str, Any]:
         ring.lengths.fill_(case.window + 5)
         ring.lockstep = case.window + 5
         return milliseconds(partial(step, impl=impl))
-    except Exception as error:
+    except KERNEL_ERRORS as error:
         message = f"{type(error).__name__}: {error}".replace("\n", " ")[:200]
         return {"status": f"not measured: {message}"}
 

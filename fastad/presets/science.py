@@ -95,7 +95,7 @@ def _dark_room(
     cut: tuple[float, float] = CUT,
     **collect: Any,
 ) -> dict[str, Preset]:
-    """Where the source's histories show little of searching, more updates and longer rollouts."""
+    """Rollouts look back on all of themselves; searching for a goal may take most of one."""
     histories = CollectConfig(
         env="dark-room",
         source=source,

@@ -29,6 +29,7 @@ from pathlib import Path
 import triton
 
 from fastad_kernels.testing import sass
+from fastad_kernels.testing.compile import KERNEL_ERRORS
 from fastad_kernels.testing.variants import (
     Variant,
     all_variants,
@@ -202,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         try:
             row = measure(variant)
-        except Exception as error:
+        except KERNEL_ERRORS as error:
             failed = True
             print(f"{variant.key}: {type(error).__name__}: {error}", file=sys.stderr)
             continue

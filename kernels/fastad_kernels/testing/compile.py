@@ -25,11 +25,17 @@ from typing import Any
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
+from triton.errors import TritonError
 from triton.runtime import driver
 from triton.runtime.interpreter import InterpretedFunction
 
 from fastad_kernels.testing import sass
 from fastad_kernels.testing.devices import DEVICES, Device, Occupancy
+
+# What a kernel that cannot be compiled, launched or read may raise; memory that runs out, drivers
+# and PyTorch's own compiler raise RuntimeErrors, and sizes without a tile LookupErrors. Whatever
+# else comes is a mistake of the caller.
+KERNEL_ERRORS = (TritonError, RuntimeError, LookupError, ValueError, AssertionError)
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
