@@ -33,9 +33,11 @@ from fastad_kernels.testing import sass
 from fastad_kernels.testing.devices import DEVICES, Device, Occupancy
 
 # What a kernel that cannot be compiled, launched or read may raise; memory that runs out, drivers
-# and PyTorch's own compiler raise RuntimeErrors, and sizes without a tile LookupErrors. Whatever
-# else comes is a mistake of the caller.
-KERNEL_ERRORS = (TritonError, RuntimeError, LookupError, ValueError, AssertionError)
+# and PyTorch's own compiler raise RuntimeErrors, sizes that nobody thought of the two after it.
+# Whatever else comes is a mistake of the caller.
+KERNEL_ERRORS = (
+    TritonError, RuntimeError, LookupError, ArithmeticError, ValueError, AssertionError,
+)  # fmt: skip
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
