@@ -22,7 +22,7 @@ from benchmarks.peers.jax_q_learning import EPISODE_LENGTH, SIZE, JaxQLearning
 
 SIDES = ("fastad, a process per core", "fastad, one process", "JAX, jit(vmap(scan))")
 CHECKED_EPISODES = 5
-EPISODES = 10  # of each call: `collect` writes after some 24, and its workers wait for nobody
+EPISODES = 50  # of each call, as of a history: workers of `collect` wait for nobody
 
 
 class Case(NamedTuple):

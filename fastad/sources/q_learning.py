@@ -3,10 +3,10 @@
 from functools import cached_property
 
 import torch
-from fastad_kernels import QSettings, QTables, make_q_tables, normalise
+from fastad_kernels import QSettings, QTables, make_q_tables
 from torch import Tensor
 
-from fastad.envs.base import BatchedEnv, uniform_over
+from fastad.envs.base import BatchedEnv
 from fastad.sources.base import number, whole_number
 from fastad.sources.tabular import Experience, TabularSource
 
@@ -35,6 +35,7 @@ class QLearning(TabularSource):
     """
 
     name = "q-learning"
+    counts_steps = False  # its tables do
 
     def __init__(
         self,
@@ -73,16 +74,13 @@ class QLearning(TabularSource):
 
     def policy(self, cell: Tensor) -> Tensor:
         """Softmax or greedy over the table's rows, mixed with `epsilon` uniform."""
-        if self.temperature > 0:
-            weights = self._tables.scores(self.state, self.temperature).exp_()
-            probs = normalise(weights, impl="auto")
-        else:
-            q = self.q.index_select(0, self.state)
-            probs = uniform_over(q == q.amax(dim=1, keepdim=True))
-        if self.epsilon > 0:
-            probs = probs.mul_(1 - self.epsilon).add_(self.epsilon / self.num_actions)
-        return probs
+        return self._tables.policy(self.state, self.temperature, self.epsilon)
+
+    def choose(self, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw from `policy`, in the same pass."""
+        uniform = torch.rand((self.num_learners, 1), generator=self.generator, device=self.device)
+        return self._tables.act(self.state, uniform, self.temperature, self.epsilon)
 
     def learn(self, experience: Experience) -> None:
         """Update online; where an episode ended, replay it."""
-        self._tables.learn(*experience, self.episode_step)
+        self._tables.learn(*experience)

@@ -1,7 +1,7 @@
 """Learners with tables of (learner, state, action), and what they have in common."""
 
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,7 +26,12 @@ class Experience(NamedTuple):
     reward: Tensor  # (N,) float32
     next_state: Tensor  # (N,) int64, where the step really ended, before any auto-reset
     terminated: Tensor  # (N,) bool
-    ended: Tensor  # (N,) bool, terminated or truncated
+    truncated: Tensor  # (N,) bool
+
+    @property
+    def ended(self) -> Tensor:
+        """Where an episode ended, (N,) bool."""
+        return self.terminated | self.truncated
 
 
 class TabularSource(Source):
@@ -34,6 +39,8 @@ class TabularSource(Source):
 
     Learners may be at different steps of their episodes, which may differ in length.
     """
+
+    counts_steps: ClassVar[bool] = True  # False: nobody looks at `episode_step`
 
     def __init__(self, env: BatchedEnv, *, num_episodes: int, generator: torch.Generator) -> None:
         super().__init__(env, num_episodes=num_episodes, generator=generator)
@@ -74,26 +81,30 @@ class TabularSource(Source):
     def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Draw actions from the policy in the current states."""
         cell, self.state = self._place(observation, self.phase)
+        return self.choose(cell)
+
+    def choose(self, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw actions (N,) from the policy; returns both."""
         probs = self.policy(cell)
         return self.draw(probs), probs
 
     def observe(self, transition: Transition, final_observation: Tensor) -> None:
         """Translate the step to table coordinates, learn from it and move on."""
-        ended = transition.terminated | transition.truncated
         phase = self.phases.after(transition.reward)
         _, next_state = self._place(final_observation, phase)
-        self.learn(
-            Experience(
-                self.state,
-                transition.action,
-                transition.reward,
-                next_state,
-                transition.terminated,
-                ended,
-            )
+        experience = Experience(
+            self.state,
+            transition.action,
+            transition.reward,
+            next_state,
+            transition.terminated,
+            transition.truncated,
         )
-        self.phases.move_on(phase, ended)
-        self.episode_step = (self.episode_step + 1).masked_fill_(ended, 0)
+        self.learn(experience)
+        if self.counts_steps or self.num_phases > 1:
+            ended = experience.ended
+            self.phases.move_on(phase, ended)
+            self.episode_step = (self.episode_step + 1).masked_fill_(ended, 0)
 
     def would_act(self, visited: Visited) -> Tensor:
         """Look every state up in the tables as they are now; see `Source.would_act`."""

@@ -3,8 +3,7 @@
 Three calls, `attention` over whole sequences, `attention_varlen` over packed ones and
 `decode_attention` on a `RingCache`; `FrozenBlocks` and `FrozenModel`, which decode whole
 transformer blocks and whole models; and the linear maps of a block, `projection` and
-`residual_mlp`. Each has a plain-PyTorch reference beside
-it that is its specification.
+`residual_mlp`. Each has a plain-PyTorch reference beside it that is its specification.
 """
 
 from fastad_kernels.api import (

@@ -34,11 +34,14 @@ def draw(probs: Tensor, uniform: Tensor, *, impl: Implementation = "reference") 
     return (cumulative <= uniform * cumulative[:, -1:]).sum(dim=1)
 
 
-def normalise(weights: Tensor, *, impl: Implementation = "reference") -> Tensor:
+def normalise(
+    weights: Tensor, *, epsilon: float = 0.0, impl: Implementation = "reference"
+) -> Tensor:
     """Divide rows by their sums.
 
     Args:
         weights: (N, A) float32, none negative; changed in place.
+        epsilon: Probability mass spread uniformly over the entries, on top.
         impl: As of `draw`.
 
     Returns:
@@ -48,8 +51,9 @@ def normalise(weights: Tensor, *, impl: Implementation = "reference") -> Tensor:
         from fastad_kernels.native.draw import normalise, sums_like_pytorch
 
         if weights.is_contiguous() and sums_like_pytorch(weights.shape[1]):
-            return normalise(weights)
-    return weights.div_(weights.sum(dim=1, keepdim=True))
+            return normalise(weights, epsilon)
+    weights.div_(weights.sum(dim=1, keepdim=True))
+    return weights.mul_(1 - epsilon).add_(epsilon / weights.shape[1]) if epsilon > 0 else weights
 
 
 def softmax(scores: Tensor, *, impl: Implementation = "reference") -> Tensor:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastad_kernels.drawing import LEAST_LOG
+from fastad_kernels.drawing import LEAST_LOG, draw, normalise
 from fastad_kernels.episodes import EpisodeMemory
 
 
@@ -33,11 +33,31 @@ class QTables:
     def __init__(self, values: Tensor, settings: QSettings) -> None:
         self.values, self.settings = values, settings
         self._memory: EpisodeMemory | None = None  # made when there is something to remember
+        num_learners = settings.num_learners
+        self._learners = torch.arange(num_learners, device=values.device)
+        self._episode_step = torch.zeros_like(self._learners)  # (N,) since the episode began
 
     def scores(self, state: Tensor, temperature: float) -> Tensor:
         """(Q - max Q) / temperature in a state (N,) of every learner, (N, A), least `LEAST_LOG`."""
         q = self.values.index_select(0, state)
         return q.sub_(q.amax(dim=1, keepdim=True)).div_(temperature).clamp_(min=LEAST_LOG)
+
+    def policy(self, state: Tensor, temperature: float, epsilon: float) -> Tensor:
+        """Distributions (N, A): softmax(Q / temperature), mixed with uniform ones by `epsilon`.
+
+        Args:
+            state: (N,) int64, of every learner.
+            temperature: 0 is greedy, ties uniform.
+            epsilon: Probability mass spread uniformly over the actions, on top.
+        """
+        return normalise(self._weights(state, temperature), epsilon=epsilon, impl="auto")
+
+    def act(
+        self, state: Tensor, uniform: Tensor, temperature: float, epsilon: float
+    ) -> tuple[Tensor, Tensor]:
+        """Draw actions (N,) by uniform numbers (N, 1) from `policy`; returns both."""
+        weights = self._weights(state, temperature)
+        return self._draw(weights, uniform, epsilon), weights  # distributions by then
 
     def learn(
         self,
@@ -46,10 +66,11 @@ class QTables:
         reward: Tensor,
         next_state: Tensor,
         terminated: Tensor,
-        ended: Tensor,
-        episode_step: Tensor,
+        truncated: Tensor,
     ) -> None:
         """Learn from a step of every learner and, where an episode ended, from all of it again.
+
+        Every step of a learner is to be told, so that it is known where its episodes begin.
 
         Args:
             state: (N,) int64.
@@ -57,8 +78,7 @@ class QTables:
             reward: (N,) float32.
             next_state: (N,) int64, where the step ended.
             terminated: (N,) bool.
-            ended: (N,) bool, terminated or truncated.
-            episode_step: (N,) int64, since the episode began, from 0.
+            truncated: (N,) bool.
         """
         entry = state * self.values.shape[1] + action
         discount = (~terminated).float().mul_(self.settings.gamma)
@@ -68,15 +88,26 @@ class QTables:
             return
         if self._memory is None:
             self._memory = EpisodeMemory(self.settings.episode_length, step)
-        learners = torch.arange(self.settings.num_learners, device=state.device)
-        self._memory.write(episode_step, learners, *step)
-        over = ended.nonzero()[:, 0]
+        self._memory.write(self._episode_step, self._learners, *step)
+        over = (terminated | truncated).nonzero()[:, 0]
+        last_step = self._episode_step.index_select(0, over)
+        self._episode_step += 1
         if len(over) == 0:
             return
-        last_step = episode_step.index_select(0, over)
+        self._episode_step.index_fill_(0, over, 0)
         for _ in range(self.settings.replay_sweeps):
             for _, remembered in self._memory.backwards(over, last_step):
                 self._update(*remembered)
+
+    def _weights(self, state: Tensor, temperature: float) -> Tensor:
+        """In proportion to the policy before it is mixed, (N, A)."""
+        if temperature > 0:
+            return self.scores(state, temperature).exp_()
+        q = self.values.index_select(0, state)
+        return (q == q.amax(dim=1, keepdim=True)).to(q.dtype)
+
+    def _draw(self, weights: Tensor, uniform: Tensor, epsilon: float) -> Tensor:
+        return draw(normalise(weights, epsilon=epsilon), uniform)
 
     def _update(self, entry: Tensor, reward: Tensor, next_state: Tensor, discount: Tensor) -> None:
         """One backup at `entry`, a position in the flattened tables; all (n,)."""

@@ -47,6 +47,9 @@ def test_the_kernel_normalises_to_what_pytorch_does(num_actions, num_rows):
         pytest.skip("PyTorch adds such rows up in another order on this processor")
     weights = make_rows(num_actions)[0][:num_rows] * 3.0
     assert torch.equal(native_normalise(weights.clone()), normalise(weights.clone()))
+    mixed = normalise(weights.clone(), epsilon=0.3)
+    torch.testing.assert_close(mixed, 0.7 * normalise(weights.clone()) + 0.3 / num_actions)
+    assert torch.equal(native_normalise(weights.clone(), 0.3), mixed)
 
 
 @pytest.mark.parametrize("num_actions", [5, 8, 17])

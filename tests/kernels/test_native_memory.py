@@ -17,7 +17,7 @@ trial.prove = lambda library: ""  # the kernels are exercised here
 compiler.FLAGS += ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 from fastad_kernels import (
     Affine, BlockWeights, BlockShape, RingCache, alibi_slopes, attention, attention_varlen,
-    QSettings, StackedMLP, decode_attention, draw, make_q_tables, normalise, projection,
+    QSettings, StackedMLP, decode_attention, draw, make_q_tables, projection,
     residual_mlp, rope_angles, softmax,
 )
 from fastad_kernels.blocks import absorb
@@ -79,10 +79,10 @@ for num_actions in (1, 5):
     first = 7 * torch.arange(3)
     for step in range(8):
         state, over = first + step % 7, torch.full((3,), step % 4 == 3)
-        policy = normalise(tables.scores(state, 0.1).exp(), impl="auto")
-        action = draw(policy, torch.rand(3, 1), impl="auto")
-        now = torch.full((3,), step % 4)
-        tables.learn(state, action, torch.ones(3), first + 6, over, over, now)
+        policy = tables.policy(state, 0.1, 0.2)
+        draw(policy, torch.rand(3, 1), impl="auto")
+        action, _ = tables.act(state, torch.rand(3, 1), 0.1, 0.2)
+        tables.learn(state, action, torch.ones(3), first + 6, over, over)
 for sizes, rows in (((5, 32, 16, 3), 7), ((1, 48, 1), 1)):
     networks = StackedMLP(3, sizes, device=torch.device("cpu"))
     networks.draw(torch.Generator(), input_norm=1.0, output_scale=1.0)

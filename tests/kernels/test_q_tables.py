@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from fastad_kernels import EpisodeMemory, QSettings, QTables, make_q_tables, native
+from fastad_kernels import EpisodeMemory, QSettings, QTables, draw, make_q_tables, native
 from fastad_kernels.native import NativeQTables, lerp_is_fused
 
 needs_kernels = pytest.mark.skipif(
@@ -11,7 +11,7 @@ needs_kernels = pytest.mark.skipif(
 
 NUM_LEARNERS, NUM_STATES, LENGTH = 203, 7, 6
 FIRST = torch.arange(NUM_LEARNERS) * NUM_STATES
-FIELDS = ("state", "action", "reward", "next_state", "terminated", "ended", "episode_step")
+FIELDS = ("state", "action", "reward", "next_state", "terminated", "truncated")
 
 
 def settings(**changes):
@@ -35,11 +35,11 @@ def make_steps(num_actions=5, num_steps=4 * LENGTH, ends_early=0.2):
     episode_step = torch.zeros(NUM_LEARNERS, dtype=torch.int64)
     for _ in range(num_steps):
         terminated = torch.rand(NUM_LEARNERS, generator=generator) < ends_early
-        ended = terminated | (episode_step == LENGTH - 1)
+        truncated = (episode_step == LENGTH - 1) & ~terminated
         states = FIRST + draw(NUM_STATES), FIRST + draw(NUM_STATES)
         reward = (draw(4) == 0).float() - 0.1
-        yield states[0], draw(num_actions), reward, states[1], terminated, ended, episode_step
-        episode_step = (episode_step + 1).masked_fill(ended, 0)
+        yield states[0], draw(num_actions), reward, states[1], terminated, truncated
+        episode_step = (episode_step + 1).masked_fill(terminated | truncated, 0)
 
 
 @needs_kernels
@@ -55,6 +55,14 @@ def test_the_kernels_learn_what_pytorch_learns(num_actions, learning_rate, repla
     for step in make_steps(num_actions):
         state = step[0]
         assert torch.equal(ours.scores(state, 0.02), plain.scores(state, 0.02))
+        uniform = torch.rand((NUM_LEARNERS, 1), generator=torch.Generator().manual_seed(0))
+        for how in ((0.02, 0.0), (0.5, 0.3), (0.0, 0.1)):  # temperature, epsilon
+            policy = plain.policy(state, *how)
+            assert torch.equal(ours.policy(state, *how), policy)
+            for tables in (ours, plain):
+                action, probs = tables.act(state, uniform, *how)
+                assert torch.equal(probs, policy)
+                assert torch.equal(action, draw(policy, uniform))
         ours.learn(*step)
         plain.learn(*step)
         assert torch.equal(ours.values, plain.values)
@@ -79,8 +87,6 @@ def test_episodes_that_all_end_together_are_replayed_as_well():
         ("next_state", 0, -1),
         ("action", 0, 5),
         ("action", 0, -1),
-        ("episode_step", 0, LENGTH),
-        ("episode_step", 0, -1),
     ],
 )
 def test_what_is_not_in_the_tables_is_refused_and_nothing_is_learned(field, learner, value):
@@ -96,11 +102,26 @@ def test_what_is_not_in_the_tables_is_refused_and_nothing_is_learned(field, lear
 
 
 @needs_kernels
+def test_an_episode_that_does_not_end_is_refused():
+    tables, (*step, _) = NativeQTables(make_values(), settings()), next(make_steps(ends_early=0.0))
+    goes_on = torch.zeros(NUM_LEARNERS, dtype=torch.bool)
+    ends = goes_on.clone()
+    ends[3:] = True
+    for truncated in (goes_on, goes_on, ends, goes_on, goes_on, goes_on):
+        tables.learn(*step, truncated)
+    learned = tables.values.clone()
+    with pytest.raises(IndexError, match=r"3 of 203 learners have .* an episode that should have"):
+        tables.learn(*step, goes_on)
+    assert torch.equal(tables.values, learned)
+
+
+@needs_kernels
 @pytest.mark.parametrize(
     ("field", "change"),
     [
         ("action", torch.Tensor.int), ("reward", torch.Tensor.double),
-        ("ended", torch.Tensor.long), ("state", lambda x: x[1:]), ("state", lambda x: x[:, None]),
+        ("truncated", torch.Tensor.long), ("state", lambda x: x[1:]),
+        ("state", lambda x: x[:, None]),
     ],
 )  # fmt: skip
 def test_what_the_kernels_cannot_read_is_refused(field, change):

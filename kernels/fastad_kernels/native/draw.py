@@ -1,6 +1,6 @@
 """Drawing from distributions by the C++ kernels, as a PyTorch operator."""
 
-from ctypes import Array, c_int64
+from ctypes import Array, c_float, c_int64
 from functools import cache, lru_cache
 
 import torch
@@ -16,18 +16,19 @@ def draw(probs: Tensor, uniform: Tensor) -> Tensor:
     """See `FrozenModel.draw`."""
     if at_once(probs, uniform):
         return draw_at_once(probs, uniform)
-    _check(probs, uniform)
+    check(probs, uniform)
     drawn: Tensor = draw_op(probs, uniform)
     return drawn
 
 
 def draw_at_once(probs: Tensor, uniform: Tensor) -> Tensor:
     """As `draw`, without the look around that is for those who look for operators."""
-    _check(probs, uniform)
+    check(probs, uniform)
     return _forward(probs, uniform)
 
 
-def _check(probs: Tensor, uniform: Tensor) -> None:
+def check(probs: Tensor, uniform: Tensor) -> None:
+    """Refuse what the kernels would misread, see `draw`."""
     if not (probs.dtype == uniform.dtype == torch.float32 and probs.is_cpu and uniform.is_cpu):
         raise ValueError(
             f"probs are {probs.dtype} on {probs.device}, uniform numbers {uniform.dtype} on "
@@ -54,10 +55,29 @@ def _as_c(shape: tuple[int, ...]) -> Array[c_int64]:
     return (c_int64 * len(shape))(*shape)
 
 
-def normalise(weights: Tensor) -> Tensor:
+def normalise(weights: Tensor, epsilon: float = 0.0) -> Tensor:
     """See `fastad_kernels.normalise`; contiguous, float32 on a CPU, up to `LONGEST_SUM` entries."""
-    library().fastad_normalise(_as_c(weights.shape), weights.data_ptr(), 1)
+    shape = weights.shape
+    mixed = _mixed(epsilon, shape[1])
+    library().fastad_normalise(_as_c(shape), weights.data_ptr(), mixed, 1)
     return weights
+
+
+def normalise_and_draw(weights: Tensor, uniform: Tensor, epsilon: float) -> Tensor:
+    """Both at once; arguments as of `normalise`, and (N, 1) float32 on a CPU."""
+    uniform, shape = uniform.contiguous(), weights.shape
+    drawn = torch.empty(shape[0], dtype=torch.int64)
+    library().fastad_normalise_and_draw(
+        _as_c(shape), weights.data_ptr(), _mixed(epsilon, shape[1]), uniform.data_ptr(),
+        drawn.data_ptr(), 1,
+    )  # fmt: skip
+    return drawn
+
+
+@lru_cache(maxsize=64)
+def _mixed(epsilon: float, size: int) -> Array[c_float]:
+    """What is kept of a distribution over `size` entries, and added to each."""
+    return (c_float * 2)(1 - epsilon, epsilon / size)
 
 
 def softmax(scores: Tensor) -> Tensor:

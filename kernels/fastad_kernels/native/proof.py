@@ -190,16 +190,13 @@ def _learning() -> Iterator[tuple[str, Results, Results, Results]]:
 
     def run(tables: type[QTables], dtype: torch.dtype) -> Results:
         values = torch.zeros(num_learners * num_states, num_actions, dtype=dtype)
-        learned, episode_step = tables(values, settings), torch.zeros_like(learners)
+        learned = tables(values, settings)
         for step in range(30):
             state, next_state = ((learners + i * i) % num_states for i in (step, step + 1))
-            terminated = (learners + step) % 11 == 0
-            ended = terminated | (episode_step == length - 1)
             learned.learn(
                 first + state, (learners + step) % num_actions, (learners + 3 * step).float().cos(),
-                first + next_state, terminated, ended, episode_step,
+                first + next_state, (learners + step) % 11 == 0, (learners + step) % 5 == 0,
             )  # fmt: skip
-            episode_step = (episode_step + 1).masked_fill(ended, 0)
         return learned.values, learned.scores(first, 0.1)
 
     exact = run(QTables, torch.float64)

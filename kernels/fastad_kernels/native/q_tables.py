@@ -7,14 +7,20 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from fastad_kernels.drawing import LEAST_LOG
+from fastad_kernels.drawing import LEAST_LOG, normalise
 from fastad_kernels.native.build import library
+from fastad_kernels.native.draw import (
+    check,
+    draw_at_once,
+    normalise_and_draw,
+    sums_like_pytorch,
+)
 from fastad_kernels.q_tables import QSettings, QTables
 
 
 class _Tables(ctypes.Structure):
     _fields_ = [
-        *((name, c_void_p) for name in ("values", "memory")),
+        *((name, c_void_p) for name in ("values", "memory", "episode_step")),
         *((name, c_int64) for name in ("num_learners", "num_states", "num_actions")),
         *((name, c_int64) for name in ("episode_length", "replay_sweeps")),
         *((name, c_double) for name in ("learning_rate", "gamma")),
@@ -23,9 +29,7 @@ class _Tables(ctypes.Structure):
 
 
 # Of what `learn` is given.
-DTYPES = (
-    torch.int64, torch.int64, torch.float32, torch.int64, torch.bool, torch.bool, torch.int64,
-)  # fmt: skip
+DTYPES = torch.int64, torch.int64, torch.float32, torch.int64, torch.bool, torch.bool
 _Pointers = c_void_p * len(DTYPES)
 
 
@@ -39,9 +43,10 @@ class NativeQTables(QTables):
         self._steps = torch.zeros(length if sweeps else 0, num_learners, 4, dtype=torch.int32)
         num_rows, num_actions = values.shape
         self._tables = _Tables(
-            values.data_ptr(), self._steps.data_ptr(), num_learners, num_rows // num_learners,
-            num_actions, length, sweeps, *rates, bool(lerp_is_fused()),
+            values.data_ptr(), self._steps.data_ptr(), self._episode_step.data_ptr(), num_learners,
+            num_rows // num_learners, num_actions, length, sweeps, *rates, bool(lerp_is_fused()),
         )  # fmt: skip
+        self._sums_are_known = sums_like_pytorch(num_actions)
         self._shape, self._wrong = (num_learners,), c_int64()
         self._pointers = ctypes.byref(self._tables), ctypes.byref(self._wrong)
 
@@ -61,6 +66,12 @@ class NativeQTables(QTables):
         self._refuse_wrong()
         return scores
 
+    def _draw(self, weights: Tensor, uniform: Tensor, epsilon: float) -> Tensor:
+        if not self._sums_are_known:
+            return draw_at_once(normalise(weights, epsilon=epsilon), uniform)
+        check(weights, uniform)
+        return normalise_and_draw(weights, uniform, epsilon)
+
     def learn(
         self,
         state: Tensor,
@@ -68,12 +79,11 @@ class NativeQTables(QTables):
         reward: Tensor,
         next_state: Tensor,
         terminated: Tensor,
-        ended: Tensor,
-        episode_step: Tensor,
+        truncated: Tensor,
     ) -> None:
         """See `QTables.learn`."""
-        step = (state, action, reward, next_state, terminated, ended, episode_step)
-        packed = self._packed(DTYPES, *step)  # alive until the call returns
+        # Alive until the call returns.
+        packed = self._packed(DTYPES, state, action, reward, next_state, terminated, truncated)
         tables, wrong = self._pointers
         pointers = _Pointers(*[x.data_ptr() for x in packed])
         library().fastad_q_learn(tables, pointers, wrong, 1)
@@ -93,8 +103,8 @@ class NativeQTables(QTables):
     def _refuse_wrong(self) -> None:
         if self._wrong.value:
             raise IndexError(
-                f"{self._wrong.value} of {self.settings.num_learners} learners have a state, "
-                "action or step that is not in their tables"
+                f"{self._wrong.value} of {self.settings.num_learners} learners have a state or "
+                "action that is not in their tables, or an episode that should have ended"
             )
 
 

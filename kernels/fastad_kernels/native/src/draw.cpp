@@ -2,45 +2,69 @@
 
 #include "simd.h"
 
-extern "C" {
+namespace {
 
-// How many entries of each row (rows, size) lie, summed up, within its uniform number's share of
-// the whole. Sums are rounded to float32 after every entry and kept in double, as PyTorch's are.
-void fastad_draw(const int64_t* sizes, const float* probs, const float* uniform, int64_t* drawn,
-                 int) {
-  const int64_t rows = sizes[0], size = sizes[1];
-  for (int64_t row = 0; row < rows; row++, probs += size) {
-    double total = 0.0, sum = 0.0;
-    for (int64_t i = 0; i < size; i++) total += probs[i];
-    const float bound = uniform[row] * (float)total;
-    drawn[row] = 0;
-    for (int64_t i = 0; i < size; i++) {
-      sum += probs[i];
-      drawn[row] += (float)sum <= bound;
-    }
-  }
-}
-}
-
-// See `normalise`; SIZE > 0 is the length of a row, known to the compiler.
+// A row of (rows, size); SIZE > 0 is its length, known to the compiler.
 template <int SIZE>
-static void normalise_rows(int64_t rows, int64_t any_size, float* weights) {
-  const int64_t size = SIZE > 0 ? SIZE : any_size, whole = size & ~3;
-  for (int64_t row = 0; row < rows; row++, weights += size) {
+struct Row {
+  const int64_t any_size;
+  const int64_t size = SIZE > 0 ? SIZE : any_size;
+
+  // Divide by the sum, added up in the order of PyTorch's: four sums of every fourth entry, what is
+  // left over to the first of them, then all four. `mixed` is what is kept of that, and added.
+  void normalise(float* weights, const float* mixed) const {
+    const int64_t whole = size & ~3;
     float sums[4] = {};
     for (int64_t i = 0; i < whole; i++) sums[i % 4] += weights[i];
     for (int64_t i = whole; i < size; i++) sums[0] += weights[i];
     const float sum = ((sums[0] + sums[1]) + sums[2]) + sums[3];
-    for (int64_t i = 0; i < size; i++) weights[i] /= sum;
+    for (int64_t i = 0; i < size; i++) weights[i] = weights[i] / sum * mixed[0] + mixed[1];
   }
+
+  // How many entries lie, summed up, within the uniform number's share of the whole. Sums are
+  // rounded to float32 after every entry and kept in double, as PyTorch's are.
+  int64_t draw(const float* probs, float uniform) const {
+    double total = 0.0, sum = 0.0;
+    for (int64_t i = 0; i < size; i++) total += probs[i];
+    const float bound = uniform * (float)total;
+    int64_t drawn = 0;
+    for (int64_t i = 0; i < size; i++) {
+      sum += probs[i];
+      drawn += (float)sum <= bound;
+    }
+    return drawn;
+  }
+};
+
+// Call function(number, row) for every row, with its size known where that is a usual one.
+template <class Function>
+void for_rows(const int64_t* sizes, Function function) {
+  for (int64_t number = 0; number < sizes[0]; number++)
+    sizes[1] == 5 ? function(number, Row<5>{5}) : function(number, Row<0>{sizes[1]});
 }
+
+}  // namespace
 
 extern "C" {
 
-// Divide each row (rows, size) by its sum, added up in the order of PyTorch's: four sums of every
-// fourth entry, what is left over to the first of them, then all four. Up to 7 entries.
-void fastad_normalise(const int64_t* sizes, float* weights, int) {
-  (sizes[1] == 5 ? normalise_rows<5> : normalise_rows<0>)(sizes[0], sizes[1], weights);
+// An entry of each row (rows, size), by its uniform number.
+void fastad_draw(const int64_t* sizes, const float* probs, const float* uniform, int64_t* drawn,
+                 int) {
+  for_rows(sizes, [&](int64_t i, auto row) { drawn[i] = row.draw(probs + i * row.size, uniform[i]); });
+}
+
+// Divide each row (rows, size) by its sum, then mix: times mixed[0], plus mixed[1]. Up to 7 entries.
+void fastad_normalise(const int64_t* sizes, float* weights, const float* mixed, int) {
+  for_rows(sizes, [&](int64_t i, auto row) { row.normalise(weights + i * row.size, mixed); });
+}
+
+// Both, in one pass.
+void fastad_normalise_and_draw(const int64_t* sizes, float* weights, const float* mixed,
+                               const float* uniform, int64_t* drawn, int) {
+  for_rows(sizes, [&](int64_t i, auto row) {
+    row.normalise(weights + i * row.size, mixed);
+    drawn[i] = row.draw(weights + i * row.size, uniform[i]);
+  });
 }
 }
 

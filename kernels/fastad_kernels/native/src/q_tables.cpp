@@ -19,8 +19,9 @@ struct Step {
 extern "C" {
 
 struct QTables {
-  float* values;  // (N, S, A)
-  Step* memory;   // (T, N)
+  float* values;          // (N, S, A)
+  Step* memory;           // (T, N)
+  int64_t* episode_step;  // (N,) since the episode began
   int64_t num_learners, num_states, num_actions, episode_length, replay_sweeps;
   double learning_rate, gamma;
   int64_t lerp_is_fused;  // whether PyTorch rounds once in an interpolation, or twice
@@ -31,8 +32,7 @@ struct QSteps {
   const int64_t *state, *action;
   const float* reward;
   const int64_t* next_state;
-  const uint8_t *terminated, *ended;
-  const int64_t* episode_step;
+  const uint8_t *terminated, *truncated;
 };
 
 }  // extern "C"
@@ -90,14 +90,19 @@ struct Learning {
                       in.terminated[n] ? 0.0f : (float)t.gamma};
       update(t.values + n * entries, step);
       if (t.replay_sweeps == 0) continue;
-      t.memory[in.episode_step[n] * t.num_learners + n] = step;
-      if (in.ended[n]) over.push_back(n);
+      t.memory[t.episode_step[n] * t.num_learners + n] = step;
+      if (in.terminated[n] | in.truncated[n])
+        over.push_back(n);
+      else
+        t.episode_step[n]++;
     }
-    replay(over, in.episode_step);
+    replay(over);
+    for (const int64_t n : over) t.episode_step[n] = 0;
   }
 
   // Several learners in turn, a step each: a step waits for the one behind it, not for another's.
-  void replay(const std::vector<int64_t>& learners, const int64_t* last_step) const {
+  void replay(const std::vector<int64_t>& learners) const {
+    const int64_t* last_step = t.episode_step;
     std::vector<Step> steps(t.episode_length * GROUP);  // (T, GROUP)
     for (size_t begin = 0; begin < learners.size(); begin += GROUP) {
       const int64_t* group = &learners[begin];
@@ -155,7 +160,7 @@ void fastad_q_learn(const QTables* tables, const QSteps* steps, int64_t* wrong, 
   for (int64_t n = 0; n < t.num_learners; n++)
     *wrong += !(owns(t, n, steps->state[n]) && owns(t, n, steps->next_state[n]) &&
                 within(steps->action[n], t.num_actions) &&
-                within(steps->episode_step[n], t.episode_length));
+                within(t.episode_step[n], t.episode_length));
   if (*wrong) return;
   dispatch(t, [&](auto learning) { learning.learn(*steps); });
 }
