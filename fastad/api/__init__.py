@@ -34,7 +34,8 @@ def collect(
 
     Args:
         config: What to collect, and where to; the defaults if left out.
-        progress: Told the committed steps and their total, of all histories together.
+        progress: Told the steps done and their total, of all histories together; those that look
+            ahead take every step twice.
         **settings: Fields of `CollectConfig` that shall differ from `config`.
 
     Returns:

@@ -1,5 +1,6 @@
 """Idempotent jobs on local processes, which never outlive the process that wants them."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -16,7 +17,7 @@ import torch
 from fastad.base.errors import UserError
 from fastad.base.interrupt import STOP_SIGNALS
 
-Job = Callable[..., Iterable[Any]]
+Job = Callable[..., Iterable[int]]
 
 
 def run_jobs(
@@ -25,7 +26,7 @@ def run_jobs(
     *,
     num_processes: int,
     poll_seconds: float = 0.3,
-) -> Generator[int, None, None]:
+) -> Generator[list[int], None, None]:
     """Run `function(*job)` for every job, each on one of several processes with one thread.
 
     Workers are killed where they are when this generator is closed or interrupted, when an error
@@ -33,14 +34,14 @@ def run_jobs(
     that a second attempt writes again.
 
     Args:
-        function: A module-level function that does its work while the result is iterated over;
-            safe to kill at any moment, and to run again.
+        function: A module-level function that does its work while the result is iterated over,
+            which tells how far it is; safe to kill at any moment, and to run again.
         jobs: Arguments, which must pickle.
         num_processes: Workers, spawned.
         poll_seconds: How often to yield.
 
     Yields:
-        Jobs finished so far, every `poll_seconds` and at the end.
+        How far each job is, the last that it told or 0; every `poll_seconds` and at the end.
 
     Raises:
         UserError: If a worker died; running the unfinished jobs again is safe.
@@ -48,16 +49,17 @@ def run_jobs(
     context = multiprocessing.get_context("spawn")
     # Workers wait for this pipe to break, as it does when this process closes it or dies.
     lifeline, held_here = context.Pipe(duplex=False)
+    far = context.RawArray(ctypes.c_longlong, len(jobs))
     executor = ProcessPoolExecutor(
-        num_processes, mp_context=context, initializer=_start_worker, initargs=(lifeline,)
+        num_processes, mp_context=context, initializer=_start_worker, initargs=(lifeline, far)
     )
     try:
-        running = {executor.submit(_work, function, job) for job in jobs}
+        running = {executor.submit(_work, index, function, job) for index, job in enumerate(jobs)}
         while running:
             finished, running = wait(running, poll_seconds, return_when=FIRST_COMPLETED)
             for future in finished:
                 future.result()
-            yield len(jobs) - len(running)
+            yield list(far)
         executor.shutdown()
     except BrokenProcessPool as error:
         raise UserError(
@@ -70,7 +72,12 @@ def run_jobs(
         lifeline.close()
 
 
-def _start_worker(lifeline: Connection) -> None:
+_far: "ctypes.Array[ctypes.c_longlong]"  # of a worker: how far each job is, for all to see
+
+
+def _start_worker(lifeline: Connection, far: "ctypes.Array[ctypes.c_longlong]") -> None:
+    global _far
+    _far = far
     # Ctrl-C and a closing terminal reach the whole process group, a batch system's SIGTERM often
     # too; the parent decides what they mean, and ends the lifeline.
     for number in STOP_SIGNALS:
@@ -85,6 +92,6 @@ def _end_with(lifeline: Connection) -> None:
     os._exit(1)
 
 
-def _work(function: Job, job: tuple[Any, ...]) -> None:
-    for _ in function(*job):
-        pass
+def _work(index: int, function: Job, job: tuple[Any, ...]) -> None:
+    for far in function(*job):
+        _far[index] = far

@@ -23,9 +23,15 @@ from fastad.envs.split import Holdout, split_tasks
 from fastad.executors.local import run_jobs
 from fastad.histories.columns import columns
 from fastad.histories.folder import begin_dataset
-from fastad.histories.labels import Label, check_labels, labelled_blocks, stored_policies
+from fastad.histories.labels import (
+    Label,
+    check_labels,
+    labelled_blocks,
+    steps_to_take,
+    stored_policies,
+)
 from fastad.histories.learning import SHARD_STREAMS, Learning, check_noise
-from fastad.histories.meta import ShardMeta, shard_path, shard_range
+from fastad.histories.meta import shard_range
 from fastad.histories.reader import load_description, load_info
 from fastad.histories.schema import INFO_FILE, DatasetInfo
 from fastad.histories.writer import ShardWriter, shard_is_complete
@@ -45,7 +51,7 @@ def collect(
     Args:
         out: The dataset's folder.
         workers: Processes; 1 runs in this one. Does not change what is collected.
-        progress: Called with the committed steps and their total, of all histories together.
+        progress: See `collect_shards`.
         **settings: Of `prepare`.
 
     Raises:
@@ -204,46 +210,36 @@ def collect_shards(
         info: Its description.
         workers: Processes; 1 runs in this one. More need an importable main module, as all
             spawned processes do.
-        progress: Called with the committed steps and their total, of all histories together.
+        progress: Called with the steps done and their total, of all histories together. Those
+            that look ahead take every step twice, and so it counts; what is committed is done.
     """
     if workers < 1:
         raise UserError(f"workers={workers} is not possible; use 1 or more")
-    indices = range(info.num_shards)
-    sizes = [len(shard_range(info, index)) for index in indices]
-    pending = [index for index in indices if not shard_is_complete(out, info, index)]
-    done = steps_in_complete_shards(out, info)
-    total = info.num_histories * info.num_steps
+    shards = range(info.num_shards)
+    pending = [index for index in shards if not shard_is_complete(out, info, index)]
+    sizes = [len(shard_range(info, index)) * steps_to_take(info) for index in shards]
+    total = sum(sizes)
+    done = total - sum(sizes[index] for index in pending)
     report = progress or (lambda done, total: None)
     report(done, total)
-
-    def committed(index: int) -> int:
-        meta = ShardMeta.load(shard_path(out, index))
-        return 0 if meta is None else meta.committed_steps * sizes[index]
-
     if workers == 1 or len(pending) < 2:
         with one_thread():  # as every worker has
             for index in pending:
                 for steps in shard_steps(out, info, index):
                     report(done + steps, total)
-                done += sizes[index] * info.num_steps
+                done += sizes[index]
         return
     jobs = [(out, info, index) for index in pending]
     with closing(run_jobs(shard_steps, jobs, num_processes=min(workers, len(jobs)))) as running:
-        for _ in running:
-            report(done + sum(committed(index) for index in pending), total)
-
-
-def steps_in_complete_shards(out: Path, info: DatasetInfo) -> int:
-    """Steps of all histories together that `collect_shards` will not collect again."""
-    complete = (i for i in range(info.num_shards) if shard_is_complete(out, info, i))
-    return sum(len(shard_range(info, index)) for index in complete) * info.num_steps
+        for of_shards in running:
+            report(done + sum(of_shards), total)
 
 
 def shard_steps(out: Path, info: DatasetInfo, index: int) -> Iterator[int]:
     """Collect one shard from its beginning, going on as the result is iterated over.
 
     Yields:
-        The committed steps, of all its histories together, after each commit.
+        The steps done, of all its histories together: committed, or taken by those who look ahead.
     """
     histories = np.array(shard_range(info, index))
     task_ids = histories % info.num_train
@@ -261,8 +257,9 @@ def shard_steps(out: Path, info: DatasetInfo, index: int) -> Iterator[int]:
         tasks=tasks,
         streams=np.random.SeedSequence(info.seed, spawn_key=(SHARD_STREAMS, index)),
     )
-    blocks = labelled_blocks(learning, info, block_steps=max(1, STEPS_PER_COMMIT // len(histories)))
+    block_steps = max(1, STEPS_PER_COMMIT // len(histories))
     with ShardWriter(out, info, index, task_ids=task_ids, learner_ids=learner_ids) as writer:
-        for block in blocks:
-            writer.append(block)
-            yield writer.committed_steps * len(histories)
+        for block, ahead in labelled_blocks(learning, info, block_steps=block_steps):
+            if block:
+                writer.append(block)
+            yield (writer.committed_steps + ahead) * len(histories)

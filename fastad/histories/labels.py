@@ -61,6 +61,11 @@ def stored_policies(labels: Sequence[Label]) -> list[str]:
     return [name for name in POLICIES if name not in LABELS or LABELS[name] in labels]
 
 
+def steps_to_take(info: DatasetInfo) -> int:
+    """Of a learner, for its history and its labels."""
+    return info.num_steps * (2 if "final" in info.labels else 1)
+
+
 def label_words(info: DatasetInfo) -> list[str]:
     """What the labels of a dataset are, in words that tell what is privileged."""
     later = "at the end of its history"
@@ -75,7 +80,7 @@ def label_words(info: DatasetInfo) -> list[str]:
 
 def labelled_blocks(
     learning: Learning, info: DatasetInfo, *, block_steps: int
-) -> Iterator[Labelled]:
+) -> Iterator[tuple[Labelled, int]]:
     """What happens to learners, block by block, with the labels that a dataset stores.
 
     Look-ahead runs the same learners twice: the second time, which nothing tells from the first,
@@ -90,13 +95,14 @@ def labelled_blocks(
         block_steps: Steps per block, at least an episode's where there are labels.
 
     Yields:
-        Fields by the names of columns, (N, steps, ...).
+        Fields by the names of columns, (N, steps, ...), none where there is nothing to store yet;
+        and the steps that those who look ahead have taken, each, by then.
     """
     labels = info.labels
     begun = learning.begin()
     if not labels:
         blocks = learning.run(begun, block_steps=block_steps)
-        yield from (block._asdict() for block in blocks)
+        yield from ((block._asdict(), 0) for block in blocks)
         return
     asking = _AskingExpert(begun.env, begun.learners)
     episodes = learning.run(
@@ -107,17 +113,20 @@ def labelled_blocks(
     ahead = _Ahead(learning, info.look_ahead) if "final" in labels else None
     follower = Follower(begun.env)
     parts: list[Labelled] = []
+    taken = 0
     for index, episode in enumerate(episodes, 1):
         fields: Labelled = episode._asdict()
         if "expert" in labels:
             fields["expert_policy"] = asking.answers()
         if ahead is not None:
+            for taken in ahead.go_on_to(index - 1):
+                yield {}, taken
             visited = follower.follow(episode)
-            fields["final_policy"] = ahead.learners_at(index - 1).would_act(visited)
+            fields["final_policy"] = ahead.learners.would_act(visited)
         parts.append(fields)
         steps = len(parts) * info.episode_length
         if steps + info.episode_length > block_steps or index == learning.num_episodes:
-            yield _joined(parts)
+            yield _joined(parts), taken
             parts = []
 
 
@@ -131,19 +140,24 @@ class _Ahead:
 
     def __init__(self, learning: Learning, look_ahead: int) -> None:
         begun = learning.begin()
-        self._learners = begun.learners
-        self._episodes = learning.run(begun, block_steps=begun.env.episode_length)
+        self.learners = begun.learners
+        self._episode_length = begun.env.episode_length
+        self._episodes = learning.run(begun, block_steps=self._episode_length)
         self._num_episodes = learning.num_episodes
         self._look_ahead = look_ahead or learning.num_episodes
         self._done = 0
 
-    def learners_at(self, episode: int) -> Source:
-        """The learners as they are `look_ahead` episodes after `episode` began."""
+    def go_on_to(self, episode: int) -> Iterator[int]:
+        """Have `learners` as they are `look_ahead` episodes after `episode` begins.
+
+        Yields:
+            The steps that each has taken, after every episode.
+        """
         target = min(episode + self._look_ahead, self._num_episodes)
         while self._done < target:
             next(self._episodes)
             self._done += 1
-        return self._learners
+            yield self._done * self._episode_length
 
 
 class _AskingExpert:

@@ -28,14 +28,14 @@ SETTINGS: dict[str, Any] = {
     "shards": 3,
     "seed": 5,
 }
-# A subprocess that reports every commit of ten steps and waits for its reader.
+# A subprocess that tells how many shards are done, after every ten steps, and waits to be read.
 SLOW_COLLECTION = """
 import json, sys
 from pathlib import Path
 import fastad.histories.jobs
 fastad.histories.jobs.STEPS_PER_COMMIT = 100
 def progress(done, total):
-    print(done, flush=True)
+    print(3 * done / total, flush=True)
     sys.stdin.readline()
 fastad.histories.jobs.collect(Path(sys.argv[1]), progress=progress, **json.loads(sys.argv[2]))
 """
@@ -123,6 +123,22 @@ def test_progress_counts_committed_steps_of_all_histories(
     assert reports == [0, 120, 240, 360, 480, 600, 720]
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_learners_that_look_ahead_are_seen_to_go_on(tmp_path: Path, workers: int) -> None:
+    reports: list[tuple[int, int]] = []
+    settings = SETTINGS | {"labels": ["final"], "shards": 2}
+    collect(tmp_path, workers=workers, progress=lambda *report: reports.append(report), **settings)
+    assert reports[0] == (0, 2 * 720)
+    assert reports[-1] == (2 * 720, 2 * 720)
+    if workers == 1:
+        done = [done for done, _ in reports]
+        assert done == sorted(done)
+        assert 0 < done[1] < 720 / 2  # long before a step can be stored
+    reports.clear()
+    collect(tmp_path, resume=True, progress=lambda *report: reports.append(report), **settings)
+    assert set(reports) == {(2 * 720, 2 * 720)}
+
+
 @pytest.mark.parametrize(
     ("source", "further", "workers"),
     [
@@ -148,8 +164,8 @@ def test_a_killed_collection_resumes_to_the_same_bytes(
         assert process.stdin is not None
         assert process.stdout is not None
         for line in process.stdout:
-            # One shard of 240 steps is complete, the next is begun.
-            if 240 < int(line) < 480:
+            # One shard is complete, of the next something is committed.
+            if 1.5 < float(line) < 2:
                 process.kill()
                 break
             process.stdin.write("\n")
