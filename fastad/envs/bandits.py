@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from fastad.base.errors import UserError, unknown
 from fastad.envs.base import BatchedEnv, uniform_over
 from fastad.envs.family import EnvSpec, Split, TaskFamily
+from fastad.envs.pictures import draw_bars
 
 Variant = Literal["a", "b", "c"]
 VARIANTS: tuple[Variant, ...] = ("a", "b", "c")
@@ -102,6 +104,10 @@ class BanditEnv(BatchedEnv):
     def render_text(self, observation: Tensor, index: int) -> str:
         """The means, which are hidden."""
         return " ".join(f"{mean:.2f}" for mean in self.tasks[index].tolist()) + "\n"
+
+    def render_picture(self, observation: Tensor, index: int) -> np.ndarray:
+        """See `draw_bars`."""
+        return draw_bars(self.tasks[index].tolist())
 
     def _reward(self, mean: Tensor) -> Tensor:
         """Rewards (N,) float32 of arms with these means."""

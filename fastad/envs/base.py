@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -157,6 +158,10 @@ class BatchedEnv(ABC):
     def render_text(self, observation: Tensor, index: int) -> str:
         """Environment `index`, where `observation` (N, ...) is seen, as lines of text."""
         return f"{observation[index].tolist()} in task {self.tasks[index].tolist()}\n"
+
+    def render_picture(self, observation: Tensor, index: int) -> np.ndarray:
+        """Environment `index`, where `observation` (N, ...) is seen; (height, width, 3) uint8."""
+        raise UserError(f"{self.family.name} has no picture; use render_mode='ansi'")
 
 
 def uniform_over(chosen: Tensor) -> Tensor:

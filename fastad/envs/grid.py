@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from fastad.base.errors import UserError
 from fastad.envs.base import BatchedEnv, Rules, uniform_over
 from fastad.envs.family import EnvSpec, TaskFamily
+from fastad.envs.pictures import draw_room
 
 # No-op, up, right, down, left as changes of (x, y). y grows downwards, as rows of text do.
 STEPS = ((0, 0), (0, -1), (1, 0), (0, 1), (-1, 0))
@@ -222,11 +224,22 @@ class GridEnv(BatchedEnv):
 
     def render_text(self, observation: Tensor, index: int) -> str:
         """The room: @ for oneself, the landmarks' letters for what is hidden."""
-        size, targets = self.family.size, self.family.cells(self.tasks[index : index + 1])[0]
-        marks = dict(zip(targets.tolist(), self.family.landmarks, strict=True))
+        size, marks = self.family.size, self._marks(index)
         marks[int(self.rules().state(observation[index]))] = "@"
         rows = [" ".join(marks.get(x * size + y, ".") for x in range(size)) for y in range(size)]
         return "\n".join(rows) + "\n"
+
+    def render_picture(self, observation: Tensor, index: int) -> np.ndarray:
+        """See `draw_room`."""
+        size = self.family.size
+        landmarks = {divmod(cell, size): mark for cell, mark in self._marks(index).items()}
+        x, y = observation[index].tolist()
+        return draw_room(size, landmarks, (x, y))
+
+    def _marks(self, index: int) -> dict[int, str]:
+        """The target cells of environment `index`, and the landmarks' letters."""
+        targets = self.family.cells(self.tasks[index : index + 1])[0]
+        return dict(zip(targets.tolist(), self.family.landmarks, strict=True))
 
     def _transitions(self) -> Tensor:
         """The cell that every action leads to from every cell, (1, S, A) or (N, S, A)."""

@@ -22,6 +22,8 @@ from fastad.envs.base import BatchedEnv
 from fastad.envs.family import SPLITS
 from fastad.envs.registry import env_options, family_class, make_family
 
+RENDER_MODES = ("ansi", "rgb_array")  # lines of text; a picture, (height, width, 3) uint8
+
 
 class _Tasks:
     """The batched environment behind an adapter, with the tasks that it was given or drew."""
@@ -112,11 +114,11 @@ class GymEnv(gymnasium.Env[Any, Any]):
 
     Args:
         env: The family's name in the registry.
-        render_mode: "ansi" or None.
+        render_mode: One of `RENDER_MODES`, or None.
         **arguments: Of the task and of the family, see the module.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 4}  # type: ignore[misc]
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": [*RENDER_MODES], "render_fps": 4}  # type: ignore[misc]
 
     def __init__(self, env: str, *, render_mode: str | None = None, **arguments: Any) -> None:
         _check_render_mode(render_mode)
@@ -148,11 +150,11 @@ class GymEnv(gymnasium.Env[Any, Any]):
         self._observation = env.final_observation if self._over else observation
         return _single(self._observation), float(reward), bool(terminated), bool(truncated), {}
 
-    def render(self) -> str | None:
-        """The environment as text, if `render_mode` is "ansi"."""
+    def render(self) -> str | np.ndarray | None:
+        """The environment as `render_mode` has it, what is hidden from the agent included."""
         if self.render_mode is None or self._observation is None:
             return None
-        return self._tasks.env.render_text(self._observation, 0)
+        return _rendered(self._tasks.env, self.render_mode, self._observation, 0)
 
 
 class GymVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
@@ -161,13 +163,13 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     Args:
         env: The family's name in the registry.
         num_envs: Environments advanced together.
-        render_mode: "ansi" or None.
+        render_mode: One of `RENDER_MODES`, or None.
         **arguments: Of the tasks and of the family, see the module; a task argument is one
             task for all or a sequence of `num_envs`.
     """
 
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
-        "render_modes": ["ansi"],
+        "render_modes": [*RENDER_MODES],
         "render_fps": 4,
         "autoreset_mode": AutoresetMode.SAME_STEP,
     }
@@ -222,12 +224,12 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
             info,
         )
 
-    def render(self) -> tuple[str, ...] | None:
-        """The environments as text, if `render_mode` is "ansi"."""
+    def render(self) -> tuple[str | np.ndarray, ...] | None:
+        """The environments as `render_mode` has them, what is hidden from agents included."""
         if self.render_mode is None or self._observation is None:
             return None
-        env, observation = self._tasks.env, self._observation
-        return tuple(env.render_text(observation, index) for index in range(self.num_envs))
+        env, mode, observation = self._tasks.env, self.render_mode, self._observation
+        return tuple(_rendered(env, mode, observation, index) for index in range(self.num_envs))
 
     def _task_info(self, mask: np.ndarray) -> dict[str, Any]:
         """The tasks of the environments in `mask` that have just begun an episode."""
@@ -237,8 +239,13 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
 
 
 def _check_render_mode(render_mode: str | None) -> None:
-    if render_mode not in (None, "ansi"):
-        raise unknown("render_mode", render_mode, ("ansi",))
+    if render_mode is not None and render_mode not in RENDER_MODES:
+        raise unknown("render_mode", render_mode, RENDER_MODES)
+
+
+def _rendered(env: BatchedEnv, mode: str, observation: Tensor, index: int) -> str | np.ndarray:
+    render = env.render_text if mode == "ansi" else env.render_picture
+    return render(observation, index)
 
 
 def _actions(env: BatchedEnv, actions: Any) -> Tensor:

@@ -5,6 +5,7 @@ import torch
 from gymnasium import spaces
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fastad.base.errors import UserError
 from fastad.envs.base import BatchedEnv, Rules, uniform_over
 from fastad.envs.registry import ENVS, make_family
 
@@ -213,6 +214,8 @@ def test_what_an_environment_does_not_know_is_none():
     assert env.rules() is None
     assert env.regret(observation[:, None]) is None
     assert env.render_text(observation, 0) == "0 in task [3, 4]\n"
+    with pytest.raises(UserError, match="dark-room has no picture; use render_mode='ansi'"):
+        env.render_picture(observation, 0)
 
 
 def test_uniform_over_spreads_each_row_over_its_true_entries():
