@@ -83,5 +83,8 @@ def test_gymnasium_knows_an_added_environment():
         env.reset()
         assert [env.step(button)[:3] for button in (2, 1)] == [(1, 0.0, False), (2, 1.0, True)]
         assert env.render() == "2 in task [2, 1]\n"
+        assert env.metadata["render_modes"] == ["ansi"]
+        with pytest.raises(UserError, match="unknown render_mode 'rgb_array'; choose one of: ansi"):
+            gymnasium.make("fastad/CombinationLock-v0", render_mode="rgb_array")
     finally:
         del gymnasium.registry["fastad/CombinationLock-v0"]

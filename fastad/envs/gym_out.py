@@ -8,7 +8,7 @@ the test. `reset(options={"task": row})` sets another task and `options={"task":
 one, until the next seeded reset. The info that `reset` returns holds the task.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -118,12 +118,12 @@ class GymEnv(gymnasium.Env[Any, Any]):
         **arguments: Of the task and of the family, see the module.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": [*RENDER_MODES], "render_fps": 4}  # type: ignore[misc]
+    metadata: dict[str, Any] = {"render_modes": [*RENDER_MODES], "render_fps": 4}  # noqa: RUF012
 
     def __init__(self, env: str, *, render_mode: str | None = None, **arguments: Any) -> None:
-        _check_render_mode(render_mode)
-        self.render_mode = render_mode
         self._tasks = _Tasks(env, 1, arguments)
+        self.metadata = self.metadata | {"render_modes": _render_modes(self._tasks.env)}
+        self.render_mode = _checked(render_mode, self.metadata)
         self.observation_space = self._tasks.env.observation_space
         self.action_space = self._tasks.env.action_space
         self._observation: Tensor | None = None  # (1, ...)
@@ -168,7 +168,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
             task for all or a sequence of `num_envs`.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+    metadata: dict[str, Any] = {  # noqa: RUF012, as of Gymnasium
         "render_modes": [*RENDER_MODES],
         "render_fps": 4,
         "autoreset_mode": AutoresetMode.SAME_STEP,
@@ -177,12 +177,12 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     def __init__(
         self, env: str, *, num_envs: int = 1, render_mode: str | None = None, **arguments: Any
     ) -> None:
-        _check_render_mode(render_mode)
         if num_envs < 1:
             raise UserError(f"num_envs={num_envs} is not possible; use 1 or more")
         self.num_envs = num_envs
-        self.render_mode = render_mode
         self._tasks = _Tasks(env, num_envs, arguments)
+        self.metadata = self.metadata | {"render_modes": _render_modes(self._tasks.env)}
+        self.render_mode = _checked(render_mode, self.metadata)
         self.single_observation_space = self._tasks.env.observation_space
         self.single_action_space = self._tasks.env.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -238,9 +238,16 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         return {"task": rows, "_task": mask}
 
 
-def _check_render_mode(render_mode: str | None) -> None:
-    if render_mode is not None and render_mode not in RENDER_MODES:
-        raise unknown("render_mode", render_mode, RENDER_MODES)
+def _render_modes(env: BatchedEnv) -> list[str]:
+    """Without pictures where the environment leaves them out."""
+    has_picture = type(env).render_picture is not BatchedEnv.render_picture
+    return [mode for mode in RENDER_MODES if mode == "ansi" or has_picture]
+
+
+def _checked(render_mode: str | None, metadata: dict[str, Any]) -> str | None:
+    if render_mode is not None and render_mode not in metadata["render_modes"]:
+        raise unknown("render_mode", render_mode, metadata["render_modes"])
+    return render_mode
 
 
 def _rendered(env: BatchedEnv, mode: str, observation: Tensor, index: int) -> str | np.ndarray:
