@@ -22,7 +22,7 @@ class EnvSpec:
     """What all environments of a family have in common."""
 
     observation_space: spaces.Space[Any]  # of one environment
-    action_space: spaces.Discrete
+    action_space: spaces.Space[Any]  # see `distribution_over`
     episode_length: int  # an episode never lasts longer
     fixed_length: bool = True  # whether every episode lasts exactly `episode_length` steps
 
