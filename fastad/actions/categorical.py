@@ -165,4 +165,4 @@ class MultiCategorical:
         """See `ActionDistribution.defect`: the largest of any choice."""
         parts = np.split(policy, np.cumsum(self.sizes)[:-1], axis=-1)
         pairs = zip(self.choices, parts, strict=True)
-        return np.max([choice.defect(part) for choice, part in pairs], axis=0)  # type: ignore[no-any-return]
+        return np.max([choice.defect(part) for choice, part in pairs], axis=0)

@@ -42,7 +42,8 @@ class DiagonalGaussian:
     def __init__(self, low: np.ndarray, high: np.ndarray, *, squash: bool = False) -> None:
         self.low, self.high = (torch.as_tensor(bound, dtype=torch.float32) for bound in (low, high))
         size = self.low.numel()
-        self.num_params, self.shape, self.squash = 2 * size, (size,), squash
+        self.num_params, self.squash = 2 * size, squash
+        self.shape: tuple[int, ...] = (size,)
         self.none = torch.full((size,), torch.nan)
         is_finite = (self.low.isfinite() & self.high.isfinite()).all()
         assert is_finite or not squash

@@ -256,14 +256,26 @@ def _rendered(env: BatchedEnv, mode: str, observation: Tensor, index: int) -> st
 
 
 def _actions(env: BatchedEnv, actions: Any) -> Tensor:
-    """Actions as the batched environment takes them, (N,) int64, refused if there are no such."""
+    """Actions as the batched environment takes them, (N, ...), refused if there are no such."""
     array = np.asarray(actions)
+    if not env.is_discrete:
+        return _vectors(env, array)
     wanted = f"{env.num_envs} integer(s) from 0 to {env.num_actions - 1}"
     if array.shape != (env.num_envs,) or array.dtype.kind not in "iu":
         raise UserError(f"action={actions!r} is not possible; give {wanted}")
     if array.min() < 0 or array.max() >= env.num_actions:
         raise UserError(f"action={actions!r} is out of range; give {wanted}")
     return torch.from_numpy(array.astype(np.int64))
+
+
+def _vectors(env: BatchedEnv, array: np.ndarray) -> Tensor:
+    """Actions (N, d) of a space that is not discrete."""
+    space, dtype = env.action_space, env.actions.dtype
+    kinds = "iuf" if dtype.is_floating_point else "iu"
+    fits = array.shape == (env.num_envs, *env.actions.shape) and array.dtype.kind in kinds
+    if not fits or not all(space.contains(row.astype(space.dtype)) for row in array):
+        raise UserError(f"action={array.tolist()} is not possible; give {env.num_envs} of {space}")
+    return torch.as_tensor(array, dtype=dtype)
 
 
 def _single(observation: Tensor) -> Any:
