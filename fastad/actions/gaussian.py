@@ -117,6 +117,13 @@ class DiagonalGaussian:
         """See `ActionDistribution.mix`: a mixture of two Gaussians is none."""
         raise UserError(NO_MIXTURE.format("a mixture of two Gaussians is no Gaussian"))
 
+    def softened(self, policy: Tensor, share: float) -> Tensor:
+        """See `ActionDistribution.softened`: means and deviations go there in straight lines."""
+        mean, log_std = policy.chunk(2, dim=-1)
+        there, width = self.chance(1, policy.device)[0].chunk(2)
+        std = (1 - share) * log_std.exp() + share * width.exp()
+        return torch.cat((mean.lerp(there.expand_as(mean), share), std.log()), dim=-1)
+
     def is_none(self, action: Tensor) -> Tensor:
         """See `ActionDistribution.is_none`."""
         return action[..., 0].isnan()

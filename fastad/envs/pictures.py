@@ -15,6 +15,7 @@ BEST, OTHERS = LANDMARKS["G"], (173, 181, 189)
 
 CELL = 24  # pixels along each side of a cell, its line included
 BAR_WIDTH, BAR_HEIGHT = 24, 120  # of an arm, its gap included, and of the highest mean
+PLANE = 240  # pixels along each side of a plane
 
 
 def draw_room(
@@ -61,3 +62,27 @@ def draw_bars(means: Sequence[float]) -> np.ndarray:
         )
     picture[zero] = SELF
     return picture
+
+
+def draw_plane(
+    extent: float, at: tuple[float, float], goal: tuple[float, float], reach: float
+) -> np.ndarray:
+    """A square plane from above, y upwards: the goal fades with distance, oneself is a disc.
+
+    Args:
+        extent: Half of a side; the origin is in the middle.
+        at: (x, y) of oneself.
+        goal: (x, y) of the goal.
+        reach: The distance from it at which it has faded to 1 / e.
+
+    Returns:
+        (PLANE, PLANE, 3) uint8.
+    """
+    places = (np.arange(PLANE) + 0.5) / PLANE * 2 * extent - extent
+    x, y = places[None, :], -places[:, None]
+    near = np.exp(-((x - goal[0]) ** 2 + (y - goal[1]) ** 2) / reach**2)[..., None]
+    picture = np.asarray(PAPER) * (1 - near) + np.asarray(LANDMARKS["G"]) * near
+    picture[np.hypot(x, y) < 0.01 * extent] = LINE
+    picture[(x - at[0]) ** 2 + (y - at[1]) ** 2 <= (0.05 * extent) ** 2] = SELF
+    picture[[0, -1]] = picture[:, [0, -1]] = LINE
+    return picture.astype(np.uint8)
