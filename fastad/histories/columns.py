@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastad.actions import distribution_over
 from fastad.histories.schema import META_FILE, POLICIES, DatasetInfo
 from fastad.spaces import stored_as
 
@@ -41,7 +40,7 @@ def columns(info: DatasetInfo) -> dict[str, Column]:
     Raises:
         UserError: For a space that cannot be stored.
     """
-    distribution = distribution_over(info.action_space)
+    distribution = info.actions
     policy = Column(distribution.policy_dtype, (distribution.num_params,))
     return {
         "observation": Column(*stored_as(info.observation_space)),
