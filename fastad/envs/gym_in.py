@@ -1,22 +1,21 @@
-"""Any Gymnasium environment as a family of tasks: Python environments, stepped in turn."""
+"""Any Gymnasium environment as a family of tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import gymnasium
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from fastad.base.errors import UserError
-from fastad.envs.base import BatchedEnv
 from fastad.envs.family import SPLITS, EnvSpec, Split, TaskFamily
+from fastad.envs.gym_batch import GymBatch
 from fastad.envs.gym_make import Maker, find_maker
-from fastad.envs.gym_spaces import WRAP, Actions, Observations
+from fastad.envs.gym_spaces import Actions, Observations
 from fastad.envs.gym_tasks import Listed, distribution_of, read_in
 
 # The options of fastad, with their defaults; every other one is the environment's own.
@@ -28,7 +27,6 @@ OPTIONS: dict[str, Any] = {
 }
 MAX_TRIED = 16  # tasks that are made before a collection begins, if they are listed
 TRIED_STEPS = 50
-MAX_SEED = 2**31
 
 
 @dataclass(frozen=True, init=False)
@@ -79,7 +77,7 @@ class Gym(TaskFamily):
         return distribution_of(self.options["tasks"], f"env={self.name}")
 
     @cached_property
-    def _example(self) -> tuple[gymnasium.Env[Any, Any], Observations, Actions]:
+    def example(self) -> tuple[gymnasium.Env[Any, Any], Observations, Actions]:
         """One environment, which tells what all are like."""
         env = self.build(self._some_tasks("train")[0])
         keys = [key.strip() for key in self.options["observe"].split(",") if key.strip()]
@@ -89,12 +87,12 @@ class Gym(TaskFamily):
     @property
     def observations(self) -> Observations:
         """From what the environments observe to tensors."""
-        return self._example[1]
+        return self.example[1]
 
     @property
     def actions(self) -> Actions:
         """From tensors to what the environments take."""
-        return self._example[2]
+        return self.example[2]
 
     @cached_property
     def episode_length(self) -> int:
@@ -106,11 +104,11 @@ class Gym(TaskFamily):
         given = self.options["episode_length"]
         if given is not None:
             return int(given)
-        specs = (self.maker.registered, self._example[0].spec)
+        specs = (self.maker.registered, self.example[0].spec)
         found = [spec.max_episode_steps for spec in specs if spec and spec.max_episode_steps]
         if found:
             return int(found[0])
-        own = getattr(self._example[0].unwrapped, "max_steps", None)
+        own = getattr(self.example[0].unwrapped, "max_steps", None)
         steps = own if type(own) is int else 200
         raise UserError(
             f"episode_length is needed: {self.name} is registered without a limit, and histories "
@@ -238,129 +236,3 @@ def _check_options(name: str, options: dict[str, Any]) -> None:
         raise UserError(f"observe={observe!r} of {name} must be keys, such as image,direction")
     if not isinstance(flag, bool):
         raise UserError(f"deterministic={flag!r} of {name} must be true or false")
-
-
-class GymBatch(BatchedEnv):
-    """`N` environments in this process, made at the first reset and stepped one after another.
-
-    Every reset of the batch draws a seed per environment from the generator; within it, an
-    environment goes on drawing from its own.
-    """
-
-    on_host = True
-    family: Gym
-
-    def __init__(self, family: Gym, tasks: Tensor, generator: Generator) -> None:
-        super().__init__(family, tasks, generator)
-        self._rows = tasks.cpu()
-        self._seeds = [family.distribution.seed(row) for row in self._rows]
-        self._envs: list[gymnasium.Env[Any, Any]] = []
-        self._age = np.zeros(len(tasks), np.int64)  # steps since the episode began
-        self._steps = 0
-
-    def reset(self) -> Tensor:
-        """See `BatchedEnv.reset`."""
-        if not self._envs:
-            self._envs = self._build()
-        shape = (self.num_envs,)
-        drawn = torch.randint(
-            MAX_SEED, shape, generator=self.generator, device=self.generator.device
-        )
-        first = [
-            self._reset(index, seed if self._seeds[index] is None else self._seeds[index])
-            for index, seed in enumerate(drawn.tolist())
-        ]
-        self._age[:] = self._steps = 0
-        return self._stored(first)
-
-    def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """See `BatchedEnv.step`."""
-        self._steps += 1
-        results = [
-            self._checked(index, env.step(each))
-            for index, (env, each) in enumerate(
-                zip(self._envs, self.family.actions.of_each(action), strict=True)
-            )
-        ]
-        observations, rewards, terminated, truncated = zip(*results, strict=True)
-        self._age += 1
-        over = np.array(terminated, np.bool_)
-        cut = np.array(truncated, np.bool_) | (self._age >= self.episode_length)
-        ended = np.flatnonzero(over | cut)
-        self.final_observation = observation = self._stored(observations)
-        if len(ended) > 0:
-            first = [self._reset(index, self._seeds[index]) for index in ended.tolist()]
-            rows = torch.from_numpy(ended).to(self.device)
-            observation = observation.index_copy(0, rows, self._stored(first, ended.tolist()))
-            self._age[ended] = 0
-        reward = torch.from_numpy(self._finite(rewards))
-        flags = (torch.from_numpy(flag).to(self.device) for flag in (over, cut))
-        return observation, reward.to(self.device), *flags  # type: ignore[return-value]
-
-    def untrack(self) -> None:
-        """Python environments are on the host, and stay there."""
-        raise AssertionError("no CUDA graph can hold Python environments")
-
-    def _build(self) -> list[gymnasium.Env[Any, Any]]:
-        """Make every environment, all of the same spaces."""
-        example = self.family._example[0]
-        envs = []
-        for row in self._rows:
-            env = self.family.build(row)
-            for name in ("observation_space", "action_space"):
-                ours, theirs = getattr(example, name), getattr(env, name)
-                if ours != theirs:
-                    raise UserError(
-                        f"env={self.family.name}: {name} is {theirs} in {self.family.words(row)} "
-                        f"and {ours} in others; tasks must be alike in it: vary something else, "
-                        "or name a callable that pads it, as --env package.module:callable"
-                    )
-            envs.append(env)
-        if len({id(env) for env in envs}) < len(envs):
-            raise UserError(
-                f"env={self.family.name} returns the same environment again; it must make a new one"
-            )
-        return envs
-
-    def _reset(self, index: int, seed: int | None) -> Any:
-        result = self._envs[index].reset(seed=seed)
-        if not isinstance(result, tuple) or len(result) != 2:
-            raise UserError(
-                f"{self._where(index)}: reset returns {type(result).__name__}, not (observation, "
-                f"info), as Gymnasium has it; {WRAP}"
-            )
-        return result[0]
-
-    def _checked(self, index: int, result: Any) -> tuple[Any, Any, Any, Any]:
-        if not isinstance(result, tuple) or len(result) != 5:
-            raise UserError(
-                f"{self._where(index)}: step does not return (observation, reward, terminated, "
-                f"truncated, info), as Gymnasium has it; {WRAP}"
-            )
-        return result[:4]
-
-    def _stored(self, observations: Sequence[Any], rows: Sequence[int] | None = None) -> Tensor:
-        """Observations as tensors; `rows` are their environments, if not all."""
-
-        def where(index: int) -> str:
-            return self._where(index if rows is None else rows[index])
-
-        return self.family.observations.of_each(observations, where).to(self.device)
-
-    def _finite(self, rewards: Sequence[Any]) -> np.ndarray:
-        """Rewards (N,) float32."""
-        for index, reward in enumerate(rewards):
-            try:
-                is_finite = np.isfinite(np.float32(reward))
-            except (TypeError, ValueError):
-                is_finite = False
-            if not np.all(is_finite) or np.ndim(reward) > 0:
-                raise UserError(
-                    f"{self._where(index)}: the reward is {reward!r}, and must be a finite number; "
-                    f"{WRAP}"
-                )
-        return np.array(rewards, np.float32)
-
-    def _where(self, index: int) -> str:
-        which = self.family.words(self._rows[index])
-        return f"env={self.family.name}, {which}, step {self._steps}"

@@ -145,6 +145,25 @@ class Actions:
         return list(self.of_batch(action))
 
 
+def finite_rewards(rewards: Sequence[Any], where: Where) -> np.ndarray:
+    """Rewards (N,) float32.
+
+    Raises:
+        UserError: If one is no finite number.
+    """
+    try:
+        array = np.asarray(rewards, np.float32)
+        wrong = ~np.isfinite(array) if array.ndim == 1 else np.array([True])
+    except (TypeError, ValueError):
+        wrong = np.array([not isinstance(reward, int | float | np.number) for reward in rewards])
+    if wrong.any():
+        index = int(wrong.argmax())
+        raise UserError(
+            f"{where(index)}: the reward is {rewards[index]}, and must be a finite number; {WRAP}"
+        )
+    return array
+
+
 def stored_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
     """The space of what is stored of a space's observations."""
     if isinstance(space, spaces.Dict):
