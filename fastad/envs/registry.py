@@ -28,6 +28,8 @@ ENVS: dict[str, str] = {
     "dark-room-hard": "fastad.envs.dark_room:DarkRoomHard",
     "dark-room-permuted": "fastad.envs.dark_room:DarkRoomPermuted",
     "dark-key-to-door": "fastad.envs.key_to_door:DarkKeyToDoor",
+    "point-mass": "fastad.envs.point_mass:PointMass",
+    "watermaze": "fastad.envs.watermaze:Watermaze",
 }
 
 OUTSIDE = "fastad.envs.gym_in:Gym"  # the family of every name with a colon

@@ -166,7 +166,7 @@ def describe(
     learner = make_source(
         source, probe, num_episodes=num_episodes, generator=generator, **source_kwargs
     )
-    check_labels(labels, look_ahead, probe, num_episodes)
+    check_labels(labels, look_ahead, probe, learner, num_episodes)
     info = DatasetInfo(
         env=env,
         env_kwargs=env_kwargs,

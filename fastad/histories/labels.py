@@ -18,14 +18,18 @@ from fastad.histories.learning import Learning
 from fastad.histories.schema import LABELS, POLICIES, DatasetInfo
 from fastad.sources.base import Source
 from fastad.sources.expert import Expert
-from fastad.sources.visited import Follower
+from fastad.sources.visited import Follower, Visited
 
 Label = Literal["expert", "final"]
 Labelled = dict[str, Tensor]  # a block's fields, (N, steps, ...), by the names of columns
 
 
 def check_labels(
-    labels: Sequence[Label], look_ahead: int | None, env: BatchedEnv, num_episodes: int
+    labels: Sequence[Label],
+    look_ahead: int | None,
+    env: BatchedEnv,
+    learners: Source,
+    num_episodes: int,
 ) -> None:
     """Refuse labels that cannot be.
 
@@ -33,6 +37,7 @@ def check_labels(
         labels: To store.
         look_ahead: Of "final", in episodes; None is to the end.
         env: That is acted in.
+        learners: That act in it, fresh. Asked to look ahead once, as they might refuse.
         num_episodes: Length of the histories.
 
     Raises:
@@ -45,6 +50,9 @@ def check_labels(
         raise UserError(
             f"labels: env {env.family.name!r} has no expert; leave out expert from the labels"
         )
+    if "final" in labels:
+        none = torch.zeros((env.num_envs, 1), dtype=torch.int64, device=env.device)
+        learners.would_act(Visited(env.reset()[:, None], phase=none, episode_step=none))
     if look_ahead is None:
         return
     if "final" not in labels:

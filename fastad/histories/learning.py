@@ -69,15 +69,16 @@ class Learning:
             block_steps: Steps per block.
             agent: Acts for the learners; the learners themselves if left out.
         """
-        return interact(
-            begun.env,
-            agent or begun.learners,
-            num_steps=self.num_episodes * begun.env.episode_length,
-            block_steps=block_steps,
-            generator=begun.noise,
-            action_noise=self.action_noise,
-            noise_labels=self.noise_labels,
-        )
+        settings: dict[str, Any] = {
+            "num_steps": self.num_episodes * begun.env.episode_length,
+            "block_steps": block_steps,
+            "generator": begun.noise,
+            "action_noise": self.action_noise,
+            "noise_labels": self.noise_labels,
+        }
+        if agent is None:
+            return begun.learners.run(begun.env, **settings)
+        return interact(begun.env, agent, **settings)
 
 
 def run_source(

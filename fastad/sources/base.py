@@ -1,12 +1,13 @@
 """What every source is: N independent learners, advanced together as batched tensors."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from fastad.acting.interact import Transition
+from fastad.acting.interact import NoiseLabels, Transition, interact
 from fastad.actions import distribution_over
 from fastad.base.errors import UserError
 from fastad.envs.base import BatchedEnv
@@ -75,6 +76,42 @@ class Source(ABC):
         Returns:
             (N, T, A) float32.
         """
+
+    def run(
+        self,
+        env: BatchedEnv,
+        *,
+        num_steps: int,
+        block_steps: int,
+        generator: torch.Generator,
+        action_noise: float = 0.0,
+        noise_labels: NoiseLabels = "clean",
+    ) -> Iterator[Transition]:
+        """Learn from scratch in `env`, and yield what happens, block by block.
+
+        By default `interact`, which asks for one action after another. A source with a loop of its
+        own replaces this.
+
+        Args:
+            env: That the source was made for; reset here.
+            num_steps: Steps per learner in all.
+            block_steps: Steps per yielded block.
+            generator: Draws the action noise.
+            action_noise: See `interact`.
+            noise_labels: See `interact`.
+
+        Yields:
+            Blocks with fields of shape (N, steps, ...), which together are `num_steps` long.
+        """
+        return interact(
+            env,
+            self,
+            num_steps=num_steps,
+            block_steps=block_steps,
+            generator=generator,
+            action_noise=action_noise,
+            noise_labels=noise_labels,
+        )
 
     def draw(self, policy: Tensor) -> Tensor:
         """Draw one action (N, ...) per learner from `policy`, (N, A)."""
