@@ -280,7 +280,6 @@ def _actions(env: BatchedEnv, actions: Any) -> Tensor:
     return torch.from_numpy(array.astype(np.int64))
 
 
-<<<<<<< HEAD
 def _vectors(env: BatchedEnv, array: np.ndarray) -> Tensor:
     """Actions (N, d) of a space that is not discrete."""
     space, dtype = env.action_space, env.actions.dtype
@@ -291,12 +290,7 @@ def _vectors(env: BatchedEnv, array: np.ndarray) -> Tensor:
     return torch.as_tensor(array, dtype=dtype)
 
 
-def _single(observation: Tensor) -> Any:
-    """The observation of one environment (1, ...), as a number or an array of its own."""
-    array = observation[0].numpy().copy()
-=======
 def _single(shown: np.ndarray) -> Any:
     """What is shown of one environment, (1, ...): a number, or an array of its own."""
     array = shown[0]
->>>>>>> watermaze
     return array if array.ndim else array[()]

@@ -23,7 +23,7 @@ FORMS = (
 MAX_LISTED = 2**16  # combinations of whole numbers that are listed instead of drawn
 MAX_SEED = 2**31
 MAX_FILE = 2**24
-MIXER = -7046029254386353131  # odd, with bits all over
+MIXING = ((30, -4658895280553007687), (27, -7723592293110705685))
 
 
 class Distribution(ABC):
@@ -189,6 +189,8 @@ def _split_of(values: Tensor) -> Tensor:
     """A number below 3 that follows from the values of each row (n, K), as if drawn; (n,)."""
     key = torch.zeros(len(values), dtype=torch.int64)
     for column in values.unbind(1):
-        key = (key * 1_000_003 + column.view(torch.int64)) * MIXER
-        key = key ^ (key >> 29)
-    return (key >> 3) % len(SPLITS)
+        # As splitmix64 mixes: every bit of a number comes to bear on the ones taken below.
+        key = key + column.view(torch.int64)
+        for shift, factor in MIXING:
+            key = (key ^ (key >> shift & 2 ** (64 - shift) - 1)) * factor
+    return (key >> 33 & 2**31 - 1) % len(SPLITS)
