@@ -8,7 +8,6 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from fastad.base.errors import UserError
 from fastad.envs.gym_in import Gym
 from fastad.envs.registry import env_options, make_family, stored_options
 from fastad.envs.split import split_tasks
