@@ -8,11 +8,13 @@ from gymnasium import spaces
 from fastad.model.observations import (
     CoordinateEncoder,
     ImageEncoder,
+    PackedEncoder,
     Scale,
     ShownEncoder,
     VectorEncoder,
     observation_encoder,
 )
+from fastad.spaces import pack
 
 IMAGE = spaces.Box(0, 255, (30, 40, 3), np.uint8)
 
@@ -92,3 +94,24 @@ def test_what_is_shown_is_encoded_in_place_of_what_is_stored():
     shown = torch.cat((poses, poses[..., :1] + 1), dim=-1)
     torch.testing.assert_close(inner.scale.mean, shown.mean(dim=(0, 1)))
     assert torch.equal(encoder(poses), inner(shown))
+
+
+def test_parts_of_a_dict_are_encoded_each_by_its_space_and_summed():
+    space = spaces.Dict(
+        {"image": IMAGE, "at": spaces.Discrete(5), "speed": spaces.Box(-9, 9, (2,))}
+    )
+    encoder = observation_encoder(space, 8)
+    assert type(encoder) is PackedEncoder
+    seen = [space.sample() for _ in range(6)]
+    packed = torch.from_numpy(np.stack([pack(space, each) for each in seen]))
+    encoder.fit(packed)
+    found = encoder(packed.view(2, 3, -1)).flatten(0, 1)
+    at, image, speed = (
+        torch.as_tensor(np.stack([np.asarray(each[key]) for each in seen]))[None]
+        for key in ("at", "image", "speed")
+    )
+    # A Dict's keys are in the order of the alphabet.
+    of_at, of_image, of_speed = encoder.parts
+    torch.testing.assert_close(of_speed.scale.mean, speed[0].mean(dim=0))
+    expected = of_at(at) + of_image(image) + of_speed(speed)
+    torch.testing.assert_close(found, expected[0])
