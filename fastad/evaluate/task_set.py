@@ -22,7 +22,7 @@ from fastad.histories.schema import DatasetInfo
 from fastad.model.sequence_model import SequenceModel
 from fastad.rollouts.engine import RolloutResult, rollout
 from fastad.sources.base import Source
-from fastad.sources.registry import SOURCES, make_source
+from fastad.sources.registry import is_at_hand, make_source
 from fastad.training.run_files import DATASET, check_run, run_of
 
 
@@ -89,7 +89,7 @@ class TaskSet:
     def _learner(self) -> Source | None:
         """One learner of the dataset's source; None where it is not at hand."""
         info = self.info
-        if info.source not in SOURCES:
+        if not is_at_hand(info.source):
             return None
         generator = self.generator("cpu")
         env = make_family(info.env, **info.env_kwargs).make(self.tasks[:1], generator)
@@ -133,7 +133,7 @@ class TaskSet:
         """What `baseline` is reckoned from: every learner's history, (N, T, ...)."""
         own = source is None
         name = self.info.source if source is None else source
-        if name not in SOURCES:
+        if not is_at_hand(name):
             return None
         return run_source(
             self.info.env,
