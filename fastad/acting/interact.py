@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple, Protocol
 
-import fastad_kernels
 import torch
 from torch import Tensor
 
@@ -17,11 +16,11 @@ class Transition(NamedTuple):
     """
 
     observation: Tensor  # (N, ...) seen before acting
-    action: Tensor  # (N,) int64, the action that was executed
+    action: Tensor  # (N,) int64, or (N, d), the action that was executed
     reward: Tensor  # (N,) float32
     terminated: Tensor  # (N,) bool
     truncated: Tensor  # (N,) bool
-    policy: Tensor  # (N, A) float32, what to learn from, see `NoiseLabels`
+    policy: Tensor  # (N, A) float32, what to learn from, see `NoiseLabels` and `fastad.actions`
 
 
 # What is learned from a step whose action was noised: the agent's own distribution ("clean"), or
@@ -54,7 +53,7 @@ class Agent(Protocol):
         """Choose actions for observations (N, ...).
 
         Returns:
-            Actions (N,) int64 and the distribution they were drawn from, (N, A) float32.
+            Actions (N, ...) and the policy they were drawn from, (N, A) float32.
         """
         ...
 
@@ -99,22 +98,20 @@ def interact(
     Yields:
         Blocks with fields of shape (N, steps, ...).
     """
-    num_actions = env.num_actions
+    actions = env.actions
 
     def act_and_observe(observation: Tensor) -> _Step:
         action, policy = agent.act(observation)
         if action_noise > 0.0:
-            shape, device = action.shape, action.device
-            noisy = torch.rand(shape, generator=generator, device=device) < action_noise
-            random = torch.randint(num_actions, shape, generator=generator, device=device)
-            action = torch.where(noisy, random, action)
+            num, each = len(action), (-1, *[1] * len(actions.shape))
+            noisy = torch.rand(num, generator=generator, device=action.device) < action_noise
+            action = torch.where(noisy.view(each), actions.random(num, generator), action)
         next_observation, reward, terminated, truncated = env.step(action)
         transition = Transition(observation, action, reward, terminated, truncated, policy)
         agent.observe(transition, env.final_observation)
         if noise_labels == "executed":
             # A new tensor: the agent may keep its own.
-            executed = policy * (1.0 - action_noise) + action_noise / num_actions
-            transition = transition._replace(policy=executed)
+            transition = transition._replace(policy=actions.mix(policy, action_noise))
         return _Step(next_observation, *transition)
 
     take_step: Callable[[Tensor], _Step] = act_and_observe
@@ -130,22 +127,6 @@ def interact(
                 observation, *transition = take_step(observation)
                 steps.append(transition)
         yield Transition(*(torch.stack(field, dim=1) for field in zip(*steps, strict=True)))
-
-
-def draw_actions(probs: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw one action per row by inverting the cumulative distribution.
-
-    Actions of probability 0 are never drawn.
-
-    Args:
-        probs: (N, A), rows sum to 1.
-        generator: On the device of `probs`.
-
-    Returns:
-        (N,) int64.
-    """
-    uniform = torch.rand((len(probs), 1), generator=generator, device=probs.device)
-    return fastad_kernels.draw(probs, uniform, impl="auto")
 
 
 def episode_returns(reward: Tensor, ended: Tensor, num_episodes: int) -> Tensor:

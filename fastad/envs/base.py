@@ -11,6 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from fastad.actions import distribution_over
 from fastad.base.errors import UserError
 from fastad.envs.family import TaskFamily
 
@@ -87,6 +88,7 @@ class BatchedEnv(ABC):
         spec = family.spec()
         self.observation_space = spec.observation_space
         self.action_space = spec.action_space
+        self.actions = distribution_over(spec.action_space)
         self.episode_length = spec.episode_length
         self.fixed_length = spec.fixed_length
 
@@ -102,8 +104,14 @@ class BatchedEnv(ABC):
 
     @property
     def num_actions(self) -> int:
-        """`A`, the size of the discrete action space."""
+        """The size of the action space, which has to be discrete."""
+        assert isinstance(self.action_space, spaces.Discrete)
         return int(self.action_space.n)
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether an action is one of several, numbered from 0."""
+        return isinstance(self.action_space, spaces.Discrete)
 
     @abstractmethod
     def reset(self) -> Tensor:
@@ -114,7 +122,7 @@ class BatchedEnv(ABC):
         """Advance every environment by one step.
 
         Args:
-            action: (N,) int64.
+            action: (N,) int64, (N, d) int64 of a MultiDiscrete space or (N, d) float32 of a Box.
 
         Returns:
             Observation (N, ...), after auto-reset; reward (N,) float32; terminated and
@@ -140,7 +148,7 @@ class BatchedEnv(ABC):
             phase: (N,) int64, how often the episode had paid by then, see `Rules`.
 
         Returns:
-            Probabilities (N, A) float32.
+            A policy (N, A) float32, see `fastad.actions`: of Discrete actions, probabilities.
         """
         return None
 

@@ -24,10 +24,12 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 class EnvSpec:
     """What all environments of a family have in common."""
 
-    observation_space: spaces.Space[Any]  # of one environment
-    action_space: spaces.Discrete
+    observation_space: spaces.Space[Any]  # of one environment, as histories store what it observes
+    action_space: spaces.Space[Any]  # see `distribution_over`
     episode_length: int  # an episode never lasts longer
     fixed_length: bool = True  # whether every episode lasts exactly `episode_length` steps
+    # What agents see of an observation, where that is not what is stored: see `TaskFamily.show`.
+    shown_space: spaces.Space[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,30 @@ class TaskFamily(ABC):
         """
         raise TypeError(f"{self.name} lists its tasks; choose from tasks()")
 
+    def show(self, observation: Tensor) -> Tensor:
+        """What agents see where `observation` (..., *shape) is stored: (..., *shown shape).
+
+        An element of `EnvSpec.shown_space`, such as the frame that is seen from a pose; without
+        that space the observation itself. It is the same for all tasks, on any device, and draws
+        nothing. It need not be contiguous.
+        """
+        return observation
+
+    def auxiliary(self) -> Mapping[str, int] | None:
+        """What a model may be trained to tell from what it is shown, and how many codes each has.
+
+        Privileged, as it takes what is stored to know them. None where there is nothing.
+        """
+        return None
+
+    def auxiliary_targets(self, observation: Tensor) -> dict[str, Tensor]:
+        """For each name of `auxiliary` a distribution over its codes, (..., codes) float32.
+
+        Args:
+            observation: (..., *shape), as stored.
+        """
+        raise TypeError(f"{self.name} has no auxiliary targets")
+
     def cells(self, tasks: Tensor) -> Tensor | None:
         """What each task (M, K) is made of, as numbers, (M, cells) int64, to hold out by.
 
@@ -91,15 +117,15 @@ class TaskFamily(ABC):
         return GymEnv(self.name, **asdict(self), **self._as_arguments(task))
 
     def to_store(self, env: gymnasium.Env[Any, Any], observation: Any) -> np.ndarray:
-        """An observation of `gym_env` as histories hold it, an element of `observation_space`.
+        """An observation as histories hold it, an element of `EnvSpec.observation_space`.
 
         Args:
-            env: Of `gym_env`, which has just given the observation.
+            env: Of `gym_env`, which has just given the observation. Replaced along with that.
             observation: As its agent sees it.
         """
         import numpy as np
 
-        return np.asarray(observation)
+        return np.asarray(env.unwrapped.stored())  # type: ignore[attr-defined]
 
     def _as_arguments(self, task: Tensor) -> dict[str, Any]:
         """A row as the arguments of `gymnasium.make`, see `task_arguments`."""

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastad.actions import POLICY_TOLERANCE, ActionDistribution, distribution_over
+from fastad.actions import POLICY_TOLERANCE, ActionDistribution
 from fastad.base.errors import UserError
 from fastad.histories.columns import Column, columns
 from fastad.histories.schema import POLICIES, DatasetInfo
@@ -23,7 +23,7 @@ class BlockChecker:
     """
 
     def __init__(self, info: DatasetInfo) -> None:
-        distribution = distribution_over(info.action_space)
+        distribution = info.actions
         self._rules = [
             _Rule(name, column, limits_of(name, info), distribution if name in POLICIES else None)
             for name, column in columns(info).items()

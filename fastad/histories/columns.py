@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from fastad.actions import distribution_over
 from fastad.base.errors import UserError
 from fastad.histories.schema import META_FILE, POLICIES, DatasetInfo
 
@@ -42,7 +41,7 @@ def columns(info: DatasetInfo) -> dict[str, Column]:
     Raises:
         UserError: For a space that cannot be stored.
     """
-    distribution = distribution_over(info.action_space)
+    distribution = info.actions
     policy = Column(distribution.policy_dtype, (distribution.num_params,))
     return {
         "observation": _space_column(info.observation_space),

@@ -177,6 +177,7 @@ def describe(
         env_kwargs=env_kwargs,
         observation_space=probe.observation_space,
         action_space=probe.action_space,
+        squash=learner.squashes,
         source=source,
         source_kwargs=source_kwargs,
         source_knows=learner.knows,

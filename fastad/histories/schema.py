@@ -10,7 +10,7 @@ from typing import Any, get_args
 from gymnasium import spaces
 
 from fastad.acting.interact import NoiseLabels
-from fastad.actions import distribution_over
+from fastad.actions import ActionDistribution, distribution_over
 from fastad.base.errors import UserError, unknown
 from fastad.base.files import as_json
 from fastad.envs.family import SPLITS, Split
@@ -58,6 +58,7 @@ class DatasetInfo:
     num_validation: int = 0  # rows of tasks.npy between those of train and test tasks
     noise_labels: str = "clean"  # whether `policy` leaves the action noise out, or "executed"
     look_ahead: int = 0  # episodes that `final_policy` is ahead; 0 for the end of the history
+    squash: bool = False  # whether actions in a box were squashed to it, see `DiagonalGaussian`
     versions: dict[str, Any] = field(default_factory=dict)
     # Of tasks.npy; "" in a description that is not stored yet, or was before there were digests.
     tasks_digest: str = field(default="", compare=False)
@@ -94,7 +95,12 @@ class DatasetInfo:
             )
         if self.look_ahead and "final_policy" not in self.policies:
             raise UserError(f"look_ahead={self.look_ahead} needs final_policy among the policies")
-        distribution_over(self.action_space)
+        distribution_over(self.action_space, squash=self.squash)
+
+    @property
+    def actions(self) -> ActionDistribution:
+        """What policies are, of these actions."""
+        return distribution_over(self.action_space, squash=self.squash)
 
     @property
     def has_bounds(self) -> bool:
@@ -116,12 +122,6 @@ class DatasetInfo:
         counts = (self.num_train, self.num_validation, self.num_test)
         first = sum(counts[: SPLITS.index(split)])
         return slice(first, first + counts[SPLITS.index(split)])
-
-    @property
-    def num_actions(self) -> int:
-        """`A`, the size of a Discrete action space."""
-        assert isinstance(self.action_space, spaces.Discrete)
-        return int(self.action_space.n)
 
     def settings(self) -> dict[str, Any]:
         """What makes a dataset what it is, as plain JSON, to be compared with that of another.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from fastad.actions import POLICY_TOLERANCE, ActionDistribution, distribution_over
+from fastad.actions import POLICY_TOLERANCE, ActionDistribution
 from fastad.base.errors import UserError
 from fastad.histories.columns import columns, stem
 from fastad.histories.meta import rerun
@@ -55,14 +55,14 @@ def limits_of(name: str, info: DatasetInfo) -> Limits | None:
     if name == "observation":
         return _limits_of_space(info.observation_space, "observation_space")
     if name == "action":
-        if isinstance(info.action_space, spaces.Box):
-            return _limits_of_space(info.action_space, "action_space")
-        return Limits(0, info.num_actions - 1, f"actions are 0 to {info.num_actions - 1}")
+        if isinstance(info.action_space, spaces.Discrete):
+            last = int(info.action_space.n) - 1
+            return Limits(0, last, f"actions are 0 to {last}")
+        return _limits_of_space(info.action_space, "action_space")
     if name == "reward":
         return Limits(*finite_range(np.dtype(np.float32)), "rewards must be finite")
     if name in POLICIES:
-        distribution = distribution_over(info.action_space)
-        return Limits(*distribution.policy_limits, distribution.rule)
+        return Limits(*info.actions.policy_limits, info.actions.rule)
     return None
 
 
@@ -113,7 +113,7 @@ def _check_run(
 ) -> None:
     shard, row = dataset.locate(history)
     steps = dataset.read(history, start, stop)
-    distribution = distribution_over(dataset.info.action_space)
+    distribution = dataset.info.actions
 
     def refuse(name: str, is_wrong: np.ndarray, rule: str) -> None:
         if is_wrong.any():

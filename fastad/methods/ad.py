@@ -2,10 +2,8 @@
 
 from typing import Any, Literal, get_args
 
-from gymnasium import spaces
 from torch import Tensor
 
-from fastad.actions import distribution_over
 from fastad.base.errors import unknown
 from fastad.methods.base import Batch
 from fastad.methods.windows import SHOWN, WindowSampler, check_columns
@@ -48,7 +46,7 @@ class AlgorithmDistillation:
         self.column, fix = COLUMNS.get(target, (None, ""))
         self.needs = SHOWN if self.column is None else SHOWN | {self.column}
         check_columns(windows.dataset, self.needs, wanted_by=f"target={target}", fix=fix)
-        self.actions = distribution_over(windows.dataset.info.action_space)
+        self.actions = windows.actions
 
     def build_model(self, config: ModelConfig) -> SequenceModel:
         """A fresh model for the spaces of the histories, with rewards at the size of one."""
@@ -56,12 +54,12 @@ class AlgorithmDistillation:
 
     def _model(self, config: ModelConfig, **options: Any) -> SequenceModel:
         info = self.windows.dataset.info
-        assert isinstance(info.action_space, spaces.Discrete)
         return SequenceModel(
             config,
             info.observation_space,
             info.action_space,
             info.episode_length,
+            squash=info.squash,
             reward_shift=self.windows.reward_mean,
             reward_scale=self.windows.reward_std,
             **options,

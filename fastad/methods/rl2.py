@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastad.acting.interact import interact
-from fastad.actions import Categorical
+from fastad.actions import distribution_over
 from fastad.envs.family import TaskFamily
 from fastad.methods.base import Batch
 from fastad.methods.rl2_config import RL2Config
@@ -56,7 +56,7 @@ class RL2:
         self.num_steps, self.batch_size, self.seed = num_steps, batch_size, seed
         self.config = config
         self.spec = family.spec()
-        self.actions = Categorical(int(self.spec.action_space.n))
+        self.actions = distribution_over(self.spec.action_space)
         self.model: SequenceModel | None = None
 
     def build_model(self, config: ModelConfig) -> SequenceModel:
@@ -83,7 +83,7 @@ class RL2:
         rows = order[torch.arange(self.batch_size) % len(order)]
         env = self.family.make(self.tasks[rows].to(device), generator)
         memory = RecordedMemory(model.make_memory(self.batch_size))
-        agent = InContextAgent(memory, model.num_actions, self.batch_size, generator=generator)
+        agent = InContextAgent(memory, self.actions, self.batch_size, generator=generator)
         (trial,) = interact(
             env, agent, num_steps=self.num_steps, block_steps=self.num_steps, generator=generator
         )
@@ -104,8 +104,7 @@ class RL2:
         target = advantage + value.detach()
         value_error = (value - target).square().mean() / (target.var() + TINY)
         advantage = (advantage - advantage.mean()) / (advantage.std() + TINY)
-        log_probs = params.log_softmax(dim=-1)
-        entropy = -(log_probs.exp() * log_probs).sum(dim=-1).mean()
+        entropy = self.actions.entropy(params).mean()
         policy_loss = -(self.actions.log_prob(params, batch.targets["action"]) * advantage).mean()
         loss = policy_loss + config.value_weight * value_error - config.entropy * entropy
         figures = {"reward": reward.mean(), "entropy": entropy, "value_error": value_error}

@@ -75,11 +75,6 @@ class WindowSampler:
             raise UserError(f"seed={seed} must not be negative")
         if not 0 <= rank < world_size:
             raise UserError(f"rank={rank} must lie in [0, world_size={world_size})")
-        if not isinstance(dataset.info.action_space, spaces.Discrete):
-            raise UserError(
-                f"{dataset.path} holds actions of {dataset.info.action_space}; models are trained "
-                "on those of a Discrete space"
-            )
         self.dataset, self.num_steps, self.batch_size = dataset, num_steps, batch_size
         self.seed, self.stride, self.subsample = seed, every_kth_episode, subsample
         self.rank, self.world_size = rank, world_size
@@ -91,6 +86,7 @@ class WindowSampler:
                 f"{dataset.info.num_train}); collect histories with num_train of 1 or more"
             )
         assert (dataset.task_ids[self.histories] < dataset.info.num_train).all()
+        self.actions = dataset.info.actions
         self._dtypes = _model_dtypes(dataset.info)
         self._shapes = {name: column.shape for name, column in columns(dataset.info).items()}
         # A generator per stream; batches may be asked for by several threads.
@@ -107,26 +103,24 @@ class WindowSampler:
 
         Args:
             step: Update, from 0.
-            policies: Columns of stored distributions that are targets, (B, T, A) float32, besides
-                the "action" taken, (B, T) int64.
+            policies: Columns of stored policies that are targets, (B, T, A) float32, besides the
+                "action" taken, (B, T, ...).
         """
         histories, draws = self._mine(step)
         # Distributions in the dtype that they are stored in: PyTorch casts quicker.
-        dtypes = self._dtypes | dict.fromkeys(policies, np.float16)
+        dtypes = self._dtypes | dict.fromkeys(policies, self.actions.policy_dtype)
         windows = self._gather(histories, draws, dtypes)
         starts, episode_step = self._episodes(windows)
         action, reward = windows["action"], windows["reward"]
         previous_action = np.empty_like(action)
-        previous_action[:, 0] = self.dataset.info.num_actions
+        previous_action[:, 0] = self.actions.none.numpy()
         previous_action[:, 1:] = action[:, :-1]
         previous_reward = np.zeros_like(reward)
         previous_reward[:, 1:] = reward[:, :-1]
         shown = (windows["observation"], previous_action, previous_reward, starts, episode_step)
         targets = {"action": torch.from_numpy(action)}
         for name in policies:
-            # Stored as float16, rows sum to 1 only nearly.
-            targets[name] = torch.from_numpy(windows[name]).float()
-            targets[name] /= targets[name].sum(dim=-1, keepdim=True)
+            targets[name] = self.actions.restored(torch.from_numpy(windows[name]))
         return Batch(Steps(*(torch.from_numpy(values) for values in shown)), targets)
 
     def returns_to_go(self, step: int) -> np.ndarray:
@@ -207,7 +201,7 @@ class WindowSampler:
         """Where episodes start, (B, T) bool, and the step within each, (B, T) int64."""
         if self.dataset.info.fixed_length:
             return self._fixed_episodes
-        shape = windows["action"].shape
+        shape = windows["terminated"].shape
         time = np.arange(self.num_steps)
         starts = np.ones(shape, dtype=bool)
         starts[:, 1:] = (windows["terminated"] | windows["truncated"])[:, :-1]
@@ -257,7 +251,7 @@ def _model_dtypes(info: DatasetInfo) -> dict[str, Any]:
     is_box = isinstance(info.observation_space, spaces.Box)
     dtypes: dict[str, Any] = {
         "observation": info.observation_space.dtype if is_box else np.int64,
-        "action": np.int64,
+        "action": np.float32 if isinstance(info.action_space, spaces.Box) else np.int64,
         "reward": np.float32,
     }
     if not info.fixed_length:

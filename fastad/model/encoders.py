@@ -1,69 +1,15 @@
-"""The first slot of the model: from environment steps to tokens, by the kind of observation."""
+"""The first slot of the model: from environment steps to tokens."""
 
-from typing import Any
-
-import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor, nn
 
 from fastad.acting.steps import Steps
-from fastad.base.errors import UserError
+from fastad.actions import ActionDistribution
 from fastad.model.config import ModelConfig
-from fastad.model.kernels import Implementation, StepTables, projection
+from fastad.model.kernels import Implementation, StepTables
+from fastad.model.observations import CoordinateEncoder, ObservationEncoder
+from fastad.model.previous_actions import ChoiceEncoder, action_encoder
 from fastad.model.queries import as_queries
-
-
-def observation_encoder(space: spaces.Space[Any], width: int) -> nn.Module:
-    """Choose how observations (B, T, ...) become features (B, T, width).
-
-    Raises:
-        UserError: If no encoder reads this space.
-    """
-    if isinstance(space, spaces.Discrete):
-        return CoordinateEncoder(np.asarray([space.n]), width, first=int(space.start))
-    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
-        return CoordinateEncoder(space.nvec, width)
-    if isinstance(space, spaces.Box) and len(space.shape) == 1:
-        return VectorEncoder(space.shape[0], width)
-    raise UserError(
-        f"observation space {space} has no encoder; use Discrete, MultiDiscrete or a Box vector"
-    )
-
-
-class CoordinateEncoder(nn.Module):
-    """One table per coordinate, summed.
-
-    A single index per combination memorises its training goals; coordinates generalise.
-    """
-
-    offsets: Tensor
-
-    def __init__(self, sizes: np.ndarray, width: int, *, first: int = 0) -> None:
-        super().__init__()
-        self.table = nn.Embedding(int(sizes.sum()), width)
-        offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]) - first
-        self.register_buffer("offsets", torch.as_tensor(offsets), persistent=False)
-
-    def forward(self, observation: Tensor, impl: Implementation = "sdpa") -> Tensor:
-        """Embed (B, T) or (B, T, coordinates) integers as (B, T, width), with PyTorch alone."""
-        if observation.ndim == 2:
-            observation = observation.unsqueeze(-1)
-        out: Tensor = self.table(observation.long() + self.offsets).sum(dim=-2)
-        return out
-
-
-class VectorEncoder(nn.Module):
-    """A linear map of a real vector."""
-
-    def __init__(self, size: int, width: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(size, width)
-
-    def forward(self, observation: Tensor, impl: Implementation = "sdpa") -> Tensor:
-        """Embed (B, T, size) as (B, T, width)."""
-        weight = self.linear.weight
-        return projection(observation.to(weight.dtype), weight, self.linear.bias, impl=impl)
 
 
 class StepEncoder(nn.Module):
@@ -75,8 +21,8 @@ class StepEncoder(nn.Module):
 
     Args:
         config: Of the model.
-        observation_space: Of one environment.
-        num_actions: `A`.
+        observation: Encodes observations.
+        actions: What previous actions are.
         episode_length: Longest episode; later steps share the last step's embedding.
         reward_scale: Rewards are divided by it, so that they enter at the size of one.
         return_scale: Returns to go are divided by it; None: the model reads none.
@@ -85,8 +31,8 @@ class StepEncoder(nn.Module):
     def __init__(
         self,
         config: ModelConfig,
-        observation_space: spaces.Space[Any],
-        num_actions: int,
+        observation: ObservationEncoder,
+        actions: ActionDistribution,
         episode_length: int,
         reward_shift: float,
         reward_scale: float,
@@ -98,10 +44,11 @@ class StepEncoder(nn.Module):
         self.token_mask = config.token_mask
         self.reward_shift, self.reward_scale = reward_shift, reward_scale
         self.last_step = episode_length - 1
-        self.observation = observation_encoder(observation_space, width)
-        self.action = nn.Embedding(num_actions + 1, width)
+        self.actions = actions
+        self.observation = observation
+        self.action = action_encoder(actions, width)
         # A reward means something different after each action: bandits need their product.
-        self.reward = nn.Embedding(num_actions + 1, width)
+        self.reward = action_encoder(actions, width)
         self.start = nn.Embedding(2, width)
         self.step = nn.Embedding(episode_length, width) if config.episode_step else None
         self.kind = nn.Embedding(3, width) if config.layout == "interleaved" else None
@@ -110,23 +57,25 @@ class StepEncoder(nn.Module):
         self.return_to_go = None if return_scale is None else nn.Embedding(1, width)
         self._has_coordinates = self._in_tables() is not None
 
-    def forward(self, steps: Steps, positions: Tensor | None = None) -> Tensor:
+    def observe(self, steps: Steps) -> Tensor:
+        """Features (B, T, width) of the observations of steps that are `laid_out`."""
+        out: Tensor = self.observation(steps.observation)
+        return out
+
+    def forward(self, steps: Steps, features: Tensor, positions: Tensor | None = None) -> Tensor:
         """Embed B sequences of T steps.
 
         Args:
-            steps: (B, T).
+            steps: (B, T), `laid_out`.
+            features: Of their observations, see `observe`.
             positions: Of the tokens, (T * tokens_per_step,) or (B, T * tokens_per_step); for
                 learned positions alone.
 
         Returns:
             (B, T * tokens_per_step, width).
         """
-        steps = self.laid_out(steps)
-        action = self.action(steps.previous_action)
-        none = steps.previous_action == self.action.num_embeddings - 1
-        reward = (steps.previous_reward - self.reward_shift) / self.reward_scale
-        reward = reward.masked_fill(none, 0.0).unsqueeze(-1) * self.reward(steps.previous_action)
-        state = self._told(steps) + self.start(steps.episode_start.long())
+        action, reward = self._done(steps)
+        state = self._told(steps, features) + self.start(steps.episode_start.long())
         if self.step is not None:
             state = state + self.step(steps.episode_step.clamp(max=self.last_step))
         if self.kind is None:
@@ -144,21 +93,36 @@ class StepEncoder(nn.Module):
 
     def laid_out(self, steps: Steps) -> Steps:
         """What one token stands for, or three interleaved ones: steps (B, T), or (B, 2 T)."""
-        return as_queries(steps, self.action.num_embeddings - 1) if self.unordered else steps
+        return as_queries(steps, self.actions) if self.unordered else steps
+
+    def _done(self, steps: Steps, impl: Implementation = "sdpa") -> tuple[Tensor, Tensor]:
+        """Features (B, T, width) of previous actions, and of the rewards that they gave."""
+        action = self.action(steps.previous_action, impl)
+        none = self.actions.is_none(steps.previous_action)
+        reward = (steps.previous_reward - self.reward_shift) / self.reward_scale
+        reward = reward.masked_fill(none, 0.0).unsqueeze(-1)
+        return action, reward * self.reward(steps.previous_action, impl)
+
+    @property
+    def can_be_frozen(self) -> bool:
+        """Whether a frozen model's tables, and features beside them, say all of a step.
+
+        Actions without rows are features, which belong to one token of a step: the only one.
+        """
+        return isinstance(self.action, ChoiceEncoder) or self.kind is None
 
     def _in_tables(self) -> CoordinateEncoder | None:
         """Whose rows a frozen model sums up by itself; None: it is given features."""
         encoder = self.observation
-        has_table = isinstance(encoder, CoordinateEncoder) and self.return_to_go is None
-        return encoder if has_table else None  # type: ignore[return-value]
+        has_rows = isinstance(self.action, ChoiceEncoder) and self.return_to_go is None
+        return encoder if has_rows and isinstance(encoder, CoordinateEncoder) else None
 
-    def _told(self, steps: Steps, impl: Implementation = "sdpa") -> Tensor:
-        """Features (B, T, width) of observations, and of returns to go where the model reads them.
+    def _told(self, steps: Steps, features: Tensor) -> Tensor:
+        """With features (B, T, width) of observations, those of returns to go, if there are any.
 
         A number times a vector, as rewards: element by element, so that no sequence's bits depend
         on another.
         """
-        features: Tensor = self.observation(steps.observation, impl)
         if self.return_to_go is None:
             return features
         assert steps.return_to_go is not None
@@ -169,9 +133,21 @@ class StepEncoder(nn.Module):
     def beside_tables(self, steps: Steps) -> Tensor:
         """What a frozen model is given of steps (B, T) beside its tables' fields.
 
-        Coordinates, or features where a table has no rows for what is observed.
+        Coordinates, or features where a table has no rows for what is observed or done.
         """
-        return steps.observation.long() if self._has_coordinates else self._told(steps, "native")
+        if self._has_coordinates:
+            return steps.observation.long()
+        features = self._told(steps, self.observation(steps.observation, "native"))
+        if isinstance(self.action, ChoiceEncoder):
+            return features
+        action, reward = self._done(steps, "native")
+        return features + action + reward
+
+    def rows(self, steps: Steps) -> Tensor:
+        """The rows of previous actions in a frozen model's tables, (B, T) int64."""
+        if isinstance(self.action, ChoiceEncoder):
+            return steps.previous_action
+        return torch.zeros_like(steps.episode_step)
 
     def offsets(self) -> Tensor | None:
         """What a frozen model adds to coordinates, (coordinates,); None where it has features."""
@@ -183,6 +159,10 @@ class StepEncoder(nn.Module):
         coordinates = self._in_tables()
         optional = (self.step, self.kind, self.place)
         step, kind, place = (None if x is None else x.weight.detach() for x in optional)
-        action, reward, start = (x.weight.detach() for x in (self.action, self.reward, self.start))
+        start = self.start.weight.detach()
+        if isinstance(self.action, ChoiceEncoder):
+            action, reward = self.action.weight.detach(), self.reward.weight.detach()
+        else:  # they are features, beside the tables
+            action = reward = torch.zeros_like(start[:1])
         observation = None if coordinates is None else coordinates.table.weight.detach()
         return StepTables(action, reward, observation, start, step, kind, place)

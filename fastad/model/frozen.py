@@ -33,7 +33,7 @@ class FrozenStep:
             rope = rope_angles(positions, config.head_dim, base=config.rope_base)
         steps = self.encoder.laid_out(steps)
         logits = self.decode(
-            self.encoder.beside_tables(steps), steps.previous_action, steps.previous_reward,
+            self.encoder.beside_tables(steps), self.encoder.rows(steps), steps.previous_reward,
             steps.episode_start, steps.episode_step, rings, positions=positions, rope=rope,
         )  # fmt: skip
         return Output(logits[:, 1::2] if self.encoder.unordered else logits)

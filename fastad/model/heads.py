@@ -11,8 +11,11 @@ from fastad.model.kernels import Affine, affine
 class Output(NamedTuple):
     """What the model predicts at each of `T` steps of `B` sequences."""
 
-    policy: Tensor  # (B, T, A) logits of the next action
+    policy: Tensor  # (B, T, A), parameters of the next action's distribution: logits, if Discrete
     value: Tensor | None = None  # (B, T) of what follows, where the model has such a head
+    # By name, (B, T, codes) logits of what the encoder is taught besides, in training; see
+    # `TaskFamily.auxiliary`.
+    auxiliary: dict[str, Tensor] | None = None
 
 
 class Heads(nn.Module):
@@ -20,14 +23,14 @@ class Heads(nn.Module):
 
     Args:
         config: Of the model.
-        num_actions: `A`.
+        num_params: `A`.
         value: Whether values are predicted, too.
     """
 
-    def __init__(self, config: ModelConfig, num_actions: int, *, value: bool = False) -> None:
+    def __init__(self, config: ModelConfig, num_params: int, *, value: bool = False) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
-        self.policy = nn.Linear(config.width, num_actions)
+        self.policy = nn.Linear(config.width, num_params)
         self.value = nn.Linear(config.width, 1) if value else None
 
     def forward(self, features: Tensor) -> Output:

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from fastad.acting.steps import Steps
+from fastad.actions import ActionDistribution
 
 
-def as_queries(steps: Steps, num_actions: int) -> Steps:
+def as_queries(steps: Steps, actions: ActionDistribution) -> Steps:
     """Two steps for each: what came of the one before, and the query where the agent is now.
 
     A transition is an observation, the action taken there and its reward. A query is an observation
@@ -17,17 +18,18 @@ def as_queries(steps: Steps, num_actions: int) -> Steps:
     Args:
         steps: (B, T), with previous observations. Where there is no previous action, the query
             stands twice.
-        num_actions: `A`, which means that there is none.
+        actions: Say what stands where there is none.
 
     Returns:
         (B, 2 T), each of which is a token of the fused layout.
     """
     now, before, action = steps.observation, steps.previous_observation, steps.previous_action
     assert before is not None
-    none = (action == num_actions).view(*action.shape, *[1] * (now.ndim - 2))
+    none = actions.is_none(action)
+    none = none.view(*none.shape, *[1] * (now.ndim - 2))
     pairs = (
         (torch.where(none, now, before), now),
-        (action, torch.full_like(action, num_actions)),
+        (action, actions.none.to(action).expand_as(action)),
         (steps.previous_reward, torch.zeros_like(steps.previous_reward)),
         (torch.zeros_like(steps.episode_start), steps.episode_start),
         (torch.zeros_like(steps.episode_step), steps.episode_step),

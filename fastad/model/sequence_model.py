@@ -10,11 +10,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from gymnasium import spaces
 from torch import Tensor, nn
 
 from fastad.acting.steps import Steps
+from fastad.actions import distribution_over
 from fastad.base.errors import UserError
+from fastad.envs.family import TaskFamily
 from fastad.model.config import ModelConfig
 from fastad.model.encoders import StepEncoder
 from fastad.model.frozen import FrozenStep
@@ -22,6 +25,7 @@ from fastad.model.gru import GRU
 from fastad.model.heads import Heads, Output
 from fastad.model.kernels import Implementation, freeze_model
 from fastad.model.memory import CachedMemory, Memory, RecomputedMemory, RecurrentMemory
+from fastad.model.observations import ObservationEncoder, ShownEncoder, observation_encoder
 from fastad.model.transformer import Transformer
 
 
@@ -31,8 +35,13 @@ class SequenceModel(nn.Module):
     Args:
         config: Sizes and schemes.
         observation_space: Of one environment.
-        action_space: Discrete.
+        action_space: Discrete, MultiDiscrete or a Box of vectors.
         episode_length: Longest episode.
+        squash: Whether actions in a box are squashed to it, see `DiagonalGaussian`.
+        family: Of the environments, where what they show is not what is stored, see
+            `TaskFamily.show`, or where something auxiliary is predicted.
+        auxiliary: Whether the encoder is taught what `TaskFamily.auxiliary` names; it is for
+            training only.
         reward_shift: Subtracted from rewards before they are embedded.
         reward_scale: Divides them then.
         value: Whether values are predicted, too.
@@ -43,9 +52,12 @@ class SequenceModel(nn.Module):
         self,
         config: ModelConfig,
         observation_space: spaces.Space[Any],
-        action_space: spaces.Discrete,
+        action_space: spaces.Space[Any],
         episode_length: int,
         *,
+        squash: bool = False,
+        family: TaskFamily | None = None,
+        auxiliary: bool = False,
         reward_shift: float = 0.0,
         reward_scale: float = 1.0,
         value: bool = False,
@@ -57,18 +69,25 @@ class SequenceModel(nn.Module):
         self.episode_length = episode_length
         self.reward_shift, self.reward_scale = reward_shift, reward_scale
         self.return_scale = return_scale
-        self.num_actions = int(action_space.n)
+        self.actions = distribution_over(action_space, squash=squash)
+        self.squash, self.family = squash, family
         self.kernels: Implementation = "auto"  # a choice of the machine, not of the model
         self.window = config.context  # `W`; `seeing` changes it for a while
         # In this order, which decides the weights that a seed draws.
         self.encoder = StepEncoder(
-            config, observation_space, self.num_actions, episode_length, reward_shift,
-            reward_scale, return_scale,
+            config, _observation_encoder(observation_space, config.width, family), self.actions,
+            episode_length, reward_shift, reward_scale, return_scale,
         )  # fmt: skip
         self.trunk: GRU | Transformer = (
             GRU(config) if config.trunk == "gru" else Transformer(config)
         )
-        self.heads = Heads(config, self.num_actions, value=value)
+        self.heads = Heads(config, self.actions.num_params, value=value)
+        self.auxiliary = nn.ModuleDict(
+            {
+                name: nn.Linear(config.width, codes)
+                for name, codes in _auxiliary(family if auxiliary else None).items()
+            }
+        )
         self.apply(_initialise)
 
     def forward(self, steps: Steps, memory: CachedMemory | RecurrentMemory | None = None) -> Output:
@@ -87,25 +106,39 @@ class SequenceModel(nn.Module):
         if isinstance(self.trunk, GRU):
             assert not isinstance(memory, CachedMemory)
             state = None if memory is None else memory.state
-            return self._predict(self.trunk(self.encoder(steps), state))
+            steps, features = self._observe(steps)
+            carried = self.trunk(self.encoder(steps, features), state)
+            return self._predict(carried, features)
         assert not isinstance(memory, RecurrentMemory)
         positions = None
         if self.config.positions in ("rope", "learned"):
             positions = self._positions(steps, memory)
         if memory is not None and memory.frozen is not None:
             return memory.frozen(steps, memory.rings, positions)
-        tokens = self.encoder(steps, positions)
+        steps, features = self._observe(steps)
+        tokens = self.encoder(steps, features, positions)
         rings = None if memory is None else memory.rings
-        return self._predict(
-            self.trunk(tokens, positions, rings, window=self.window, impl=self.kernels)
-        )
+        attended = self.trunk(tokens, positions, rings, window=self.window, impl=self.kernels)
+        return self._predict(attended, features)
 
-    def _predict(self, features: Tensor) -> Output:
-        """From features of all tokens, (B, T * tokens_per_step, width), to predictions."""
+    def _observe(self, steps: Steps) -> tuple[Steps, Tensor]:
+        """Steps as they are laid out, and features of their observations."""
+        steps = self.encoder.laid_out(steps)
+        return steps, self.encoder.observe(steps)
+
+    def _predict(self, tokens: Tensor, features: Tensor) -> Output:
+        """From what the trunk made of all tokens, (B, T * tokens_per_step, width), to predictions.
+
+        What is auxiliary is predicted from features of the observations alone, (B, T, width).
+        """
         # The last token of each step, the observation, is the one that predicts.
         per_step = self.config.tokens_per_step
-        output: Output = self.heads(features[:, per_step - 1 :: per_step])
-        return output
+        output: Output = self.heads(tokens[:, per_step - 1 :: per_step])
+        if not (self.training and self.auxiliary):
+            return output
+        active = F.gelu(features)
+        taught = {name: head(active) for name, head in self.auxiliary.items()}
+        return output._replace(auxiliary=taught)
 
     def _positions(self, steps: Steps, memory: CachedMemory | None) -> Tensor:
         """Of the tokens of steps (B, T), (tokens,) or (B, tokens), if there are places for them."""
@@ -224,7 +257,7 @@ class SequenceModel(nn.Module):
         None where the model's implementation of attention has no such kernel on this device, and
         for a GRU.
         """
-        if isinstance(self.trunk, GRU):
+        if isinstance(self.trunk, GRU) or not self.encoder.can_be_frozen:
             return None
         blocks, shape = self.trunk.weights(self.window)
         norm, head = self.heads.weights()
@@ -244,6 +277,22 @@ class SequenceModel(nn.Module):
                 f"positions=learned has context={self.config.context} places and cannot slide, "
                 f"but {num_tokens} tokens were asked for; use rope, alibi or none, or fewer steps"
             )
+
+
+def _observation_encoder(
+    space: spaces.Space[Any], width: int, family: TaskFamily | None
+) -> ObservationEncoder:
+    """Of observations as they are, or as the family shows them."""
+    shown = None if family is None else family.spec().shown_space
+    if shown is None:
+        return observation_encoder(space, width)
+    assert family is not None
+    return ShownEncoder(family.show, observation_encoder(shown, width))
+
+
+def _auxiliary(family: TaskFamily | None) -> dict[str, int]:
+    """What is predicted besides, and by how many codes."""
+    return {} if family is None else family.auxiliary() or {}
 
 
 def _initialise(module: nn.Module) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fastad.acting.interact import Transition
 from fastad.acting.steps import Steps
+from fastad.actions import ActionDistribution, Categorical
 from fastad.model.memory import Memory
 from fastad.rollouts.prompt import Prompt
 
@@ -22,7 +23,7 @@ class InContextAgent:
 
     Args:
         memory: Of a model in evaluation mode, in as many environments.
-        num_actions: `A`.
+        actions: What the model predicts the parameters of.
         num_envs: `N`.
         generator: Draws the actions; on the model's device.
         greedy: Take the most probable action instead of sampling. Freezes undertrained models.
@@ -42,7 +43,7 @@ class InContextAgent:
     def __init__(
         self,
         memory: Memory,
-        num_actions: int,
+        actions: ActionDistribution,
         num_envs: int,
         *,
         generator: torch.Generator,
@@ -51,10 +52,11 @@ class InContextAgent:
         target_return: Tensor | None = None,
         unordered: bool = False,
     ) -> None:
-        self.memory, self.num_actions, self.generator = memory, num_actions, generator
+        self.memory, self.actions, self.generator = memory, actions, generator
         self.greedy, self.control = greedy, control
         device = generator.device
-        self.previous_action = torch.full((num_envs,), num_actions, device=device)
+        self._none = actions.none.to(device)
+        self.previous_action = self._none.repeat(num_envs, *[1] * self._none.ndim)
         self.previous_reward = torch.zeros(num_envs, device=device)
         self.episode_start = torch.ones(num_envs, dtype=torch.bool, device=device)
         self.episode_step = torch.zeros(num_envs, dtype=torch.int64, device=device)
@@ -71,26 +73,29 @@ class InContextAgent:
         # Memory that every step fills anew, and a number that PyTorch need not make a tensor of.
         self._uniform = torch.empty((num_envs, 1), device=device)
         self._one = torch.ones_like(self.episode_step)
-        self.logits: Tensor | None = None  # the latest, (N, A)
+        self.logits: Tensor | None = None  # the latest, (N, A), parameters of whatever kind
+        # One uniform number an action, drawn with kernels where the memory has some.
+        self._draws_at_once = isinstance(actions, Categorical) and not greedy
 
     def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """See `Agent.act`; every call takes one step of context.
 
-        A greedy agent acts by a distribution with all mass on one action, not by the softmax.
+        A greedy agent acts by a policy that is sure of one action, not by what the model predicts.
         Call it without gradients, as `interact` does.
         """
         assert not torch.is_grad_enabled()
         uniform = None
-        if not self.greedy:
+        if self._draws_at_once:
             # Here PyTorch is still in the processor's caches; the model's step drives it out.
             uniform = self._uniform.uniform_(generator=self.generator)
         logits = self.memory.predict(self._steps(observation))
         self.logits = logits
-        probs = logits.softmax(dim=-1)
+        if self.greedy:
+            return self.actions.likeliest(logits)
+        policy = self.actions.policy(logits)
         if uniform is not None:
-            return self.memory.draw(probs, uniform), probs
-        action = probs.argmax(dim=-1)
-        return action, torch.zeros_like(probs).scatter_(1, action[:, None], 1.0)
+            return self.memory.draw(policy, uniform), policy
+        return self.actions.draw(policy, self.generator), policy
 
     def observe(self, transition: Transition, final_observation: Tensor) -> None:
         """See `Agent.observe`."""
@@ -129,7 +134,8 @@ class InContextAgent:
     def forget(self, mask: Tensor) -> None:
         """Clear the context of the environments in `mask`, (N,) bool, and of no other."""
         self.memory.forget(mask)
-        self.previous_action.masked_fill_(mask, self.num_actions)
+        each = mask.view(-1, *[1] * self._none.ndim)
+        torch.where(each, self._none, self.previous_action, out=self.previous_action)
         self.previous_reward.masked_fill_(mask, 0.0)
         self.episode_start.masked_fill_(mask, True)
         self.episode_step.masked_fill_(mask, 0)

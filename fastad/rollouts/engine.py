@@ -108,7 +108,7 @@ def rollout(
             env.num_envs, kv_cache=kv_cache, compile=compile, untracked=cuda_graph
         )
         agent = InContextAgent(
-            memory, model.num_actions, env.num_envs, generator=generator, greedy=greedy,
+            memory, model.actions, env.num_envs, generator=generator, greedy=greedy,
             control=control, target_return=asked_for, unordered=model.encoder.unordered,
         )  # fmt: skip
         blocks = interact(
@@ -199,7 +199,7 @@ def cache_error(
     with model.seeing(context):
         memory = RecordedMemory(model.make_memory(env.num_envs))
         agent = InContextAgent(
-            memory, model.num_actions, env.num_envs, generator=generator, target_return=asked_for,
+            memory, model.actions, env.num_envs, generator=generator, target_return=asked_for,
             unordered=model.encoder.unordered,
         )  # fmt: skip
         for _ in interact(

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fastad.acting.interact import NoiseLabels, Transition, draw_actions, interact
+from fastad.acting.interact import NoiseLabels, Transition, interact
+from fastad.actions import distribution_over
 from fastad.base.errors import UserError
 from fastad.envs.base import BatchedEnv
 from fastad.sources.visited import Visited
@@ -37,7 +38,7 @@ class Source(ABC):
     knows: str = ""
     # Episodes that a learner plays while its history gains one: more where it has several actors.
     episodes_per_episode: int = 1
-    # Of vectors: whether actions are squashed to their box, not clipped, see `fastad.actions`.
+    # Whether actions in a box are squashed to it, see `DiagonalGaussian`, or clipped.
     squashes: bool = False
     # Whether `policy` is what actions are drawn from; if not, histories have none.
     has_policy: bool = True
@@ -54,7 +55,8 @@ class Source(ABC):
         if num_episodes < 1:
             raise UserError(f"num_episodes={num_episodes} must be at least 1")
         self.num_learners = env.num_envs
-        self.num_actions = env.num_actions
+        self.actions = distribution_over(env.action_space, squash=self.squashes)
+        self.num_actions = self.actions.num_params  # `A`, of Discrete actions
         self.num_episodes = num_episodes
         self.generator = generator
         self.device = env.device
@@ -79,7 +81,7 @@ class Source(ABC):
 
     @abstractmethod
     def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw actions (N,) int64 and return them with their distribution, (N, A) float32."""
+        """Draw actions (N, ...) and return them with their policy, (N, A) float32."""
 
     @abstractmethod
     def observe(self, transition: Transition, final_observation: Tensor) -> None:
@@ -132,9 +134,9 @@ class Source(ABC):
             noise_labels=noise_labels,
         )
 
-    def draw(self, probs: Tensor) -> Tensor:
-        """Draw one action (N,) int64 per learner from `probs`, (N, A)."""
-        return draw_actions(probs, self.generator)
+    def draw(self, policy: Tensor) -> Tensor:
+        """Draw one action (N, ...) per learner from `policy`, (N, A)."""
+        return self.actions.draw(policy, self.generator)
 
 
 def annealed(step: int, decay_steps: float, final: float) -> float:

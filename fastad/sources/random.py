@@ -1,4 +1,4 @@
-"""No learner at all: uniformly random actions, the floor that everything is compared with."""
+"""No learner at all: actions by chance, the floor that everything is compared with."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,10 @@ from fastad.sources.visited import Visited
 
 
 class Random(Source):
-    """Acts uniformly at random, in any environment, and never learns.
+    """Acts by chance, in any environment, and never learns.
+
+    That is uniformly among choices; in a box, by a Gaussian around its centre with a deviation of
+    half its width, clipped to it.
 
     Args:
         env: Any.
@@ -22,8 +25,7 @@ class Random(Source):
 
     def __init__(self, env: BatchedEnv, *, num_episodes: int, generator: torch.Generator) -> None:
         super().__init__(env, num_episodes=num_episodes, generator=generator)
-        shape = (self.num_learners, self.num_actions)
-        self._probs = torch.full(shape, 1.0 / self.num_actions, device=self.device)
+        self._policy = self.actions.chance(self.num_learners, self.device)
 
     @classmethod
     def fits(cls, env: BatchedEnv) -> bool:
@@ -32,11 +34,11 @@ class Random(Source):
 
     def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """See `Source.act`."""
-        return self.draw(self._probs), self._probs
+        return self.draw(self._policy), self._policy
 
     def observe(self, transition: Transition, final_observation: Tensor) -> None:
         """There is nothing to learn."""
 
     def would_act(self, visited: Visited) -> Tensor:
         """See `Source.would_act`."""
-        return self._probs[:, None].expand(*visited.phase.shape, -1)
+        return self._policy[:, None].expand(*visited.phase.shape, -1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium
@@ -70,6 +70,7 @@ class StableBaselines(Source):
         self._num_actors = whole_number("n_envs", n_envs, low=1)
         self.episodes_per_episode = self._num_actors
         self._options = options
+        self._show = env.family.show
         # Room for every step is as good as more.
         self._room = num_episodes * env.episode_length * self._num_actors + 1
         self._seeds = torch.randint(
@@ -81,6 +82,7 @@ class StableBaselines(Source):
         policies = policies_of(model)
         self.has_policy = policies is not None
         self.squashes = policies is not None and policies.squashes
+        self.actions = distribution_over(env.action_space, squash=self.squashes)
         waits = "n_steps" if hasattr(model, "rollout_buffer") else "learning_starts"
         self.steps_before_learning = getattr(model, waits, 0)
         if hasattr(model, "exploration_schedule"):
@@ -118,12 +120,11 @@ class StableBaselines(Source):
     ) -> Iterator[Transition]:
         """Blocks of no steps while learners learn, then those of all; see `Source.run`."""
         assert action_noise == 0.0, "check_noise refuses it"
-        history = _blank_history(env, num_steps, has_policy=self.has_policy)
+        num_params = self.actions.num_params if self.has_policy else 0
+        history = _blank_history(env, num_steps, num_params)
         for index in range(self.num_learners):
             row = Transition(*(field[index] for field in history))
-            learning = by_turns(
-                lambda tell, row=row, index=index: self._learn(env, index, row, tell)
-            )
+            learning = by_turns(partial(self._learn, env, index, row))
             for taken in with_own_randomness(learning):
                 self.steps_taken = index * num_steps + taken
                 yield Transition(*(field[:, :0] for field in history))
@@ -132,7 +133,7 @@ class StableBaselines(Source):
 
     def would_act(self, visited: Visited) -> Tensor:
         """By the policies at the end of what `run` did; see `Source.would_act`."""
-        pairs = zip(self._finished, visited.observation, strict=True)
+        pairs = zip(self._finished, self._show(visited.observation), strict=True)
         with torch.no_grad():
             return torch.stack(
                 [
@@ -196,7 +197,7 @@ def stable_baselines(name: str) -> type[StableBaselines]:
     )
 
 
-def _blank_history(env: BatchedEnv, num_steps: int, *, has_policy: bool) -> Transition:
+def _blank_history(env: BatchedEnv, num_steps: int, num_params: int) -> Transition:
     """Room for what happens to all learners, (N, num_steps, ...)."""
     shape = env.num_envs, num_steps
 
@@ -206,7 +207,6 @@ def _blank_history(env: BatchedEnv, num_steps: int, *, has_policy: bool) -> Tran
         dtype = torch.from_numpy(np.zeros(0, space.dtype)).dtype if is_box else torch.int64
         return torch.zeros((*shape, *space.shape), dtype=dtype)
 
-    num_params = distribution_over(env.action_space).num_params if has_policy else 0
     return Transition(
         observation=room(env.observation_space),
         action=room(env.action_space),

@@ -63,7 +63,7 @@ class TabularSource(Source):
     @classmethod
     def fits(cls, env: BatchedEnv) -> bool:
         """Finite MDPs, such as grid worlds."""
-        return env.rules() is not None
+        return env.is_discrete and env.rules() is not None
 
     @property
     def phase(self) -> Tensor:

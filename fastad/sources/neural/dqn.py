@@ -108,8 +108,8 @@ class DQN(Source):
 
     @classmethod
     def fits(cls, env: BatchedEnv) -> bool:
-        """Observations that are numbered, or vectors."""
-        return Inputs.suit(env.observation_space)
+        """Discrete actions; observations that are numbered, or vectors."""
+        return env.is_discrete and Inputs.suit(env.observation_space)
 
     @property
     def epsilon(self) -> float:

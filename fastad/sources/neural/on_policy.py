@@ -87,8 +87,8 @@ class OnPolicy(Source):
 
     @classmethod
     def fits(cls, env: BatchedEnv) -> bool:
-        """Observations that are numbered, or vectors."""
-        return Inputs.suit(env.observation_space)
+        """Discrete actions; observations that are numbered, or vectors."""
+        return env.is_discrete and Inputs.suit(env.observation_space)
 
     @abstractmethod
     def improve(self) -> None:

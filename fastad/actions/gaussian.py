@@ -1,0 +1,149 @@
+"""Distributions over vectors in a box: a Gaussian for each number, clipped or squashed to it."""
+
+import math
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastad.actions.categorical import NO_MIXTURE
+from fastad.base.errors import UserError
+
+# Of log standard deviations, in half widths of the box. Below, a policy that is nearly certain
+# would count for everything in a loss; above, every draw lies outside of the box.
+LEAST_LOG_STD, LARGEST_LOG_STD = -4.0, 2.0
+EDGE = 1e-6  # actions nearer to the box's faces than this are as if they were there
+
+
+class DiagonalGaussian:
+    """Over vectors in a box: a policy is d means, then d log standard deviations.
+
+    `params` are the same in half widths of the box from its centre, where it has both, so that a
+    model's head gives numbers of one size whatever the units; log standard deviations beyond
+    limits are as those at the limits.
+
+    A draw beyond the box is clipped to it, as Gymnasium's environments want it, and densities are
+    those before clipping. Or, squashed, the policy is that of a number u whose hyperbolic tangent
+    is the place in the box (Haarnoja et al. 2018, arXiv 1801.01290, app. C): of half widths.
+
+    Args:
+        low: (d,) least action.
+        high: (d,) largest action.
+        squash: Whether draws are squashed, for boxes of finite size, not clipped.
+    """
+
+    dtype = torch.float32
+    policy_dtype: np.dtype[Any] = np.dtype(np.float32)
+    policy_limits = float(np.finfo(np.float32).min), float(np.finfo(np.float32).max)
+    rule = "means and log standard deviations must be finite"
+
+    def __init__(self, low: np.ndarray, high: np.ndarray, *, squash: bool = False) -> None:
+        self.low, self.high = (torch.as_tensor(bound, dtype=torch.float32) for bound in (low, high))
+        size = self.low.numel()
+        self.num_params, self.shape, self.squash = 2 * size, (size,), squash
+        self.none = torch.full((size,), torch.nan)
+        is_finite = (self.low.isfinite() & self.high.isfinite()).all()
+        assert is_finite or not squash
+        zeros, ones = torch.zeros(size), torch.ones(size)
+        centre = (self.low / 2 + self.high / 2) if is_finite else zeros
+        half = (self.high / 2 - self.low / 2).clamp(min=EDGE) if is_finite else ones
+        self.centre, self.half = centre, half
+        # Of policies: squashed ones are in half widths.
+        self._centre, self._half = (zeros, ones) if squash else (centre, half)
+
+    def _split(self, policy: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and log standard deviations of a policy, these within the limits."""
+        mean, log_std = policy.chunk(2, dim=-1)
+        shift = self._half.to(policy.device).log()
+        return mean, log_std.maximum(LEAST_LOG_STD + shift).minimum(LARGEST_LOG_STD + shift)
+
+    def policy(self, params: Tensor) -> Tensor:
+        """See `ActionDistribution.policy`."""
+        mean, log_std = params.chunk(2, dim=-1)
+        centre, half = self._centre.to(params.device), self._half.to(params.device)
+        log_std = log_std.clamp(LEAST_LOG_STD, LARGEST_LOG_STD)
+        return torch.cat((centre + half * mean, log_std + half.log()), dim=-1)
+
+    def draw(self, policy: Tensor, generator: torch.Generator) -> Tensor:
+        """See `ActionDistribution.draw`; (N, d) float32."""
+        mean, log_std = policy.chunk(2, dim=-1)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        return self._in_box(mean + noise * log_std.exp())
+
+    def likeliest(self, params: Tensor) -> tuple[Tensor, Tensor]:
+        """See `ActionDistribution.likeliest`: means, with the least standard deviation there is."""
+        mean, log_std = params.chunk(2, dim=-1)
+        sure = self.policy(torch.cat((mean, torch.full_like(log_std, LEAST_LOG_STD)), dim=-1))
+        return self._in_box(sure.chunk(2, dim=-1)[0]), sure
+
+    def log_prob(self, params: Tensor, action: Tensor) -> Tensor:
+        """See `ActionDistribution.log_prob`."""
+        mean, log_std = self._split(self.policy(params))
+        drawn, stretch = self._before_squashing(action)
+        scaled = (drawn - mean) * (-log_std).exp()
+        density = -0.5 * scaled.square() - log_std - 0.5 * math.log(2 * math.pi)
+        return (density - stretch).sum(dim=-1)
+
+    def entropy(self, params: Tensor) -> Tensor:
+        """See `ActionDistribution.entropy`: before the box."""
+        _, log_std = self._split(self.policy(params))
+        return (log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(dim=-1)
+
+    def divergence(self, policy: Tensor, params: Tensor) -> Tensor:
+        """See `ActionDistribution.divergence`: squashing leaves it as it is."""
+        mean, log_std = self._split(policy)
+        our_mean, our_log_std = self._split(self.policy(params))
+        ratio = log_std - our_log_std
+        distance = (mean - our_mean) * (-our_log_std).exp()
+        # expm1: near 0, where the two are alike, nothing cancels.
+        return (0.5 * torch.expm1(2 * ratio) - ratio + 0.5 * distance.square()).sum(dim=-1)
+
+    def chance(self, num: int, device: torch.device) -> Tensor:
+        """See `ActionDistribution.chance`: around the centre, as wide as half of the box."""
+        return self.policy(torch.zeros(num, self.num_params, device=device))
+
+    def random(self, num: int, generator: torch.Generator) -> Tensor:
+        """See `ActionDistribution.random`: uniform in the box, or by `chance` where it has none."""
+        device = generator.device
+        if not (self.low.isfinite() & self.high.isfinite()).all():
+            return self.draw(self.chance(num, device), generator)
+        low, high = self.low.to(device), self.high.to(device)
+        return low + (high - low) * torch.rand(num, *self.shape, generator=generator, device=device)
+
+    def mix(self, policy: Tensor, share: float) -> NoReturn:
+        """See `ActionDistribution.mix`: a mixture of two Gaussians is none."""
+        raise UserError(NO_MIXTURE.format("a mixture of two Gaussians is no Gaussian"))
+
+    def is_none(self, action: Tensor) -> Tensor:
+        """See `ActionDistribution.is_none`."""
+        return action[..., 0].isnan()
+
+    def restored(self, policy: Tensor) -> Tensor:
+        """See `ActionDistribution.restored`: they were not rounded."""
+        return policy.float()
+
+    def defect(self, policy: np.ndarray) -> np.ndarray:
+        """See `ActionDistribution.defect`: all are policies."""
+        return np.zeros(policy.shape[:-1], np.float32)
+
+    def in_half_widths(self, action: Tensor) -> Tensor:
+        """Where in the box actions (..., d) lie, each number from -1 to 1 if it has bounds."""
+        return (action - self.centre.to(action.device)) / self.half.to(action.device)
+
+    def _in_box(self, drawn: Tensor) -> Tensor:
+        """The actions that draws from a policy mean."""
+        low, high = self.low.to(drawn.device), self.high.to(drawn.device)
+        if self.squash:
+            drawn = self.centre.to(drawn.device) + self.half.to(drawn.device) * drawn.tanh()
+        return drawn.clamp(low, high)
+
+    def _before_squashing(self, action: Tensor) -> tuple[Tensor, Tensor | float]:
+        """What was squashed to actions, and by how much its neighbourhood grew, as a logarithm."""
+        if not self.squash:
+            return action, 0.0
+        drawn = self.in_half_widths(action).clamp(EDGE - 1, 1 - EDGE).atanh()
+        # Of half * tanh(u): log(half) + log(1 - tanh(u)^2), which loses nothing far from 0.
+        stretch = 2 * (math.log(2) - drawn - F.softplus(-2 * drawn))
+        return drawn, stretch + self.half.to(action.device).log()

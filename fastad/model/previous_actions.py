@@ -1,0 +1,68 @@
+"""From the previous action to features, by the kind of action."""
+
+import torch
+from torch import Tensor, nn
+
+from fastad.actions import ActionDistribution, Categorical, DiagonalGaussian, MultiCategorical
+from fastad.model.kernels import Implementation, projection
+
+
+class ChoiceEncoder(nn.Embedding):
+    """A row for each of several actions, and a last one for none."""
+
+    def forward(self, action: Tensor, impl: Implementation = "sdpa") -> Tensor:
+        """Embed (B, T) as (B, T, width)."""
+        return super().forward(action)
+
+
+class ChoicesEncoder(nn.Module):
+    """A table like that for each of several choices, summed.
+
+    Args:
+        sizes: Of the choices.
+        width: Of a feature.
+    """
+
+    offsets: Tensor
+
+    def __init__(self, sizes: list[int], width: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(sum(sizes) + len(sizes), width)
+        firsts = torch.tensor([0, *(size + 1 for size in sizes[:-1])]).cumsum(dim=0)
+        self.register_buffer("offsets", firsts, persistent=False)
+
+    def forward(self, action: Tensor, impl: Implementation = "sdpa") -> Tensor:
+        """Embed (B, T, choices) as (B, T, width)."""
+        out: Tensor = self.table(action + self.offsets).sum(dim=-2)
+        return out
+
+
+class BoxEncoder(nn.Module):
+    """A linear map of the place in the box, or a row for none.
+
+    Args:
+        actions: Whose box.
+        width: Of a feature.
+    """
+
+    def __init__(self, actions: DiagonalGaussian, width: int) -> None:
+        super().__init__()
+        self.actions = actions
+        self.none = nn.Embedding(1, width)
+        self.linear = nn.Linear(actions.shape[0], width)
+
+    def forward(self, action: Tensor, impl: Implementation = "sdpa") -> Tensor:
+        """Embed (B, T, d) as (B, T, width)."""
+        place = self.actions.in_half_widths(action.nan_to_num())
+        features = projection(place, self.linear.weight, self.linear.bias, impl=impl)
+        return torch.where(self.actions.is_none(action)[..., None], self.none.weight, features)
+
+
+def action_encoder(actions: ActionDistribution, width: int) -> nn.Module:
+    """Choose how previous actions become features, none included."""
+    if isinstance(actions, Categorical):
+        return ChoiceEncoder(actions.num_params + 1, width)
+    if isinstance(actions, MultiCategorical):
+        return ChoicesEncoder(actions.sizes, width)
+    assert isinstance(actions, DiagonalGaussian)
+    return BoxEncoder(actions, width)
