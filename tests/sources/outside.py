@@ -39,8 +39,8 @@ class Outside(TaskFamily):
     def make(self, tasks, generator):
         return Unstepped(self, tasks, generator)
 
-    def sample(self, num_tasks, split, generator):
-        return torch.arange(num_tasks)[:, None]
+    def tasks(self):
+        return torch.arange(20)[:, None]
 
     def gym_env(self, task):
         return self._make()
