@@ -41,7 +41,7 @@ def roll_out(case: Case) -> tuple[float, dict[str, list[float]]]:
     """Relative difference of the last logits, and steps per second of every block by side."""
     model, (env, generator) = make_model(case.context), dark_room(16)
     memory = RecordedMemory(model.make_memory(16), model.receptive_field)
-    agent = InContextAgent(memory, model.num_actions, 16, generator=generator)
+    agent = InContextAgent(memory, model.actions, 16, generator=generator)
     rates: dict[str, list[float]] = {side: [] for side in SIDES}
     began = time.perf_counter()
     blocks = interact(env, agent, num_steps=case.num_steps, block_steps=1, generator=generator)

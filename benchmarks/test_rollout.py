@@ -166,7 +166,7 @@ def test_rollout(measure: Measure, case: Case, side: str) -> None:
         blocks = memory.interact(env.tasks, block_steps=block_steps)
         measure.rate(lambda: next(blocks), work=work, unit="steps/s")
         return
-    agent = InContextAgent(memory, model.num_actions, case.num_envs, generator=generator)
+    agent = InContextAgent(memory, model.actions, case.num_envs, generator=generator)
     steps = interact(
         env, agent, num_steps=10**9, block_steps=block_steps, generator=generator,
         record=GraphedStep if DEVICE == "cuda" and side == "fastad" else None,

@@ -35,7 +35,7 @@ class JaxScan:
         config = model.config
         assert (config.positions, config.layout, config.norm) == ("none", "fused", "pre")
         assert config.episode_step
-        self.num_envs, self.num_actions = num_envs, model.num_actions
+        self.num_envs, self.num_actions = num_envs, model.actions.num_params
         self.heads, self.scale = (config.num_heads, config.head_dim), config.head_dim**-0.5
         self.epsilon, self.capacity = model.heads.norm.eps, config.context
         self.last_step = model.episode_length - 1

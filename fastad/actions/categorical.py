@@ -68,6 +68,10 @@ class Categorical:
         """See `ActionDistribution.mix`."""
         return policy * (1.0 - share) + share / self.num_params
 
+    def softened(self, policy: Tensor, share: float) -> Tensor:
+        """See `ActionDistribution.softened`: the mixture."""
+        return self.mix(policy, share)
+
     def is_none(self, action: Tensor) -> Tensor:
         """See `ActionDistribution.is_none`."""
         return action == self.num_params
@@ -152,6 +156,11 @@ class MultiCategorical:
         """See `ActionDistribution.mix`: choices that chance makes together are not independent."""
         raise UserError(NO_MIXTURE.format("choices that chance makes together are not independent"))
 
+    def softened(self, policy: Tensor, share: float) -> Tensor:
+        """See `ActionDistribution.softened`: each choice by itself."""
+        parts = zip(self.choices, self._parts(policy), strict=True)
+        return torch.cat([choice.softened(part, share) for choice, part in parts], dim=-1)
+
     def is_none(self, action: Tensor) -> Tensor:
         """See `ActionDistribution.is_none`."""
         return action[..., 0] == self.sizes[0]
@@ -165,4 +174,4 @@ class MultiCategorical:
         """See `ActionDistribution.defect`: the largest of any choice."""
         parts = np.split(policy, np.cumsum(self.sizes)[:-1], axis=-1)
         pairs = zip(self.choices, parts, strict=True)
-        return np.max([choice.defect(part) for choice, part in pairs], axis=0)  # type: ignore[no-any-return]
+        return np.max([choice.defect(part) for choice, part in pairs], axis=0)

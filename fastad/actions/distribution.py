@@ -80,6 +80,10 @@ class ActionDistribution(Protocol):
         """
         ...
 
+    def softened(self, policy: Tensor, share: float) -> Tensor:
+        """The policy that is `share` of the way to chance, (..., A): all of it at 1."""
+        ...
+
     def is_none(self, action: Tensor) -> Tensor:
         """Which of (..., *shape) are `none`, (...) bool."""
         ...

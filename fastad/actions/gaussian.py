@@ -42,7 +42,8 @@ class DiagonalGaussian:
     def __init__(self, low: np.ndarray, high: np.ndarray, *, squash: bool = False) -> None:
         self.low, self.high = (torch.as_tensor(bound, dtype=torch.float32) for bound in (low, high))
         size = self.low.numel()
-        self.num_params, self.shape, self.squash = 2 * size, (size,), squash
+        self.num_params, self.squash = 2 * size, squash
+        self.shape: tuple[int, ...] = (size,)
         self.none = torch.full((size,), torch.nan)
         is_finite = (self.low.isfinite() & self.high.isfinite()).all()
         assert is_finite or not squash
@@ -115,6 +116,13 @@ class DiagonalGaussian:
     def mix(self, policy: Tensor, share: float) -> NoReturn:
         """See `ActionDistribution.mix`: a mixture of two Gaussians is none."""
         raise UserError(NO_MIXTURE.format("a mixture of two Gaussians is no Gaussian"))
+
+    def softened(self, policy: Tensor, share: float) -> Tensor:
+        """See `ActionDistribution.softened`: means and deviations go there in straight lines."""
+        mean, log_std = policy.chunk(2, dim=-1)
+        there, width = self.chance(1, policy.device)[0].chunk(2)
+        std = (1 - share) * log_std.exp() + share * width.exp()
+        return torch.cat((mean.lerp(there.expand_as(mean), share), std.log()), dim=-1)
 
     def is_none(self, action: Tensor) -> Tensor:
         """See `ActionDistribution.is_none`."""

@@ -142,7 +142,7 @@ def _of_method(config: TrainConfig) -> dict[str, Any]:
     """What a method can be told besides sizes."""
     if config.method == "rl2":
         return {"config": config.rl2}
-    names = ("target", "start", "every_kth_episode", "subsample", "cut")
+    names = ("target", "start", "every_kth_episode", "subsample", "cut", "auxiliary_weight")
     told = {name: getattr(config.settings, name) for name in names}
     if config.method == "dpt":
         told["unordered"] = config.model.layout == "unordered"

@@ -72,6 +72,16 @@ class _Tasks:
             self.env = self._make(self.given)
         return self.env.reset()
 
+    @property
+    def space(self) -> gymnasium.Space[Any]:
+        """Of what one environment shows: frames, say, where poses are stored."""
+        spec = self.family.spec()
+        return spec.observation_space if spec.shown_space is None else spec.shown_space
+
+    def shown(self, observation: Tensor) -> np.ndarray:
+        """What is shown of observations (N, ...), as an array of its own, row by row."""
+        return np.array(self.family.show(observation).numpy(), order="C")
+
     def task_rows(self) -> np.ndarray:
         """The current tasks, (N, K), a copy."""
         return self.env.tasks.numpy().copy()
@@ -124,7 +134,7 @@ class GymEnv(gymnasium.Env[Any, Any]):
         self._tasks = _Tasks(env, 1, arguments)
         self.metadata = self.metadata | {"render_modes": _render_modes(self._tasks.env)}
         self.render_mode = _checked(render_mode, self.metadata)
-        self.observation_space = self._tasks.env.observation_space
+        self.observation_space = self._tasks.space
         self.action_space = self._tasks.env.action_space
         self._observation: Tensor | None = None  # (1, ...)
         self._over = True
@@ -138,7 +148,7 @@ class GymEnv(gymnasium.Env[Any, Any]):
             self.np_random, seeded=seed is not None, options=options
         )
         self._over = False
-        return _single(self._observation), {"task": self._tasks.task_rows()[0]}
+        return self._shown(), {"task": self._tasks.task_rows()[0]}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take one step; the observation of the last step of an episode is its true end."""
@@ -148,18 +158,23 @@ class GymEnv(gymnasium.Env[Any, Any]):
         observation, reward, terminated, truncated = env.step(_actions(env, [action]))
         self._over = bool(terminated) or bool(truncated)
         self._observation = env.final_observation if self._over else observation
-        return _single(self._observation), float(reward), bool(terminated), bool(truncated), {}
+        return self._shown(), float(reward), bool(terminated), bool(truncated), {}
 
     def stored(self) -> Any:
         """The observation given last, as histories hold it."""
         assert self._observation is not None, "reset gives the first"
-        return _single(self._observation)
+        return _single(self._observation.numpy().copy())
 
     def render(self) -> str | np.ndarray | None:
         """The environment as `render_mode` has it, what is hidden from the agent included."""
         if self.render_mode is None or self._observation is None:
             return None
         return _rendered(self._tasks.env, self.render_mode, self._observation, 0)
+
+    def _shown(self) -> Any:
+        """What is shown of where one is."""
+        assert self._observation is not None
+        return _single(self._tasks.shown(self._observation))
 
 
 class GymVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
@@ -188,7 +203,7 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self._tasks = _Tasks(env, num_envs, arguments)
         self.metadata = self.metadata | {"render_modes": _render_modes(self._tasks.env)}
         self.render_mode = _checked(render_mode, self.metadata)
-        self.single_observation_space = self._tasks.env.observation_space
+        self.single_observation_space = self._tasks.space
         self.single_action_space = self._tasks.env.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -202,7 +217,8 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self._observation = self._tasks.reset(
             self.np_random, seeded=seed is not None, options=options
         )
-        return self._observation.numpy().copy(), self._task_info(np.ones(self.num_envs, np.bool_))
+        mask = np.ones(self.num_envs, np.bool_)
+        return self._tasks.shown(self._observation), self._task_info(mask)
 
     def step(
         self, actions: Any
@@ -217,17 +233,13 @@ class GymVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         if ended.any():
             final = np.full(self.num_envs, None, dtype=object)
             for index in np.flatnonzero(ended):
-                final[index] = _single(env.final_observation[index : index + 1])
+                row = env.final_observation[index : index + 1]
+                final[index] = _single(self._tasks.shown(row))
             info = {"final_obs": final, "_final_obs": ended, "final_info": {}}
             info |= {"_final_info": ended.copy()} | self._task_info(ended.copy())
         rewards = reward.numpy().astype(np.float64)
-        return (
-            self._observation.numpy().copy(),
-            rewards,
-            terminated.numpy().copy(),
-            truncated.numpy(),
-            info,
-        )
+        shown = self._tasks.shown(self._observation)
+        return shown, rewards, terminated.numpy().copy(), truncated.numpy(), info
 
     def render(self) -> tuple[str | np.ndarray, ...] | None:
         """The environments as `render_mode` has them, what is hidden from agents included."""
@@ -261,8 +273,10 @@ def _rendered(env: BatchedEnv, mode: str, observation: Tensor, index: int) -> st
 
 
 def _actions(env: BatchedEnv, actions: Any) -> Tensor:
-    """Actions as the batched environment takes them, (N,) int64, refused if there are no such."""
+    """Actions as the batched environment takes them, (N, ...), refused if there are no such."""
     array = np.asarray(actions)
+    if not env.is_discrete:
+        return _vectors(env, array)
     wanted = f"{env.num_envs} integer(s) from 0 to {env.num_actions - 1}"
     if array.shape != (env.num_envs,) or array.dtype.kind not in "iu":
         raise UserError(f"action={actions!r} is not possible; give {wanted}")
@@ -271,7 +285,17 @@ def _actions(env: BatchedEnv, actions: Any) -> Tensor:
     return torch.from_numpy(array.astype(np.int64))
 
 
-def _single(observation: Tensor) -> Any:
-    """The observation of one environment (1, ...), as a number or an array of its own."""
-    array = observation[0].numpy().copy()
+def _vectors(env: BatchedEnv, array: np.ndarray) -> Tensor:
+    """Actions (N, d) of a space that is not discrete."""
+    space, dtype = env.action_space, env.actions.dtype
+    kinds = "iuf" if dtype.is_floating_point else "iu"
+    fits = array.shape == (env.num_envs, *env.actions.shape) and array.dtype.kind in kinds
+    if not fits or not all(space.contains(row.astype(space.dtype)) for row in array):
+        raise UserError(f"action={array.tolist()} is not possible; give {env.num_envs} of {space}")
+    return torch.as_tensor(array, dtype=dtype)
+
+
+def _single(shown: np.ndarray) -> Any:
+    """What is shown of one environment, (1, ...): a number, or an array of its own."""
+    array = shown[0]
     return array if array.ndim else array[()]

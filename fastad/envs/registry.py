@@ -25,6 +25,8 @@ ENVS: dict[str, str] = {
     "dark-room-hard": "fastad.envs.dark_room:DarkRoomHard",
     "dark-room-permuted": "fastad.envs.dark_room:DarkRoomPermuted",
     "dark-key-to-door": "fastad.envs.key_to_door:DarkKeyToDoor",
+    "point-mass": "fastad.envs.point_mass:PointMass",
+    "watermaze": "fastad.envs.watermaze:Watermaze",
 }
 
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}

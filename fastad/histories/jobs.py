@@ -164,7 +164,7 @@ def describe(
         source, probe, num_episodes=num_episodes, generator=generator, **source_kwargs
     )
     check_noise(action_noise, learner)
-    check_labels(labels, look_ahead, probe, num_episodes, learner)
+    check_labels(labels, look_ahead, probe, learner, num_episodes)
     num_steps = num_episodes * probe.episode_length
     if learner.steps_before_learning >= num_steps:
         raise UserError(

@@ -29,8 +29,8 @@ def check_labels(
     labels: Sequence[Label],
     look_ahead: int | None,
     env: BatchedEnv,
-    num_episodes: int,
     learners: Source,
+    num_episodes: int,
 ) -> None:
     """Refuse labels that cannot be.
 
@@ -38,8 +38,8 @@ def check_labels(
         labels: To store.
         look_ahead: Of "final", in episodes; None is to the end.
         env: That is acted in.
+        learners: That act in it, fresh. Asked to look ahead once, as they might refuse.
         num_episodes: Length of the histories.
-        learners: That act.
 
     Raises:
         UserError: For unknown labels, an expert that there is not, or a look-ahead that is none.
@@ -56,6 +56,9 @@ def check_labels(
             f"labels: source {learners.name!r} has no distribution to store; leave out final from "
             "the labels"
         )
+    if "final" in labels and not learners.owns_loop:
+        none = torch.zeros((env.num_envs, 1), dtype=torch.int64, device=env.device)
+        learners.would_act(Visited(env.reset()[:, None], phase=none, episode_step=none))
     if look_ahead is None:
         return
     if learners.owns_loop:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from fastad.acting.steps import Steps
+from fastad.base.errors import UserError
 from fastad.methods.ad import AlgorithmDistillation, Target
 from fastad.methods.base import Batch
 from fastad.methods.windows import WindowSampler
@@ -18,15 +19,26 @@ class DecisionPretraining(AlgorithmDistillation):
     Args:
         windows: See `AlgorithmDistillation`, as the next.
         target: Of an expert.
+        auxiliary_weight: See `AlgorithmDistillation`.
         unordered: Whether the steps of every window are shuffled, so that a context is a set of
             transitions, as the paper's; for models of the unordered layout.
     """
 
     def __init__(
-        self, windows: WindowSampler, target: Target = "expert", *, unordered: bool = False
+        self,
+        windows: WindowSampler,
+        target: Target = "expert",
+        *,
+        unordered: bool = False,
+        auxiliary_weight: float = 0.0,
     ) -> None:
-        super().__init__(windows, target)
+        super().__init__(windows, target, auxiliary_weight=auxiliary_weight)
         self.unordered = unordered
+        if unordered and auxiliary_weight > 0:
+            raise UserError(
+                f"auxiliary_weight={auxiliary_weight} is for one observation a token, and "
+                "layout=unordered has two; use layout=fused, or leave it out"
+            )
 
     def batch(self, step: int) -> Batch:
         """See `Method.batch`; independent of the weights."""

@@ -39,9 +39,12 @@ class Entry(NamedTuple):
     asked: bool = False
 
 
-def _distil(dataset: HistoryDataset, *, target: Target, **windows: Any) -> AlgorithmDistillation:
+def _distil(
+    dataset: HistoryDataset, *, target: Target, auxiliary_weight: float = 0.0, **windows: Any
+) -> AlgorithmDistillation:
     """AD: imitate the source over its whole learning."""
-    return AlgorithmDistillation(WindowSampler(dataset, **windows), target)
+    sampler = WindowSampler(dataset, **windows)
+    return AlgorithmDistillation(sampler, target, auxiliary_weight=auxiliary_weight)
 
 
 def _distil_expert(
@@ -56,16 +59,27 @@ def _distil_expert(
     return _distil(dataset, target=target, start="end", subsample=subsample, **windows)
 
 
-def _condition(dataset: HistoryDataset, *, target: Target, **windows: Any) -> DecisionTransformer:
+def _condition(
+    dataset: HistoryDataset, *, target: Target, auxiliary_weight: float = 0.0, **windows: Any
+) -> DecisionTransformer:
     """The decision transformer: imitate the source, given what its episodes return."""
-    return DecisionTransformer(WindowSampler(dataset, **windows), target)
+    sampler = WindowSampler(dataset, **windows)
+    return DecisionTransformer(sampler, target, auxiliary_weight=auxiliary_weight)
 
 
 def _pretrain(
-    dataset: HistoryDataset, *, target: Target, unordered: bool = False, **windows: Any
+    dataset: HistoryDataset,
+    *,
+    target: Target,
+    unordered: bool = False,
+    auxiliary_weight: float = 0.0,
+    **windows: Any,
 ) -> DecisionPretraining:
     """DPT: imitate an expert over histories of whoever learned."""
-    return DecisionPretraining(WindowSampler(dataset, **windows), target, unordered=unordered)
+    sampler = WindowSampler(dataset, **windows)
+    return DecisionPretraining(
+        sampler, target, unordered=unordered, auxiliary_weight=auxiliary_weight
+    )
 
 
 def _reinforce(

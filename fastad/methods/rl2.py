@@ -18,6 +18,7 @@ from fastad.model.heads import Output
 from fastad.model.memory import RecordedMemory
 from fastad.model.sequence_model import SequenceModel
 from fastad.rollouts.agent import InContextAgent
+from fastad.sources.random import Random
 
 TINY = 1e-8  # what variances are divided by, where they vanish
 
@@ -63,8 +64,10 @@ class RL2:
         """A fresh model with a value head, which is the one that acts from then on."""
         spec = self.spec
         self.model = SequenceModel(
-            config, spec.observation_space, spec.action_space, spec.episode_length, value=True
-        )
+            config, spec.observation_space, spec.action_space, spec.episode_length, value=True,
+            family=self.family,
+        )  # fmt: skip
+        self.model.fit(self._observations)
         # Hardly any preference, and values of 0: the first trials explore, and teach no noise.
         heads = self.model.heads
         assert heads.value is not None
@@ -72,6 +75,15 @@ class RL2:
             heads.policy.weight.mul_(0.1)
             nn.init.zeros_(heads.value.weight)
         return self.model
+
+    def _observations(self) -> Tensor:
+        """What is seen by acting by chance on some tasks, (n, ...)."""
+        generator = torch.Generator().manual_seed(self.seed)
+        env = self.family.make(self.tasks[: self.batch_size], generator)
+        source = Random(env, num_episodes=1, generator=generator)
+        steps = env.episode_length
+        (lived,) = interact(env, source, num_steps=steps, block_steps=steps, generator=generator)
+        return lived.observation.flatten(0, 1)
 
     def batch(self, step: int) -> Batch:
         """See `Method.batch`: trials of the model as it is before update `step`."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from torch import Tensor
 
 from fastad.acting.steps import Steps
 from fastad.base.errors import UserError
@@ -18,7 +19,7 @@ from fastad.methods.base import Batch
 from fastad.methods.episodes import Start, Subsample, make_choice
 from fastad.methods.returns import returns_to_go
 
-MAX_STAT_REWARDS = 2**22
+MAX_STAT_REWARDS, MAX_STAT_OBSERVATIONS = 2**22, 2**13
 # The columns that windows show, or are cut by; all histories have them.
 SHOWN = frozenset({"observation", "action", "reward", "terminated", "truncated"})
 
@@ -150,6 +151,15 @@ class WindowSampler:
         read = self._gather(*self._sample(), {"reward": self._dtypes["reward"]})
         rewards = read["reward"].astype(np.float64)
         return float(rewards.mean()), float(rewards.std()) or 1.0
+
+    def observations(self) -> Tensor:
+        """Some that windows show, (n, ...) as the model reads them, always the same ones."""
+        histories, draws = self._sample()
+        # Each costs a look into a file, and many of a history tell little more than some.
+        count = max(1, MAX_STAT_OBSERVATIONS // self.num_steps)
+        dtype = {"observation": self._dtypes["observation"]}
+        read = self._gather(histories[:count], draws[:count], dtype)["observation"]
+        return torch.from_numpy(read).flatten(0, 1)
 
     def _sample(self) -> tuple[np.ndarray, np.ndarray]:
         """Independent of seed and rank, so that every run on a dataset normalises alike."""

@@ -137,7 +137,8 @@ class StepEncoder(nn.Module):
         """
         if self._has_coordinates:
             return steps.observation.long()
-        features = self._told(steps, self.observation(steps.observation, "native"))
+        observed: Tensor = self.observation(steps.observation, "native")
+        features = self._told(steps, observed)
         if isinstance(self.action, ChoiceEncoder):
             return features
         action, reward = self._done(steps, "native")
@@ -160,7 +161,7 @@ class StepEncoder(nn.Module):
         optional = (self.step, self.kind, self.place)
         step, kind, place = (None if x is None else x.weight.detach() for x in optional)
         start = self.start.weight.detach()
-        if isinstance(self.action, ChoiceEncoder):
+        if isinstance(self.action, ChoiceEncoder) and isinstance(self.reward, ChoiceEncoder):
             action, reward = self.action.weight.detach(), self.reward.weight.detach()
         else:  # they are features, beside the tables
             action = reward = torch.zeros_like(start[:1])

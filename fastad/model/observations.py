@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -79,9 +80,7 @@ class CoordinateEncoder(ObservationEncoder):
 
     offsets: Tensor
 
-    def __init__(
-        self, sizes: np.ndarray, width: int, *, first: int = 0, num_axes: int = 1
-    ) -> None:
+    def __init__(self, sizes: np.ndarray, width: int, *, first: int = 0, num_axes: int = 1) -> None:
         super().__init__()
         self.num_axes = num_axes
         self.table = nn.Embedding(int(sizes.sum()), width)
@@ -170,7 +169,7 @@ class ImageEncoder(ObservationEncoder):
         filters = (channels, MOST_FILTERS // 2, MOST_FILTERS, MOST_FILTERS)
         self.layers = nn.ModuleList(
             nn.Conv2d(before, after, 5 if index == 0 else 3, stride=2, padding=1)
-            for index, (before, after) in enumerate(zip(filters, filters[1:], strict=False))
+            for index, (before, after) in enumerate(pairwise(filters))
         )
         with torch.no_grad():
             size = self._convolved(torch.zeros(1, channels, rows, columns)).numel()

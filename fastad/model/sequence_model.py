@@ -5,7 +5,7 @@ steps -> encoder -> tokens -> trunk -> features -> heads -> output
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ from fastad.model.gru import GRU
 from fastad.model.heads import Heads, Output
 from fastad.model.kernels import Implementation, freeze_model
 from fastad.model.memory import CachedMemory, Memory, RecomputedMemory, RecurrentMemory
-from fastad.model.observations import ObservationEncoder, ShownEncoder, observation_encoder
+from fastad.model.observations import ObservationEncoder, Scale, ShownEncoder, observation_encoder
 from fastad.model.transformer import Transformer
 
 
@@ -148,6 +148,15 @@ class SequenceModel(nn.Module):
         if memory is not None:
             return memory.positions(num_tokens)
         return torch.arange(num_tokens, device=steps.previous_action.device)
+
+    def fit(self, sample: Callable[[], Tensor]) -> None:
+        """Learn the size of observations, where the encoder scales any; before anything else.
+
+        Args:
+            sample: Gives some, (n, ...), if asked.
+        """
+        if any(isinstance(module, Scale) for module in self.encoder.modules()):
+            self.encoder.observation.fit(sample())
 
     @property
     def receptive_field(self) -> int | None:
@@ -290,7 +299,7 @@ def _observation_encoder(
     return ShownEncoder(family.show, observation_encoder(shown, width))
 
 
-def _auxiliary(family: TaskFamily | None) -> dict[str, int]:
+def _auxiliary(family: TaskFamily | None) -> Mapping[str, int]:
     """What is predicted besides, and by how many codes."""
     return {} if family is None else family.auxiliary() or {}
 

@@ -54,7 +54,8 @@ class Noise(Expert):
     """AD-epsilon (Zisman et al. 2023, arXiv 2312.12275): the expert behind ever less noise.
 
     With probability epsilon the action is uniformly random, else the expert's; histories store
-    this mixture. Over the steps of a history epsilon falls linearly from 1 to `final_epsilon`, so
+    this mixture. In a box, means are epsilon of the way from the expert's to the centre, and
+    deviations to half of its width. Over the steps of a history epsilon falls linearly from 1 to `final_epsilon`, so
     that it looks as if somebody learned. A `final_epsilon` above 0 makes it end suboptimal.
 
     Args:
@@ -90,9 +91,8 @@ class Noise(Expert):
         return annealed(self._step, self._decay_steps, self.final_epsilon)
 
     def policy(self, observation: Tensor, phase: Tensor | None = None) -> Tensor:
-        """The mixture of the expert and chance, (N, A)."""
-        expert = super().policy(observation, phase)
-        return expert * (1 - self.epsilon) + self.epsilon / self.num_actions
+        """Between the expert and chance, (N, A)."""
+        return self.actions.softened(super().policy(observation, phase), self.epsilon)
 
     def observe(self, transition: Transition, final_observation: Tensor) -> None:
         """Count the step."""

@@ -11,6 +11,7 @@ from fastad.envs.registry import make_family
 from fastad.sources.actor_critic import ActorCritic
 from fastad.sources.bandits import UCB1, EpsilonGreedy, Thompson
 from fastad.sources.base import Source
+from fastad.sources.eliminate import Eliminate
 from fastad.sources.expert import Expert, Noise
 from fastad.sources.frontier import Frontier
 from fastad.sources.neural.a2c import A2C
@@ -28,7 +29,7 @@ SOURCES: dict[str, type[Source]] = {
         *(UCB1, EpsilonGreedy, Thompson),
         *(QLearning, ActorCritic, UCBVI, Frontier),
         *(A2C, A3C, DQN),
-        *(Expert, Noise, Random),
+        *(Eliminate, Expert, Noise, Random),
     )
 }
 

@@ -5,15 +5,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from gymnasium import spaces
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from fastad.base.config import from_plain
 from fastad.base.errors import UserError
+from fastad.envs.family import TaskFamily
+from fastad.envs.registry import make_family
 from fastad.model.config import ModelConfig
 from fastad.model.sequence_model import SequenceModel
 from fastad.spaces import space_from_json, space_to_json
@@ -144,11 +145,14 @@ def _build(description: dict[str, Any], file: Path) -> SequenceModel:
         return SequenceModel(
             from_plain(description["config"], ModelConfig, f"{file}: config"),
             space_from_json(description["observation_space"]),
-            cast(spaces.Discrete, space_from_json(description["action_space"])),
+            space_from_json(description["action_space"]),
             int(description["episode_length"]),
             reward_shift=float(description["reward_shift"]),
             reward_scale=float(description["reward_scale"]),
             # Not in earlier versions, as the next.
+            squash=bool(description.get("squash", False)),
+            family=_family(description),
+            auxiliary=bool(description.get("auxiliary", False)),
             value=bool(description.get("value", False)),
             return_scale=description.get("return_scale"),
         )
@@ -156,7 +160,15 @@ def _build(description: dict[str, Any], file: Path) -> SequenceModel:
         raise UserError(f"{file} is not a fastad model: {error!r}") from error
 
 
+def _family(description: dict[str, Any]) -> TaskFamily | None:
+    """Of the environments that a model is for, if what it reads depends on them."""
+    env = description.get("env")
+    return None if env is None else make_family(env, **description["env_kwargs"])
+
+
 def _describe(model: SequenceModel) -> dict[str, Any]:
+    family = model.family
+    needs_family = family is not None and (model.auxiliary or family.spec().shown_space is not None)
     return {
         "format_version": FORMAT_VERSION,
         "config": asdict(model.config),
@@ -165,6 +177,10 @@ def _describe(model: SequenceModel) -> dict[str, Any]:
         "episode_length": model.episode_length,
         "reward_shift": model.reward_shift,
         "reward_scale": model.reward_scale,
+        "squash": model.squash,
+        "env": family.name if needs_family and family is not None else None,
+        "env_kwargs": asdict(family) if needs_family and family is not None else {},
+        "auxiliary": len(model.auxiliary) > 0,
         "value": model.heads.value is not None,
         "return_scale": model.return_scale,
     }

@@ -29,7 +29,7 @@ class Run:
 
     >>> import fastad
     >>> run = fastad.Run("runs/room")
-    >>> run.updates, run.config["model"]["width"], run.model().num_actions
+    >>> run.updates, run.config["model"]["width"], run.model().actions.num_params
     (40, 16, 5)
 
     Args:

@@ -37,6 +37,9 @@ class TrainSettings:
     paper's likelihood). final: look-ahead labels, what the same learner would do at the end of its
     history. expert: what an expert would do that is told the task. (`fastad collect --labels final
     expert` stores the last two.)"""
+    auxiliary_weight: float = 0.0
+    """Weight of a loss by which the encoder also learns to tell what the environment knows of
+    itself, such as place and heading in Watermaze: privileged, and in training only. 0: none."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """muon: Muon on the matrices of the blocks and AdamW on the rest. adamw: AdamW alone."""
     learning_rate: float = 3e-3
@@ -74,7 +77,8 @@ class TrainSettings:
         """Check the ranges."""
         for field in ("updates", "batch_size", "every_kth_episode", "log_every"):
             self._require(field, getattr(self, field) >= 1, "at least 1")
-        for field in ("warmup_updates", "eval_every", "checkpoint_every", "clip", "weight_decay"):
+        not_negative = ("warmup_updates", "eval_every", "checkpoint_every", "clip", "weight_decay")
+        for field in (*not_negative, "auxiliary_weight"):
             self._require(field, (getattr(self, field) or 0) >= 0, "at least 0")
         for field in ("learning_rate", "muon_learning_rate"):
             self._require(field, getattr(self, field) > 0, "above 0")

@@ -1,5 +1,6 @@
 """What holds for every environment, whatever its dynamics."""
 
+import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
@@ -67,7 +68,9 @@ def test_step_returns_the_documented_types(name):
 
     observation, reward, terminated, truncated = env.step(actions_for(env, 1)[0])
 
-    assert observation.dtype == torch.int64
+    space = env.observation_space
+    numbers = torch.int64 if space.dtype == np.int64 else torch.from_numpy(space.sample()).dtype
+    assert (observation.dtype, observation.shape) == (numbers, (6, *space.shape))
     assert (reward.dtype, reward.shape) == (torch.float32, (6,))
     assert (terminated.dtype, terminated.shape) == (torch.bool, (6,))
     assert (truncated.dtype, truncated.shape) == (torch.bool, (6,))
@@ -185,6 +188,9 @@ def test_experts_give_distributions_over_actions_where_there_are_any(name):
 def test_every_family_of_the_paper_has_what_a_comparison_needs(name):
     env = build(name, num_envs=40)
     optimal, action = env.optimal_return(), actions_for(env, 3).t()
+    if name == "watermaze":  # among continuous poses the optimum is not known
+        assert optimal is None
+        return
     assert (optimal > 0).all()
     regret = env.regret(action)
     if not name.endswith("bandit"):

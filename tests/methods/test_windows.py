@@ -286,13 +286,19 @@ def test_a_reward_that_never_varies_has_unit_deviation(tmp_path, make_dataset):
     assert (windows.reward_mean, windows.reward_std) == (0.0, 1.0)
 
 
-def test_continuous_actions_are_refused(tmp_path, make_info, make_block):
+def test_continuous_actions_are_shown_as_they_are(tmp_path, make_info, make_block):
     info = make_info(action_space=spaces.Box(-1, 1, (2,), np.float32), policies=[])
     create_dataset(tmp_path, info, np.arange(12).reshape(6, 2))
+    taken = torch.rand(2, 3, 12, 2)
     for index in range(2):
         ids = list(range(3 * index, 3 * index + 3))
         block = make_block(info, range(ids[0], ids[0] + 3), range(12), None)
         with ShardWriter(tmp_path, info, index, task_ids=ids, learner_ids=ids) as writer:
-            writer.append(block._replace(action=torch.zeros(3, 12, 2)))
-    with pytest.raises(UserError, match=r"holds actions of Box.*; models are trained on those"):
-        sampler(HistoryDataset(tmp_path))
+            writer.append(block._replace(action=taken[index]))
+    batch = sampler(HistoryDataset(tmp_path), batch_size=4).batch(0)
+    previous, action = batch.steps.previous_action, batch.targets["action"]
+    assert previous.dtype == torch.float32
+    assert previous[:, 0].isnan().all()
+    assert torch.equal(previous[:, 1:], action[:, :-1])
+    histories = taken.flatten(0, 1)[:, :6]
+    assert all((histories == window).all(dim=(1, 2)).any() for window in action)

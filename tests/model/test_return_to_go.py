@@ -125,7 +125,8 @@ def test_it_enters_as_a_share_of_the_scale_times_a_vector():
     model = make_model(num_layers=1)
     steps = make_steps(1)._replace(return_to_go=torch.full((NUM_ENVS, 1), 3.0))
     nothing = steps._replace(return_to_go=torch.zeros(NUM_ENVS, 1))
-    added = model.encoder(steps) - model.encoder(nothing)
+    features = model.encoder.observe(steps)
+    added = model.encoder(steps, features) - model.encoder(nothing, features)
     expected = 0.75 * model.encoder.return_to_go.weight  # 3 of 4
     torch.testing.assert_close(added, expected.expand(NUM_ENVS, 1, -1))
 

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from fastad.acting.steps import Steps
 from fastad.base.errors import UserError
 from fastad.model.config import ModelConfig
-from fastad.model.encoders import CoordinateEncoder, observation_encoder
+from fastad.model.observations import CoordinateEncoder, observation_encoder
 from fastad.model.sequence_model import SequenceModel
 
 SPACES = {
@@ -42,7 +42,7 @@ def test_each_coordinate_has_a_table_of_its_own():
 
 def test_a_space_without_an_encoder_is_named():
     with pytest.raises(UserError, match="has no encoder; use Discrete, MultiDiscrete or a Box"):
-        observation_encoder(spaces.Box(0, 255, (4, 4, 3), np.uint8), 8)
+        observation_encoder(spaces.Text(9), 8)
 
 
 def test_a_reward_before_the_first_action_is_not_seen():

@@ -43,7 +43,7 @@ def make_model(env, **changes):
 
 def make_agent(model, generator, *, kv_cache=True, untracked=False, **options):
     memory = model.make_memory(4, kv_cache=kv_cache, untracked=untracked)
-    return InContextAgent(memory, model.num_actions, 4, generator=generator, **options)
+    return InContextAgent(memory, model.actions, 4, generator=generator, **options)
 
 
 def play(model, *, num_episodes, seed=0, **options):

@@ -42,7 +42,7 @@ def make_step(name, positions, *, untracked, control="none", return_scale=None, 
     model.kernels = "reference"  # asks the host nothing on any device
     memory = model.make_memory(NUM_ENVS, untracked=untracked)
     agent = InContextAgent(
-        memory, model.num_actions, NUM_ENVS, generator=generator, control=control,
+        memory, model.actions, NUM_ENVS, generator=generator, control=control,
         target_return=returns_asked_for(model, env, None), unordered=model.encoder.unordered,
     )  # fmt: skip
     if untracked:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fastad.acting.interact import Transition, interact
+from fastad.actions import Categorical
 from fastad.base.errors import UserError
 from fastad.envs.dark_room import DarkRoom, DarkRoomHard
 from fastad.model.config import ModelConfig
@@ -52,7 +53,7 @@ def continued(model, family, prompt, *, kv_cache, num_steps=25):
     """What the model was shown in all, and its logits at the steps after the prompt."""
     env, generator = make_env(family)
     memory = RecordedMemory(model.make_memory(3, kv_cache=kv_cache))
-    agent = InContextAgent(memory, 5, 3, generator=generator)
+    agent = InContextAgent(memory, Categorical(5), 3, generator=generator)
     with torch.inference_mode():
         agent.live_through(prompt)
         for _ in interact(env, agent, num_steps=num_steps, block_steps=25, generator=generator):

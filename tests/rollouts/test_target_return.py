@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fastad.acting.interact import Transition, interact
+from fastad.actions import Categorical
 from fastad.base.errors import UserError
 from fastad.envs.dark_room import DarkRoom, DarkRoomHard
 from fastad.model.config import ModelConfig
@@ -39,7 +40,7 @@ def recorded(env, generator, asked_for, num_steps, **options):
     model = make_model(env)
     memory = RecordedMemory(model.make_memory(env.num_envs))
     agent = InContextAgent(
-        memory, model.num_actions, env.num_envs, generator=generator, target_return=asked_for,
+        memory, model.actions, env.num_envs, generator=generator, target_return=asked_for,
         **options,
     )  # fmt: skip
     (block,) = interact(env, agent, num_steps=num_steps, block_steps=num_steps, generator=generator)
@@ -81,7 +82,11 @@ def test_forgetting_asks_anew_in_the_environments_that_forget():
     env, generator = make_room()
     model = make_model(env)
     agent = InContextAgent(
-        model.make_memory(2), 5, 2, generator=generator, target_return=torch.tensor(OPTIMAL)
+        model.make_memory(2),
+        Categorical(5),
+        2,
+        generator=generator,
+        target_return=torch.tensor(OPTIMAL),
     )
     going = torch.zeros(2, dtype=torch.bool)
     lived = Transition(env.reset(), going.long(), torch.ones(2), going, going, torch.ones(2, 5))

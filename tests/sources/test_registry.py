@@ -53,7 +53,10 @@ def test_grid_learners_refuse_bandits_and_name_what_fits(source: str) -> None:
 
 
 def test_every_source_is_tested_here() -> None:
-    assert list(SOURCES) == [*BANDIT_RULES, *GRID_LEARNERS, *NEURAL, *EXPERTS, "random"]
+    assert list(SOURCES) == [
+        *(*BANDIT_RULES, *GRID_LEARNERS, *NEURAL),
+        *("eliminate", *EXPERTS, "random"),
+    ]
 
 
 def test_options_are_those_of_the_constructor() -> None:

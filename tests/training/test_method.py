@@ -33,11 +33,11 @@ class Reinforce:
         generator = torch.Generator().manual_seed(1000 * self.seed + step)
         env = BernoulliBandit(num_arms=3).make(ARMS.expand(NUM_ENVS, -1), generator)
         memory = self.model.eval().make_memory(NUM_ENVS)
-        agent = InContextAgent(memory, self.model.num_actions, NUM_ENVS, generator=generator)
+        agent = InContextAgent(memory, self.model.actions, NUM_ENVS, generator=generator)
         (block,) = interact(
             env, agent, num_steps=NUM_STEPS, block_steps=NUM_STEPS, generator=generator
         )
-        none = torch.full((NUM_ENVS, 1), self.model.num_actions)
+        none = self.model.actions.none.repeat(NUM_ENVS, 1)
         steps = Steps(
             block.observation,
             torch.cat([none, block.action[:, :-1]], dim=1),
