@@ -38,8 +38,7 @@ def run_sources(config: SourcesConfig) -> None:
         print(
             rows({given: texts.get(key, "") for key, given in zip(options, defaults, strict=True)})
         )
-        told = _told([config.name])[config.name]
-        print(f"\nlearns, and is told by default:\n{rows(told)}")
+        print(f"\nlearns, and is told by default:\n{rows(_told([config.name])[config.name])}")
         return
     told = _told(SOURCES)
     for name, kind in SOURCES.items():

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from gymnasium import spaces
 from torch import Generator, Tensor
 
 if TYPE_CHECKING:
-    import gymnasium
-    import numpy as np
-
     from fastad.envs.base import BatchedEnv
 
 Split = Literal["train", "validation", "test"]
@@ -105,32 +102,3 @@ class TaskFamily(ABC):
         None where tasks are not made of anything that they share.
         """
         return None
-
-    def gym_env(self, task: Tensor) -> gymnasium.Env[Any, Any]:
-        """One task as Gymnasium has it: what sources with a loop of their own learn in.
-
-        Args:
-            task: (K,), a row.
-        """
-        from fastad.envs.gym_out import GymEnv
-
-        return GymEnv(self.name, **asdict(self), **self._as_arguments(task))
-
-    def to_store(self, env: gymnasium.Env[Any, Any], observation: Any) -> np.ndarray:
-        """An observation as histories hold it, an element of `EnvSpec.observation_space`.
-
-        Args:
-            env: Of `gym_env`, which has just given the observation. Replaced along with that.
-            observation: As its agent sees it.
-        """
-        import numpy as np
-
-        return np.asarray(env.unwrapped.stored())  # type: ignore[attr-defined]
-
-    def _as_arguments(self, task: Tensor) -> dict[str, Any]:
-        """A row as the arguments of `gymnasium.make`, see `task_arguments`."""
-        row, arguments = task.cpu().numpy(), {}
-        for argument, width in self.task_arguments.items():
-            size = getattr(self, width) if isinstance(width, str) else width  # None: all
-            arguments[argument], row = row[:size], row[size:]
-        return arguments

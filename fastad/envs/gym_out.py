@@ -160,11 +160,6 @@ class GymEnv(gymnasium.Env[Any, Any]):
         self._observation = env.final_observation if self._over else observation
         return self._shown(), float(reward), bool(terminated), bool(truncated), {}
 
-    def stored(self) -> Any:
-        """The observation given last, as histories hold it."""
-        assert self._observation is not None, "reset gives the first"
-        return _single(self._observation.numpy().copy())
-
     def render(self) -> str | np.ndarray | None:
         """The environment as `render_mode` has it, what is hidden from the agent included."""
         if self.render_mode is None or self._observation is None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastad.acting.interact import Transition
 from fastad.base.errors import UserError
+from fastad.envs.one_task import OneTask
 
 
 class EnoughError(BaseException):
@@ -24,64 +25,49 @@ class Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
     episode for that of a task.
 
     Args:
-        env: One task.
+        env: To be recorded.
         history: One history's fields, (T, ...), to be filled.
-        to_store: Turns an observation of `env` into one of the history.
         told: Called after every step with how many there are.
     """
 
-    def __init__(
-        self,
-        env: gymnasium.Env[Any, Any],
-        history: Transition,
-        *,
-        to_store: Callable[[gymnasium.Env[Any, Any], Any], np.ndarray],
-        told: Callable[[int], None],
-    ) -> None:
+    def __init__(self, env: OneTask, history: Transition, *, told: Callable[[int], None]) -> None:
         super().__init__(env)
         self.acted_by: Callable[[], Tensor] | None = None  # gives the policy of the coming action
         self.num_steps = 0
-        self._history, self._to_store, self._told = history, to_store, told
-        self._seen: Tensor | None = None  # what the next action answers; None after an end
+        self._task, self._history, self._told = env, history, told
+        self._is_over = True
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """See `gymnasium.Env.reset`; refused within an episode."""
-        if self._seen is not None and self.num_steps > 0:
+        if not self._is_over and self.num_steps > 0:
             raise UserError(
                 f"the episode was reset at step {self.num_steps}, where it had not ended; a "
                 "history holds whole episodes: use a source that lets them end"
             )
-        observation, info = self.env.reset(seed=seed, options=options)
-        self._see(observation)
-        return observation, info
+        self._is_over = False
+        return self.env.reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """See `gymnasium.Env.step`."""
         history, index = self._history, self.num_steps
         if index == len(history.reward):
             raise EnoughError
-        assert self._seen is not None, "reset comes before step"
-        history.observation[index] = self._seen
-        if self.acted_by is not None:
-            with torch.no_grad():
-                history.policy[index] = self.acted_by()
         if isinstance(self.action_space, gymnasium.spaces.Box):
             # Scaling to the box may round to beyond it.
             action = np.clip(action, self.action_space.low, self.action_space.high)
+        history.observation[index] = self._task.stored[0]
         history.action[index] = torch.as_tensor(action)
+        if self.acted_by is not None:
+            with torch.no_grad():
+                history.policy[index] = self.acted_by()
         observation, reward, terminated, truncated, info = self.env.step(action)
-        if not math.isfinite(reward):
+        if not math.isfinite(float(reward)):
             raise UserError(f"reward={reward} of step {index} is not finite; mend the environment")
         history.reward[index] = float(reward)
-        history.terminated[index], history.truncated[index] = bool(terminated), bool(truncated)
-        self._see(None if terminated or truncated else observation)
+        history.terminated[index], history.truncated[index] = terminated, truncated
+        self._is_over = terminated or truncated
         self.num_steps += 1
         self._told(self.num_steps)
         return observation, reward, terminated, truncated, info
-
-    def _see(self, observation: Any) -> None:
-        self._seen = None
-        if observation is not None:
-            self._seen = torch.as_tensor(self._to_store(self.env, observation))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,6 +19,7 @@ from fastad.base.errors import UserError
 from fastad.base.randomness import restored_randomness, with_own_randomness
 from fastad.base.turns import by_turns
 from fastad.envs.base import BatchedEnv
+from fastad.envs.one_task import OneTask, seen
 from fastad.sources.base import Source, whole_number
 from fastad.sources.recorder import EnoughError, Recorder
 from fastad.sources.sb3_models import build, find_class, options_of, together
@@ -70,7 +71,7 @@ class StableBaselines(Source):
         self._num_actors = whole_number("n_envs", n_envs, low=1)
         self.episodes_per_episode = self._num_actors
         self._options = options
-        self._show = env.family.show
+        self._family = env.family
         # Room for every step is as good as more.
         self._room = num_episodes * env.episode_length * self._num_actors + 1
         self._seeds = torch.randint(
@@ -91,7 +92,7 @@ class StableBaselines(Source):
     @classmethod
     def fits(cls, env: BatchedEnv) -> bool:
         """Whether the algorithm acts in the environment's action space."""
-        one = together([env.family.gym_env(env.tasks[0])])
+        one = together([OneTask(env.family, env.tasks[0])])
         with restored_randomness():
             return build(cls.algorithm, one, is_whole=False) is not None
 
@@ -133,14 +134,12 @@ class StableBaselines(Source):
 
     def would_act(self, visited: Visited) -> Tensor:
         """By the policies at the end of what `run` did; see `Source.would_act`."""
-        pairs = zip(self._finished, self._show(visited.observation), strict=True)
+        policies = []
         with torch.no_grad():
-            return torch.stack(
-                [
-                    torch.cat([learner.at(part.numpy()) for part in seen.split(ASKED_AT_ONCE)])
-                    for learner, seen in pairs
-                ]
-            )
+            for learner, stored in zip(self._finished, visited.observation, strict=True):
+                parts = stored.split(ASKED_AT_ONCE)
+                policies.append(torch.cat([learner.at(seen(self._family, part)) for part in parts]))
+        return torch.stack(policies)
 
     def _learn(
         self, env: BatchedEnv, index: int, row: Transition, tell: Callable[[int], None]
@@ -148,9 +147,8 @@ class StableBaselines(Source):
         """Let learner `index` learn its task, and fill its history (T, ...)."""
         from stable_baselines3.common.logger import Logger
 
-        family = env.family
         first, *others = self._environments(env, index)
-        recorder = Recorder(first, row, to_store=family.to_store, told=tell)
+        recorder = Recorder(first, row, told=tell)
         model = self._build([recorder, *others], seed=self._seeds[index])
         policies = policies_of(model)
         recorder.acted_by = None if policies is None else policies.acted_by
@@ -167,11 +165,11 @@ class StableBaselines(Source):
             policies.finish()
             self._finished.append(policies)
 
-    def _environments(self, env: BatchedEnv, index: int) -> list[gymnasium.Env[Any, Any]]:
+    def _environments(self, env: BatchedEnv, index: int) -> list[OneTask]:
         """Of the task of one learner."""
-        return [env.family.gym_env(env.tasks[index]) for _ in range(self._num_actors)]
+        return [OneTask(env.family, env.tasks[index]) for _ in range(self._num_actors)]
 
-    def _build(self, envs: list[gymnasium.Env[Any, Any]], *, seed: int) -> BaseAlgorithm:
+    def _build(self, envs: Sequence[gymnasium.Env[Any, Any]], *, seed: int) -> BaseAlgorithm:
         model = build(self.algorithm, together(envs), seed=seed, room=self._room, **self._options)
         if model is None:
             raise UserError(

@@ -6,12 +6,12 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
 
 from fastad.base.errors import UserError
+from fastad.envs.one_task import OneTask
 from fastad.envs.registry import make_family
 from fastad.sources.registry import is_at_hand, make_source, source_class, source_options
 from fastad.sources.visited import Follower
@@ -19,6 +19,7 @@ from fastad.sources.visited import Follower
 sb3 = pytest.importorskip("stable_baselines3")
 
 ROOM = {"size": 3, "episode_length": 8}
+BROKEN = np.zeros(4, np.float32), float("nan"), False, False, {}
 PPO = {"n_steps": 16, "batch_size": 8, "n_epochs": 2}
 SMALL = {"policy_kwargs": {"net_arch": [16]}}
 
@@ -67,7 +68,7 @@ def test_the_distribution_is_that_of_the_network_before_it_learned(monkeypatch):
     """PPO of 16 steps learns after 16: until then it is the model as the same seed makes it."""
     env, learners, history = learn(make_family("dark-room", **ROOM), "sb3:PPO", num_steps=40, **PPO)
     model = sb3.PPO(
-        "MlpPolicy", env.family.gym_env(env.tasks[0]), seed=learners._seeds[0], device="cpu", **PPO
+        "MlpPolicy", OneTask(env.family, env.tasks[0]), seed=learners._seeds[0], device="cpu", **PPO
     )
     seen = torch.as_tensor(history.observation[0])
     with torch.no_grad():
@@ -260,14 +261,7 @@ def test_a_missing_library_is_one_line_that_says_what_to_install(monkeypatch):
         source_class("sb3:Nothing")
 
 
-class Broken(gymnasium.Wrapper):
-    def step(self, action):
-        observation, _, terminated, truncated, info = self.env.step(action)
-        return observation, float("nan"), terminated, truncated, info
-
-
 def test_a_reward_that_is_no_number_is_refused_at_its_step(outside, monkeypatch):
-    family = outside(episode_length=9)
-    monkeypatch.setattr(type(family), "gym_env", lambda self, task: Broken(self._make()))
+    monkeypatch.setattr("gymnasium.envs.classic_control.CartPoleEnv.step", lambda *_: BROKEN)
     with pytest.raises(UserError, match="reward=nan of step 0 is not finite"):
-        learn(family, "sb3:A2C", num_steps=90)
+        learn(outside(episode_length=9), "sb3:A2C", num_steps=90)
