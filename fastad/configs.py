@@ -40,10 +40,12 @@ class CollectConfig:
     out: Path | None = None
     """Folder to write the dataset to (default: data/ENV)."""
     env: str = "dark-room"
-    """Environment, one of those that `fastad envs` lists with their options."""
+    """Environment, one of those that `fastad envs` lists with their options; any of Gymnasium, as
+    gym:CartPole-v1; or your own, as package.module:callable."""
     env_options: tuple[str, ...] = ()
     """Its options as KEY=VALUE, for example: size=11 episode_length=30. `fastad envs ENV` explains
-    them."""
+    them. --env-kwargs is the same: what is none of fastad's is an argument of the environment,
+    and 'tasks={gravity: [5, 15]}' says how tasks differ."""
     source: str = "frontier"
     """What learns, one of those that `fastad sources` lists with their options and with what each
     is told beyond what it experiences, which stands beside all its results."""

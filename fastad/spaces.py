@@ -1,17 +1,27 @@
-"""Gymnasium spaces to and from plain JSON, so that datasets and checkpoints carry them."""
+"""Gymnasium spaces: to and from plain JSON, and what is stored of the values in them.
+
+Datasets and checkpoints carry spaces as JSON. An observation is one tensor everywhere: those of a
+Dict or Tuple are *packed*, the bytes of their leaves one after another.
+"""
 
 import reprlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
+from torch import Tensor
 
 from fastad.base.errors import UserError
 
-SUPPORTED = "Discrete, MultiDiscrete and Box"
+SUPPORTED = "Discrete, MultiDiscrete and Box, and Dict and Tuple of these"
+CHOOSE = "leave it out: observe=KEY,KEY names the keys of a Dict to keep, such as image,direction"
 # A description may be damaged: beyond these, nothing is allocated for it.
-MAX_SIZE, MAX_VALUES = 2**31 - 1, 2**24
+MAX_SIZE, MAX_VALUES, MAX_PARTS, MAX_DEPTH = 2**31 - 1, 2**24, 1024, 8
+MAX_SHOWN = 120  # characters of a space in an error
 DTYPES = (
     *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
     *("float16", "float32", "float64"),
@@ -19,11 +29,17 @@ DTYPES = (
 
 
 def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
-    """Describe a Discrete, MultiDiscrete or Box space as a JSON object.
+    """Describe a Discrete, MultiDiscrete or Box space, or a Dict or Tuple of them, as JSON.
 
     Raises:
-        UserError: For any other space.
+        UserError: For any other space, naming the key that leads to it.
     """
+    if isinstance(space, spaces.Dict):
+        leaves(space)
+        return {"type": "Dict", "spaces": [[k, space_to_json(s)] for k, s in space.items()]}
+    if isinstance(space, spaces.Tuple):
+        leaves(space)
+        return {"type": "Tuple", "spaces": [space_to_json(part) for part in space]}
     if isinstance(space, spaces.Discrete):
         return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
     if isinstance(space, spaces.MultiDiscrete):
@@ -48,7 +64,13 @@ def space_from_json(description: dict[str, Any]) -> spaces.Space[Any]:
         UserError: If the description names no supported space or lacks a field.
     """
     try:
+        _check_size(description)
         kind = description["type"]
+        if kind == "Dict":
+            parts = [(key, space_from_json(part)) for key, part in description["spaces"]]
+            return _checked(spaces.Dict(dict(parts), sort_keys=False), len(parts))
+        if kind == "Tuple":
+            return _checked(spaces.Tuple([space_from_json(p) for p in description["spaces"]]))
         if kind == "Discrete":
             n, start = _whole(description["n"], 1), _whole(description.get("start", 0))
             return spaces.Discrete(n, start=start)
@@ -57,16 +79,208 @@ def space_from_json(description: dict[str, Any]) -> spaces.Space[Any]:
             return spaces.MultiDiscrete(nvec)
         if kind == "Box":
             return _box_from_json(description)
+    except UserError:
+        raise
     except (KeyError, TypeError, AssertionError, ValueError, OverflowError) as error:
         shown = reprlib.repr(description)
-        raise UserError(f"space {shown} is malformed: {reprlib.repr(error)}") from error
+        reason = _shown(f"{type(error).__name__}: {error}")
+        raise UserError(f"space {shown} is malformed: {reason}") from error
     raise UserError(f"space type {reprlib.repr(kind)} is not supported; fastad reads {SUPPORTED}")
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A space without parts: one of those that a Dict or Tuple is made of, or the whole.
+
+    Attributes:
+        name: The keys that lead to it, as "agent.position" or "0"; "" for the whole.
+        space: Discrete, MultiDiscrete or Box.
+        dtype: That is stored: the smallest unsigned one of a discrete space, a Box's own; within
+            a Dict or Tuple, float32 for float64.
+        shape: Of one value.
+        start: Where its bytes begin in the packed observation.
+        stop: Where they end.
+    """
+
+    name: str
+    space: spaces.Space[Any]
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    def read(self, packed: np.ndarray) -> np.ndarray:
+        """Its values in packed observations (..., nbytes) uint8; (..., *shape) of `dtype`."""
+        part = np.ascontiguousarray(packed[..., self.start : self.stop])
+        return part.view(self.dtype).reshape((*packed.shape[:-1], *self.shape))
+
+
+def is_packed(space: spaces.Space[Any]) -> bool:
+    """Whether observations of the space are stored as the bytes of its leaves."""
+    return isinstance(space, (spaces.Dict, spaces.Tuple))
+
+
+def leaves(space: spaces.Space[Any]) -> tuple[Leaf, ...]:
+    """What a space is made of, in the order of its bytes; nested spaces flattened.
+
+    Raises:
+        UserError: If a leaf is of a kind that cannot be stored, naming it, if two have the same
+            name, or if there are none.
+    """
+    found: list[Leaf] = []
+    start, packed = 0, is_packed(space)
+    for name, part in _parts(space, ""):
+        dtype, shape = stored_as(part, name)
+        if packed and dtype == np.float64:
+            dtype = np.dtype(np.float32)
+        stop = start + dtype.itemsize * prod(shape)
+        found.append(Leaf(name, part, dtype, shape, start, stop))
+        start = stop
+    names = [leaf.name for leaf in found]
+    if len(set(names)) < len(names) or not 0 < start <= 8 * MAX_VALUES or len(found) > MAX_PARTS:
+        raise UserError(
+            f"space {_shown(space)} has {len(found)} parts of {start:,} bytes; fastad stores 1 to "
+            f"{MAX_PARTS} parts, each of another name, of at most {8 * MAX_VALUES:,} bytes"
+        )
+    return tuple(found)
+
+
+def stored_as(space: spaces.Space[Any], name: str = "") -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Dtype and shape in which histories store one value of a space.
+
+    The smallest unsigned integers that hold a discrete space; a Box as it is; a Dict or Tuple as
+    bytes.
+
+    Raises:
+        UserError: For a space that cannot be stored; `name` is the key that leads to it.
+    """
+    if is_packed(space):
+        return np.dtype(np.uint8), (leaves(space)[-1].stop,)
+    if isinstance(space, spaces.Discrete):
+        first, last = int(space.start), int(space.start + space.n - 1)
+        return np.promote_types(np.min_scalar_type(first), np.min_scalar_type(last)), ()
+    if isinstance(space, spaces.MultiDiscrete):
+        if np.any(space.start != 0):
+            raise UserError(
+                f"{_where(space, name)} does not start at 0; fastad stores those that do"
+            )
+        return np.min_scalar_type(int(space.nvec.max()) - 1), space.nvec.shape
+    if isinstance(space, spaces.Box) and np.dtype(space.dtype).name in DTYPES:
+        return np.dtype(space.dtype), space.shape
+    fix = f"; {CHOOSE}" if name else ""
+    raise UserError(f"{_where(space, name)} is not supported; fastad stores {SUPPORTED}{fix}")
+
+
+def pack(space: spaces.Space[Any], observation: Any) -> np.ndarray:
+    """One observation of a Dict or Tuple as the bytes of its leaves, (nbytes,) uint8.
+
+    Args:
+        space: The Dict or Tuple.
+        observation: An element of it; dtypes are converted, values are not checked.
+
+    Raises:
+        UserError: If a part is missing or of another shape.
+    """
+    layout = leaves(space)
+    packed = np.empty(layout[-1].stop, np.uint8)
+    for leaf, value in zip(layout, _values(space, observation, ""), strict=True):
+        array = np.asarray(value)
+        if array.shape != leaf.shape:
+            raise UserError(
+                f"observation{_at(leaf.name)} has shape {array.shape}, its space {leaf.shape}"
+            )
+        cast = np.ascontiguousarray(array, leaf.dtype).reshape(-1)
+        packed[leaf.start : leaf.stop] = cast.view(np.uint8)
+    return packed
+
+
+def unpack(space: spaces.Space[Any], packed: Tensor) -> dict[str, Tensor]:
+    """Packed observations (..., nbytes) uint8 as the values of each leaf, by name.
+
+    Returns:
+        (..., *shape) each: int64 of discrete spaces, the stored dtype of a Box.
+    """
+    values = {}
+    for leaf in leaves(space):
+        # A copy of its own: only aligned memory can be viewed as wider numbers.
+        part = packed[..., leaf.start : leaf.stop].clone(memory_format=torch.contiguous_format)
+        value = part.view(getattr(torch, leaf.dtype.name)).reshape(
+            (*packed.shape[:-1], *leaf.shape)
+        )
+        values[leaf.name] = value if isinstance(leaf.space, spaces.Box) else value.long()
+    return values
+
+
+def _parts(space: spaces.Space[Any], name: str) -> Iterator[tuple[str, spaces.Space[Any]]]:
+    """Every leaf below a space, by name."""
+    if not isinstance(space, (spaces.Dict, spaces.Tuple)):
+        yield name, space
+        return
+    parts = space.items() if isinstance(space, spaces.Dict) else enumerate(space)
+    for key, part in parts:
+        if not isinstance(key, (str, int)):
+            raise UserError(f"key {key!r} of space {_shown(space)} is no text; rename it")
+        yield from _parts(part, f"{name}.{key}" if name else str(key))
+
+
+def _values(space: spaces.Space[Any], value: Any, name: str) -> Iterator[Any]:
+    """The values of every leaf, in the order of `_parts`."""
+    if not isinstance(space, (spaces.Dict, spaces.Tuple)):
+        yield value
+        return
+    keys: Any = space.keys() if isinstance(space, spaces.Dict) else range(len(space))
+    if not isinstance(value, (dict, tuple, list)):
+        raise UserError(f"observation{_at(name)} is {_shown(value)}, its space has {list(keys)}")
+    given = value if isinstance(value, dict) else dict(enumerate(value))
+    if given.keys() != set(keys):
+        raise UserError(f"observation{_at(name)} has parts {list(given)}, its space {list(keys)}")
+    for key in keys:
+        yield from _values(space[key], given[key], f"{name}.{key}" if name else str(key))
+
+
+def _at(name: str) -> str:
+    return f" at key {name!r}" if name else ""
+
+
+def _where(space: spaces.Space[Any], name: str) -> str:
+    return f"key {name!r}: space {_shown(space)}" if name else f"space {_shown(space)}"
+
+
+def _shown(value: object) -> str:
+    """Text of a length that can be read: spaces of text list every letter."""
+    text = str(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _check_size(description: Any, depth: int = 0) -> int:
+    """Refuse a damaged description before anything is built; returns the values it speaks of."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH}")
+    if not isinstance(description, dict):
+        raise ValueError(f"{reprlib.repr(description)} is no description of a space")
+    parts = description.get("spaces", [])
+    if not isinstance(parts, list) or len(parts) > MAX_PARTS:
+        raise ValueError(f"spaces must be at most {MAX_PARTS} descriptions")
+    if description.get("type") == "Dict":
+        if not all(isinstance(p, list) and len(p) == 2 and isinstance(p[0], str) for p in parts):
+            raise ValueError("spaces of a Dict must be pairs of a key and a description")
+        parts = [part for _, part in parts]
+    values = prod(_whole(size, 0) for size in description.get("shape", ()))
+    values += sum(_check_size(part, depth + 1) for part in parts)
+    if values > MAX_VALUES:
+        raise ValueError(f"{values:,} numbers in an observation, at most {MAX_VALUES:,}")
+    return values
+
+
+def _checked(space: spaces.Space[Any], num_keys: int | None = None) -> spaces.Space[Any]:
+    if num_keys not in (None, len(space)):  # type: ignore[arg-type]
+        raise ValueError("a key stands twice")
+    leaves(space)
+    return space
 
 
 def _box_from_json(description: dict[str, Any]) -> spaces.Box:
     shape, dtype = tuple(_whole(size, 0) for size in description["shape"]), description["dtype"]
-    if prod(shape) > MAX_VALUES:
-        raise ValueError(f"{prod(shape):,} numbers in an observation, at most {MAX_VALUES:,}")
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
     low, high = (_bound_from_json(description[key], shape) for key in ("low", "high"))

@@ -202,7 +202,11 @@ def typed(config: Any, *, bare: str = "") -> list[str]:
 
 
 def _as_number(value: Any) -> Any:
-    """YAML 1.1 takes 1e-1 for text."""
+    """YAML 1.1 takes 1e-1 for text; so it does within lists and mappings."""
+    if isinstance(value, list):
+        return [_as_number(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _as_number(item) for key, item in value.items()}
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:

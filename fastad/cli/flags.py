@@ -14,6 +14,8 @@ from fastad.cli.table import COMMANDS
 from fastad.cli.values import convert
 from fastad.cli.words import Takes, sort_words
 
+# Flags by another name, which is as good.
+ALIASES = {"--env-kwargs": "--env-options", "--source-kwargs": "--source-options"}
 LARGEST = 2**40  # of any whole number in a config
 
 
@@ -139,12 +141,14 @@ def _check_sizes(config: Any) -> None:
 
 
 def _by_todays_names(arguments: list[str], flags: dict[str, Takes]) -> list[str]:
-    """Take flags by their earlier names, too, and say so once."""
+    """Take flags by their other names, and by their earlier ones, and say so of these once."""
+    aliases = {other: flag for other, flag in ALIASES.items() if flag in flags}
     renamed = {f"--{old}": f"--{new}" for old, new in RENAMED.items() if f"--{new}" in flags}
     parts = [argument.partition("=") for argument in arguments]
     for old in dict.fromkeys(flag for flag, _, _ in parts if flag in renamed):
         print(f"fastad: {old} is now {renamed[old]}", file=sys.stderr)
-    return [renamed.get(flag, flag) + equals + value for flag, equals, value in parts]
+    names = aliases | renamed
+    return [names.get(flag, flag) + equals + value for flag, equals, value in parts]
 
 
 def _load(name: str, kind: type[Any], source: str) -> Any:

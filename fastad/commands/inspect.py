@@ -263,6 +263,10 @@ def _call(name: str, kwargs: dict[str, Any]) -> str:
 
 def _space(description: dict[str, Any]) -> str:
     kind = description["type"]
+    if kind == "Dict":
+        return f"Dict({', '.join(f'{key}: {_space(part)}' for key, part in description['spaces'])})"
+    if kind == "Tuple":
+        return f"Tuple({', '.join(map(_space, description['spaces']))})"
     if kind == "Box":
         shape = "x".join(map(str, description["shape"])) or "scalar"
         return f"Box, {shape} {description['dtype']}"

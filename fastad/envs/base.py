@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -75,6 +75,7 @@ class BatchedEnv(ABC):
     """
 
     final_observation: Tensor  # (N, ...), there once a step was taken
+    on_host: ClassVar[bool] = False  # whether it waits for the host, and no CUDA graph can hold it
 
     def __init__(self, family: TaskFamily, tasks: Tensor, generator: torch.Generator) -> None:
         if generator.device.type != tasks.device.type:

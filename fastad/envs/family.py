@@ -72,6 +72,9 @@ class TaskFamily(ABC):
         """
         raise TypeError(f"{self.name} lists its tasks; choose from tasks()")
 
+    def check(self) -> None:  # noqa: B027, most families know their tasks to be possible
+        """Refuse what shows only when environments are made and run: before a collection begins."""
+
     def show(self, observation: Tensor) -> Tensor:
         """What agents see where `observation` (..., *shape) is stored: (..., *shown shape).
 

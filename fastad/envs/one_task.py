@@ -9,6 +9,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from fastad.envs.family import TaskFamily
+from fastad.spaces import is_packed, leaves, unpack
 
 
 class OneTask(gymnasium.Env[Any, Any]):
@@ -51,15 +52,28 @@ class OneTask(gymnasium.Env[Any, Any]):
         return self._seen(), float(reward), bool(terminated), bool(truncated), {}
 
     def _seen(self) -> Any:
-        return seen(self._env.family, self.stored)[0]
+        batch = seen(self._env.family, self.stored)
+        if isinstance(batch, dict):
+            return {name: values[0] for name, values in batch.items()}
+        return batch[0]
 
 
 def seen_space(family: TaskFamily) -> spaces.Space[Any]:
-    """Of what agents see."""
+    """Of what agents see: of dictionaries and tuples, their leaves by name."""
     spec = family.spec()
-    return spec.observation_space if spec.shown_space is None else spec.shown_space
+    space = spec.observation_space if spec.shown_space is None else spec.shown_space
+    if not is_packed(space):
+        return space
+    return spaces.Dict({leaf.name: leaf.space for leaf in leaves(space)}, sort_keys=False)
 
 
-def seen(family: TaskFamily, stored: Tensor) -> np.ndarray:
-    """What agents see where `stored` (N, ...) is what histories hold, (N, ...)."""
-    return family.show(stored).cpu().numpy().copy()
+def seen(family: TaskFamily, stored: Tensor) -> Any:
+    """What agents see where `stored` (N, ...) is what histories hold.
+
+    Returns:
+        An array (N, ...), or of a Dict one of each leaf.
+    """
+    space, shown = family.spec().observation_space, family.show(stored).cpu()
+    if not is_packed(space):
+        return shown.numpy().copy()
+    return {name: values.numpy() for name, values in unpack(space, shown).items()}

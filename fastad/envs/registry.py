@@ -1,10 +1,13 @@
 """Environments by name: the one list that the command line, datasets and Gymnasium follow.
 
-Families are named, not imported: `import fastad` registers them with Gymnasium without torch.
+A name with a colon is an environment from outside, see `fastad.envs.gym_in`: `gym:CartPole-v1` or
+`package.module:callable`. Families are named, not imported: `import fastad` registers them with
+Gymnasium without torch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -29,6 +32,8 @@ ENVS: dict[str, str] = {
     "watermaze": "fastad.envs.watermaze:Watermaze",
 }
 
+OUTSIDE = "fastad.envs.gym_in:Gym"  # the family of every name with a colon
+
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
 
@@ -38,15 +43,24 @@ def family_class(name: str) -> type[TaskFamily]:
     Raises:
         UserError: If there is none; the message proposes the nearest name.
     """
-    if name not in ENVS:
+    if name not in ENVS and not is_outside(name):
         raise unknown("env", name, ENVS)
-    module, kind = ENVS[name].split(":")
+    module, kind = ENVS.get(name, OUTSIDE).split(":")
     family: type[TaskFamily] = getattr(import_module(module), kind)
     return family
 
 
+def is_outside(name: str) -> bool:
+    """Whether an environment is one from outside, whose own arguments are options as well."""
+    return ":" in name
+
+
 def env_options(name: str) -> dict[str, Any]:
     """The options of the environment called `name`, with their defaults."""
+    if is_outside(name):
+        from fastad.envs.gym_in import OPTIONS
+
+        return dict(OPTIONS)
     return {field.name: field.default for field in fields(family_class(name))}
 
 
@@ -57,6 +71,10 @@ def make_family(name: str, /, **options: Any) -> TaskFamily:
         UserError: If the name, an option or its value is not possible, naming the nearest valid
             one or the type that the value must have.
     """
+    if is_outside(name):
+        outside: Any = family_class(name)
+        family: TaskFamily = outside(name, **options)
+        return family
     valid = env_options(name)
     for option, value in options.items():
         if option not in valid:
@@ -69,8 +87,19 @@ def make_family(name: str, /, **options: Any) -> TaskFamily:
     return family_class(name)(**options)
 
 
+def stored_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as datasets keep them: what they name files of is read in."""
+    if not is_outside(name) or "tasks" not in options:
+        return dict(options)
+    from fastad.envs.gym_tasks import read_in
+
+    return {**options, "tasks": read_in(options["tasks"], f"env={name}")}
+
+
 def gymnasium_id(name: str) -> str:
-    """What Gymnasium calls the environment called `name`."""
+    """What Gymnasium calls the environment called `name`; "" where it knows none."""
+    if is_outside(name):
+        return name.removeprefix("gym:") if name.startswith("gym:") else ""
     return f"fastad/{ENVS[name].split(':')[1]}-v0"
 
 

@@ -68,7 +68,7 @@ class BlockChecker:
 class _Rule(NamedTuple):
     name: str
     column: Column
-    limits: Limits | None
+    limits: list[Limits]
     distribution: ActionDistribution | None  # of a policy
 
     def check(self, values: np.ndarray) -> None:
@@ -78,15 +78,16 @@ class _Rule(NamedTuple):
                 f"{self.name} of a block is {values.dtype}, stored as {self.column.dtype}; give "
                 f"{NAMES[kind]}"
             )
-        if values.size == 0 or self.limits is None:
+        if values.size == 0:
             return
-        self._check_range(values, self.limits)
+        for limits in self.limits:
+            self._check_range(limits.part(values), limits)
         if self.distribution is not None:
             # Twice as strict as a reader, who sees them rounded to float16.
             most = self.distribution.defect(values).max()
             if not most < POLICY_TOLERANCE / 2:
                 raise UserError(
-                    f"{self.name} of a block: {self.limits.rule}; a sum is off by {most:.3g}"
+                    f"{self.name} of a block: {self.distribution.rule}; a sum is off by {most:.3g}"
                 )
 
     def _check_range(self, values: np.ndarray, limits: Limits) -> None:
@@ -96,7 +97,8 @@ class _Rule(NamedTuple):
         if np.all((least >= limits.low) & (most <= limits.high)):
             return
         if not np.isfinite(values).all():
-            raise UserError(f"{self.name} of a block holds values that are not finite")
+            where = "" if limits.leaf is None else f"; {limits.rule}"
+            raise UserError(f"{self.name} of a block holds values that are not finite{where}")
         bounds = limits.rule if axes else f"[{limits.low}, {limits.high}]; {limits.rule}"
         raise UserError(
             f"{self.name} of a block lies in [{least.min()}, {most.max()}], outside {bounds}"

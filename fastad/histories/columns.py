@@ -3,10 +3,9 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from gymnasium import spaces
 
-from fastad.base.errors import UserError
 from fastad.histories.schema import META_FILE, POLICIES, DatasetInfo
+from fastad.spaces import stored_as
 
 BOUNDS = "bounds"  # no column: where episodes begin and end, see `HistoryDataset.episode_bounds`
 # What the files of columns are called in datasets of schema 1; since then they have no other name.
@@ -44,8 +43,8 @@ def columns(info: DatasetInfo) -> dict[str, Column]:
     distribution = info.actions
     policy = Column(distribution.policy_dtype, (distribution.num_params,))
     return {
-        "observation": _space_column(info.observation_space),
-        "action": _space_column(info.action_space),
+        "observation": Column(*stored_as(info.observation_space)),
+        "action": Column(*stored_as(info.action_space)),
         "reward": Column(np.dtype(np.float32), ()),
         "terminated": Column(np.dtype(np.bool_), ()),
         "truncated": Column(np.dtype(np.bool_), ()),
@@ -61,17 +60,3 @@ def shard_files(info: DatasetInfo) -> list[str]:
 def stem(info: DatasetInfo, name: str) -> str:
     """The name, without .npy, of the file that holds a column, or the bounds."""
     return NAMES_OF_SCHEMA_1[name] if info.schema_version == 1 else name
-
-
-def _space_column(space: spaces.Space[Any]) -> Column:
-    """The smallest unsigned integers that hold a discrete space; a Box as it is."""
-    if isinstance(space, spaces.Discrete):
-        first, last = int(space.start), int(space.start + space.n - 1)
-        return Column(np.promote_types(np.min_scalar_type(first), np.min_scalar_type(last)), ())
-    if isinstance(space, spaces.MultiDiscrete):
-        if np.any(space.start != 0):
-            raise UserError(f"space {space} does not start at 0; fastad stores those that do")
-        return Column(np.min_scalar_type(int(space.nvec.max()) - 1), space.nvec.shape)
-    if isinstance(space, spaces.Box):
-        return Column(np.dtype(space.dtype), space.shape)
-    raise UserError(f"space {space} is not supported; use Discrete, MultiDiscrete or Box")

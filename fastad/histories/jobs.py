@@ -18,7 +18,7 @@ from fastad.base.config import check_seed
 from fastad.base.device import one_thread
 from fastad.base.errors import UserError
 from fastad.base.provenance import describe_machine
-from fastad.envs.registry import make_family
+from fastad.envs.registry import make_family, stored_options
 from fastad.envs.split import Holdout, split_tasks
 from fastad.executors.local import run_jobs
 from fastad.histories.columns import columns
@@ -149,7 +149,9 @@ def describe(
         raise UserError(f"shards={shards} must lie between 1 and num_histories={num_histories}")
     if num_validation is None:
         num_validation = _default_validation(out, num_test, resume)
+    env_kwargs = stored_options(env, env_kwargs)
     family = make_family(env, **env_kwargs)
+    family.check()
     split = split_tasks(
         family,
         num_train=num_train,

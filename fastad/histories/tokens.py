@@ -3,10 +3,13 @@
 The first step of an episode is preceded by the episode's number, `<ep>3</ep>`.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from gymnasium import spaces
+
+from fastad.spaces import Leaf, is_packed, leaves
 
 if TYPE_CHECKING:
     from fastad.histories.reader import HistoryDataset
@@ -27,11 +30,18 @@ def history_text(
     stop = min(num_steps, int(dataset.lengths[history]))
     bounds = dataset.episode_bounds(history)
     episodes = np.searchsorted(bounds, np.arange(stop), side="right") - 1
-    return format_steps(dataset.read(history, 0, stop), episodes, max_values=max_values)
+    space = dataset.info.observation_space
+    return format_steps(
+        dataset.read(history, 0, stop), episodes, max_values=max_values, space=space
+    )
 
 
 def format_steps(
-    steps: Mapping[str, np.ndarray], episodes: np.ndarray, *, max_values: int | None = None
+    steps: Mapping[str, np.ndarray],
+    episodes: np.ndarray,
+    *,
+    max_values: int | None = None,
+    space: spaces.Space[Any] | None = None,
 ) -> str:
     """Write steps as text.
 
@@ -39,13 +49,15 @@ def format_steps(
         steps: "observation" (steps, ...), "action" and "reward" (steps,).
         episodes: (steps,) the episode that each step belongs to.
         max_values: See `history_text`.
+        space: Of the observations; those of a Dict or Tuple are written part by part.
     """
+    parts = leaves(space) if space is not None and is_packed(space) else None
     lines = []
     values = (steps["observation"], steps["action"], steps["reward"], episodes)
     previous = None
     for observation, action, reward, episode in zip(*values, strict=True):
         start = f"<ep>{episode}</ep>" if episode != previous else ""
-        shown = _observation_text(np.asarray(observation), max_values)
+        shown = _observation_text(np.asarray(observation), max_values, parts)
         lines.append(
             f"{start}<obs>{shown}</obs><act>{action}</act><rew>{_number_text(reward)}</rew>"
         )
@@ -53,7 +65,12 @@ def format_steps(
     return "\n".join(lines)
 
 
-def _observation_text(observation: np.ndarray, max_values: int | None) -> str:
+def _observation_text(
+    observation: np.ndarray, max_values: int | None, parts: Sequence[Leaf] | None = None
+) -> str:
+    if parts is not None:
+        named = ((leaf.name, leaf.read(observation)) for leaf in parts)
+        return " ".join(f"{name}={_observation_text(part, max_values)}" for name, part in named)
     if max_values is not None and observation.size > max_values:
         return f"{'x'.join(map(str, observation.shape))} {observation.dtype}"
     return ",".join(_number_text(value) for value in observation.ravel())

@@ -10,6 +10,7 @@ from fastad.base.errors import UserError
 from fastad.histories.columns import columns, stem
 from fastad.histories.meta import rerun
 from fastad.histories.schema import POLICIES, DatasetInfo
+from fastad.spaces import Leaf, is_packed, leaves
 
 if TYPE_CHECKING:
     from fastad.histories.reader import HistoryDataset
@@ -48,22 +49,27 @@ class Limits(NamedTuple):
     low: Any  # a number, or an array of a step's shape
     high: Any
     rule: str
+    leaf: Leaf | None = None  # the part of a packed column that is meant
+
+    def part(self, values: np.ndarray) -> np.ndarray:
+        """What is meant of the column's values (..., *shape)."""
+        return values if self.leaf is None else self.leaf.read(values)
 
 
-def limits_of(name: str, info: DatasetInfo) -> Limits | None:
-    """The values that the column `name` may hold; None for flags, which hold any."""
+def limits_of(name: str, info: DatasetInfo) -> list[Limits]:
+    """The values that the column `name` may hold, part by part; none for flags, which hold any."""
     if name == "observation":
         return _limits_of_space(info.observation_space, "observation_space")
     if name == "action":
         if isinstance(info.action_space, spaces.Discrete):
             last = int(info.action_space.n) - 1
-            return Limits(0, last, f"actions are 0 to {last}")
+            return [Limits(0, last, f"actions are 0 to {last}")]
         return _limits_of_space(info.action_space, "action_space")
     if name == "reward":
-        return Limits(*finite_range(np.dtype(np.float32)), "rewards must be finite")
+        return [Limits(*finite_range(np.dtype(np.float32)), "rewards must be finite")]
     if name in POLICIES:
-        return Limits(*info.actions.policy_limits, info.actions.rule)
-    return None
+        return [Limits(*info.actions.policy_limits, info.actions.rule)]
+    return []
 
 
 def finite_range(dtype: np.dtype[Any]) -> tuple[Any, Any]:
@@ -74,8 +80,17 @@ def finite_range(dtype: np.dtype[Any]) -> tuple[Any, Any]:
     return found.min, found.max
 
 
-def _limits_of_space(space: spaces.Space[Any], name: str) -> Limits:
-    rule = f"{name} is {space}"
+def _limits_of_space(space: spaces.Space[Any], name: str) -> list[Limits]:
+    if not is_packed(space):
+        return [_limits_of_leaf(space, f"{name} is {space}")]
+    found = []
+    for leaf in leaves(space):
+        rule = f"key {leaf.name!r} of {name} is {leaf.space}"
+        found.append(_limits_of_leaf(leaf.space, rule)._replace(leaf=leaf))
+    return found
+
+
+def _limits_of_leaf(space: spaces.Space[Any], rule: str) -> Limits:
     if isinstance(space, spaces.Discrete):
         return Limits(int(space.start), int(space.start + space.n - 1), rule)
     if isinstance(space, spaces.MultiDiscrete):
@@ -97,41 +112,43 @@ def spread(count: int, limit: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, limit)).astype(np.int64))
 
 
-def _reading_limits(info: DatasetInfo) -> dict[str, Limits]:
+def _reading_limits(info: DatasetInfo) -> dict[str, list[Limits]]:
     """By column, what a reader insists on; older writers took observations outside of a box."""
     found = {name: limits_of(name, info) for name in columns(info)}
     space = info.observation_space
     if isinstance(space, spaces.Box):
         is_float = np.issubdtype(space.low.dtype, np.floating)
         limits = Limits(*finite_range(space.low.dtype), "observations must be finite")
-        found["observation"] = limits if is_float else None
-    return {name: limits for name, limits in found.items() if limits is not None}
+        found["observation"] = [limits] if is_float else []
+    return found
 
 
 def _check_run(
-    dataset: "HistoryDataset", limits: dict[str, Limits], history: int, start: int, stop: int
+    dataset: "HistoryDataset", limits: dict[str, list[Limits]], history: int, start: int, stop: int
 ) -> None:
     shard, row = dataset.locate(history)
     steps = dataset.read(history, start, stop)
     distribution = dataset.info.actions
 
-    def refuse(name: str, is_wrong: np.ndarray, rule: str) -> None:
+    def refuse(name: str, values: np.ndarray, is_wrong: np.ndarray, rule: str) -> None:
         if is_wrong.any():
             index = int(np.argmax(is_wrong))
             raise UserError(
                 f"{shard / stem(dataset.info, name)}.npy: {name}[{row}, {start + index}] is "
-                f"{steps[name][index].tolist()}; {rule}; {rerun(shard)}"
+                f"{values[index].tolist()}; {rule}; {rerun(shard)}"
             )
 
-    for name, allowed in limits.items():
-        is_wrong = _find_wrong(steps[name], allowed, distribution if name in POLICIES else None)
-        refuse(name, is_wrong, allowed.rule)
+    for name, parts in limits.items():
+        for allowed in parts:
+            values = allowed.part(steps[name])
+            is_wrong = _find_wrong(values, allowed, distribution if name in POLICIES else None)
+            refuse(name, values, is_wrong, allowed.rule)
     if dataset.info.fixed_length:
         length = dataset.info.episode_length
         is_last = np.arange(start + 1, stop + 1) % length == 0
         is_wrong = (steps["terminated"] | steps["truncated"]) != is_last
         rule = f"every episode must end after episode_length={length} steps, and only then"
-        refuse("truncated", is_wrong, rule)
+        refuse("truncated", steps["truncated"], is_wrong, rule)
 
 
 def _find_wrong(

@@ -258,9 +258,10 @@ def check_columns(
 
 def _model_dtypes(info: DatasetInfo) -> dict[str, Any]:
     """The columns that windows show, and their dtypes there."""
-    is_box = isinstance(info.observation_space, spaces.Box)
+    space = info.observation_space
+    is_whole = isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
     dtypes: dict[str, Any] = {
-        "observation": info.observation_space.dtype if is_box else np.int64,
+        "observation": np.int64 if is_whole else columns(info)["observation"].dtype,
         "action": np.float32 if isinstance(info.action_space, spaces.Box) else np.int64,
         "reward": np.float32,
     }

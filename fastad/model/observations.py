@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fastad.base.errors import UserError
 from fastad.model.kernels import Implementation, projection
+from fastad.spaces import is_packed, leaves, unpack
 
 LARGEST_FLAT = (24, 32)  # rows and columns; images beyond them have an encoder of convolutions
 MOST_FILTERS = 32
@@ -45,8 +46,11 @@ def observation_encoder(space: spaces.Space[Any], width: int) -> ObservationEnco
         if is_image(space) and not _is_small(space):
             return ImageEncoder(space.shape, width)
         return VectorEncoder(space.shape, width)
+    if is_packed(space):
+        return PackedEncoder(space, width)
     raise UserError(
-        f"observation space {space} has no encoder; use Discrete, MultiDiscrete or a Box"
+        f"observation space {space} has no encoder; use Discrete, MultiDiscrete, a Box, or a Dict "
+        "or Tuple of these"
     )
 
 
@@ -195,6 +199,32 @@ class ImageEncoder(ObservationEncoder):
         image = self._channels_first(observation)
         pixels = image.movedim(-3, -1).flatten(0, -2)[..., None, None]  # (n, channels, 1, 1)
         self.scale.fit(pixels)
+
+
+class PackedEncoder(ObservationEncoder):
+    """The sum of an encoder for each leaf of a Dict or Tuple, from their bytes.
+
+    Args:
+        space: The Dict or Tuple.
+        width: Of a feature.
+    """
+
+    def __init__(self, space: spaces.Space[Any], width: int) -> None:
+        super().__init__()
+        self.space = space
+        self.parts = nn.ModuleList(observation_encoder(leaf.space, width) for leaf in leaves(space))
+
+    def forward(self, observation: Tensor, impl: Implementation = "sdpa") -> Tensor:
+        """Embed (B, T, bytes) as (B, T, width)."""
+        values = unpack(self.space, observation).values()
+        parts = zip(self.parts, values, strict=True)
+        return torch.stack([encode(value, impl) for encode, value in parts]).sum(dim=0)
+
+    def fit(self, observation: Tensor) -> None:
+        """See `ObservationEncoder.fit`."""
+        for part, value in zip(self.parts, unpack(self.space, observation).values(), strict=True):
+            assert isinstance(part, ObservationEncoder)
+            part.fit(value)
 
 
 class ShownEncoder(ObservationEncoder):

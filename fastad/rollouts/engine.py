@@ -93,6 +93,7 @@ def rollout(
     # Learned positions are checked against their table on the host, at every step.
     slides = model.config.positions != "learned"
     cuda_graph = cuda_graph and kv_cache and slides and env.device.type == "cuda"
+    cuda_graph = cuda_graph and not env.on_host
     num_steps = num_episodes * env.episode_length
     in_context = num_steps if prompt is None else prompt.num_steps + num_steps
     if control in FORGETFUL:

@@ -55,8 +55,9 @@ class Noise(Expert):
 
     With probability epsilon the action is uniformly random, else the expert's; histories store
     this mixture. In a box, means are epsilon of the way from the expert's to the centre, and
-    deviations to half of its width. Over the steps of a history epsilon falls linearly from 1 to `final_epsilon`, so
-    that it looks as if somebody learned. A `final_epsilon` above 0 makes it end suboptimal.
+    deviations to half of its width. Over the steps of a history epsilon falls linearly from 1 to
+    `final_epsilon`, so that it looks as if somebody learned. A `final_epsilon` above 0 makes it end
+    suboptimal.
 
     Args:
         env: One that has an expert.

@@ -106,17 +106,18 @@ def make_source(
     return source(env, num_episodes=num_episodes, generator=generator, **kwargs)
 
 
-def sources_for(env: str, names: Iterable[str] = SOURCES) -> dict[str, str]:
+def sources_for(env: str, names: Iterable[str] = SOURCES, /, **options: Any) -> dict[str, str]:
     """The sources that can learn the environment called `env`, and what each is told by default.
 
     Args:
-        env: Of the environment.
+        env: Its name.
         names: Of the sources to choose from.
+        **options: Of the environment.
 
     Raises:
         UserError: If there is no such environment or source.
     """
-    generator, family = torch.Generator(), make_family(env)
+    generator, family = torch.Generator(), make_family(env, **options)
     tasks = family.tasks()
     some = family.sample(1, "train", generator) if tasks is None else tasks[:1]
     made = family.make(some, generator)

@@ -19,6 +19,7 @@ def test_gymnasium_calls_families_by_their_class():
         "fastad/DarkRoomHard-v0",
         "fastad/DarkRoomPermuted-v0",
         "fastad/DarkKeyToDoor-v0",
+        "fastad/PointMass-v0",
         "fastad/Watermaze-v0",
     ]
 

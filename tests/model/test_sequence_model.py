@@ -41,7 +41,7 @@ def test_each_coordinate_has_a_table_of_its_own():
 
 
 def test_a_space_without_an_encoder_is_named():
-    with pytest.raises(UserError, match="has no encoder; use Discrete, MultiDiscrete or a Box"):
+    with pytest.raises(UserError, match="has no encoder; use Discrete, MultiDiscrete, a Box"):
         observation_encoder(spaces.Text(9), 8)
 
 
