@@ -44,8 +44,7 @@ class CollectConfig:
     gym:CartPole-v1; or your own, as package.module:callable."""
     env_options: tuple[str, ...] = ()
     """Its options as KEY=VALUE, for example: size=11 episode_length=30. `fastad envs ENV` explains
-    them. --env-kwargs is the same: what is none of fastad's is an argument of the environment,
-    and 'tasks={gravity: [5, 15]}' says how tasks differ."""
+    them. --env-kwargs is the same, for arguments of any environment and how its tasks differ."""
     source: str = "frontier"
     """What learns, one of those that `fastad sources` lists with their options and with what each
     is told beyond what it experiences, which stands beside all its results."""

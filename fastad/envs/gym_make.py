@@ -25,7 +25,6 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from fastad.base.errors import UserError, unknown
 
 PREFIX = "gym:"
-NO_LIMIT = -1  # for `gymnasium.make`: `GymBatch` ends episodes itself
 FIX = "correct it, or name a callable that makes the environment, as --env package.module:callable"
 
 
@@ -66,10 +65,11 @@ class Maker:
             if self.registered is None:
                 env = create(**arguments)
             else:
-                spec = dataclasses.replace(self.registered, entry_point=create)
-                env = gymnasium.make(
-                    spec, max_episode_steps=NO_LIMIT, disable_env_checker=True, **arguments
+                # Without a limit: the batch ends episodes itself.
+                spec = dataclasses.replace(
+                    self.registered, entry_point=create, max_episode_steps=None
                 )
+                env = gymnasium.make(spec, disable_env_checker=True, **arguments)
         except UserError:
             raise
         except Exception as error:
