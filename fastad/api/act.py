@@ -77,13 +77,13 @@ def act(
             cuda_graph=takes_graph(config.cuda_graph, device, kv_cache=config.kv_cache),
             on_block=on_block,
         )  # fmt: skip
-    method, target = taught(config.run)
+    method, target, auxiliary = taught(config.run)
     if baselines is None:
         baselines = kept_baselines(config.run, tasks)
     return measure(
         trial, method=method, target=target, target_return=config.target_return,
-        run=str(config.run), updates=updates, asked=config.asked, control=config.control,
-        greedy=config.greedy, kv_cache=config.kv_cache, trained_episodes=trained_episodes,
-        context=config.context or window, trained_context=window,
-        prompt=prompt, baselines=baselines, keep_actions=keep_actions,
+        auxiliary=auxiliary, run=str(config.run), updates=updates, asked=config.asked,
+        control=config.control, greedy=config.greedy, kv_cache=config.kv_cache,
+        trained_episodes=trained_episodes, context=config.context or window,
+        trained_context=window, prompt=prompt, baselines=baselines, keep_actions=keep_actions,
     )  # fmt: skip

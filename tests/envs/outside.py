@@ -31,6 +31,11 @@ class Corridor(gymnasium.Env):
         return self.cell, self.reward * reached, reached, False, {}
 
 
+def limited_corridor(goal: int, length: int) -> gymnasium.Env:
+    """A corridor with a limit of its own."""
+    return gymnasium.wrappers.TimeLimit(Corridor(goal), length)
+
+
 class Mixed(Corridor):
     """Shows what it knows in several ways, one of which is text."""
 

@@ -22,6 +22,8 @@ BROKEN = {"tasks": [{"goal": 0}, {"goal": 1}], "episode_length": 8}
     ("name", "options", "words"),
     [
         ("gym:CartPole", SEEDS, "unknown environment of Gymnasium 'CartPole'; did you mean 'CartP"),
+        ("gym:Torch-Maze-v0", SEEDS, "name that too: --env gym:torch:Torch-Maze-v0"),
+        ("gym:Somebodys-v0", SEEDS, "name that too: --env gym:PACKAGE:Somebodys-v0"),
         ("gym:nowhere:CartPole-v1", SEEDS, "there is no module 'nowhere'"),
         ("nowhere.at_all:Env", SEEDS, "there is no module 'nowhere', neither installed nor in"),
         ("outside:Coridor", SEEDS, "unknown environment in outside 'Coridor'; did you mean 'Corri"),
