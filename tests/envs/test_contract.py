@@ -10,8 +10,8 @@ from fastad.base.errors import UserError
 from fastad.envs.base import BatchedEnv, Rules, uniform_over
 from fastad.envs.registry import ENVS, make_family
 
-# The last is added by a test, as CONTRIBUTING.md says how.
-NAMES = [*ENVS, "combination-lock"]
+# With options, and one that is added by a test, as CONTRIBUTING.md says how.
+NAMES = [*ENVS, "watermaze store=frames", "combination-lock"]
 GRIDS = [name for name in NAMES if name.startswith("dark")]
 
 pytestmark = pytest.mark.usefixtures("added")
@@ -36,7 +36,9 @@ class Operations(TorchDispatchMode):
 
 
 def build(name, num_envs=6, seed=1):
-    family, generator = make_family(name), torch.Generator().manual_seed(seed)
+    name, *options = name.split()
+    family = make_family(name, **dict(option.split("=") for option in options))
+    generator = torch.Generator().manual_seed(seed)
     tasks = family.tasks()
     if tasks is None:
         rows = family.sample(num_envs, "train", generator)
