@@ -9,7 +9,6 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -198,16 +197,11 @@ def stable_baselines(name: str) -> type[StableBaselines]:
 def _blank_history(env: BatchedEnv, num_steps: int, num_params: int) -> Transition:
     """Room for what happens to all learners, (N, num_steps, ...)."""
     shape = env.num_envs, num_steps
-
-    def room(space: gymnasium.Space[Any]) -> Tensor:
-        assert space.shape is not None
-        is_box = isinstance(space, gymnasium.spaces.Box)
-        dtype = torch.from_numpy(np.zeros(0, space.dtype)).dtype if is_box else torch.int64
-        return torch.zeros((*shape, *space.shape), dtype=dtype)
-
+    first = OneTask(env.family, env.tasks[0])
+    first.reset(seed=0)
     return Transition(
-        observation=room(env.observation_space),
-        action=room(env.action_space),
+        observation=torch.zeros((*shape, *first.stored.shape[1:]), dtype=first.stored.dtype),
+        action=torch.zeros((*shape, *env.actions.shape), dtype=env.actions.dtype),
         reward=torch.zeros(shape),
         terminated=torch.zeros(shape, dtype=torch.bool),
         truncated=torch.zeros(shape, dtype=torch.bool),

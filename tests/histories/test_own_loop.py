@@ -2,14 +2,12 @@
 
 import shutil
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fastad
 from fastad.base.errors import UserError
-from fastad.envs.registry import ENVS
 from fastad.histories.jobs import prepare, shard_steps
 from fastad.histories.reader import HistoryDataset
 from fastad.histories.verify import verify_dataset
@@ -83,11 +81,9 @@ def test_labels_look_ahead_to_the_end_and_ask_the_expert(tmp_path):
     np.testing.assert_array_equal(steps["expert_policy"][:, STAY] > 0, at_goal)
 
 
-def test_what_has_no_distribution_is_stored_without_and_says_how_to_train(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "sources")
-    monkeypatch.setitem(ENVS, "outside", "outside:Outside")
+def test_what_has_no_distribution_is_stored_without_and_says_how_to_train(tmp_path):
     pendulum = {
-        "env": "outside", "env_options": {"env": "Pendulum-v1", "episode_length": 50},
+        "env": "gym:Pendulum-v1", "env_options": {"tasks": "seeds", "episode_length": 50},
         "source": "sb3:TD3", "num_train_tasks": 3, "num_episodes": 4,
         "source_options": {"learning_starts": 150, "policy_kwargs": {"net_arch": [8]}},
     }  # fmt: skip

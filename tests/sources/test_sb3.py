@@ -3,8 +3,6 @@
 import math
 import random
 import sys
-from importlib import import_module
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,10 +22,12 @@ PPO = {"n_steps": 16, "batch_size": 8, "n_epochs": 2}
 SMALL = {"policy_kwargs": {"net_arch": [16]}}
 
 
-@pytest.fixture
-def outside(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parent)
-    return import_module("outside").Outside
+def cart_pole(episode_length):
+    return make_family("gym:CartPole-v1", tasks="seeds", episode_length=episode_length)
+
+
+def pendulum():
+    return make_family("gym:Pendulum-v1", tasks="seeds")
 
 
 def learn(family, source, *, num_steps, num_tasks=1, seed=0, block_steps=None, **options):
@@ -79,7 +79,7 @@ def test_the_distribution_is_that_of_the_network_before_it_learned(monkeypatch):
 
 def test_actions_are_drawn_from_what_is_recorded():
     """Among 4,000 steps each action is taken as often as its probabilities add up to."""
-    options = {"n_steps": 1000, "n_epochs": 1, "learning_rate": 0.01}
+    options = {"n_steps": 1000, "batch_size": 100, "n_epochs": 1, "learning_rate": 0.01}
     _, _, history = learn(make_family("dark-room", **ROOM), "sb3:PPO", num_steps=4000, **options)
     taken = torch.nn.functional.one_hot(history.action[0], 5).float()
     spread = (history.policy[0] * (1 - history.policy[0])).sum(0).sqrt()
@@ -104,9 +104,9 @@ def test_dqn_is_recorded_as_the_greedy_action_mixed_with_epsilon():
     assert learners.knows == "how many steps there will be"
 
 
-def test_episodes_of_cart_pole_end_where_the_pole_falls_and_at_the_limit(outside):
+def test_episodes_of_cart_pole_end_where_the_pole_falls_and_at_the_limit():
     """A pole pushed at random falls after some 10 to 60 steps."""
-    _, _, history = learn(outside(episode_length=15), "sb3:A2C", num_steps=900, **SMALL)
+    _, _, history = learn(cart_pole(15), "sb3:A2C", num_steps=900, **SMALL)
     ended = history.terminated | history.truncated
     lengths = torch.diff(ended[0].nonzero().flatten(), prepend=torch.tensor([-1]))
     assert history.terminated.any()
@@ -121,9 +121,9 @@ def test_episodes_of_cart_pole_end_where_the_pole_falls_and_at_the_limit(outside
     assert history.observation.dtype == torch.float32
 
 
-def test_a_gaussian_is_clipped_to_the_box_as_it_is_recorded(outside):
+def test_a_gaussian_is_clipped_to_the_box_as_it_is_recorded():
     """PPO's first standard deviation is 1, and Pendulum's torque ends at 2: 1 in 22 is cut."""
-    family = outside("Pendulum-v1", episode_length=200)
+    family = pendulum()
     _, learners, history = learn(
         family, "sb3:PPO", num_steps=600, n_steps=300, batch_size=100, **SMALL
     )
@@ -140,8 +140,8 @@ def test_a_gaussian_is_clipped_to_the_box_as_it_is_recorded(outside):
     assert 0.01 < 1 - within.float().mean() < 0.1
 
 
-def test_a_squashed_gaussian_is_recorded_before_the_hyperbolic_tangent(outside):
-    family = outside("Pendulum-v1", episode_length=200)
+def test_a_squashed_gaussian_is_recorded_before_the_hyperbolic_tangent():
+    family = pendulum()
     env, learners, history = learn(
         family, "sb3:SAC", num_steps=400, learning_starts=200, learning_rate=0.0, **SMALL
     )
@@ -161,8 +161,8 @@ def test_a_squashed_gaussian_is_recorded_before_the_hyperbolic_tangent(outside):
     assert abs(place.var() - 1 / 12) < 0.02
 
 
-def test_what_has_no_distribution_has_none_recorded(outside):
-    family = outside("Pendulum-v1", episode_length=200)
+def test_what_has_no_distribution_has_none_recorded():
+    family = pendulum()
     _, learners, history = learn(
         family, "sb3:TD3", num_steps=200, learning_starts=150, action_noise=0.1, **SMALL
     )
@@ -233,11 +233,11 @@ def test_what_is_no_algorithm_is_refused(source, message):
         source_class(source)
 
 
-def test_a_class_that_cannot_act_there_is_refused_with_those_that_can(outside):
+def test_a_class_that_cannot_act_there_is_refused_with_those_that_can():
     with pytest.raises(UserError, match=r"sb3:SAC.* cannot learn env 'dark-room' .*Discrete\(5\)"):
         learn(make_family("dark-room"), "sb3:SAC", num_steps=20)
     with pytest.raises(UserError, match=r"Box.*; choose one of: sb3:A2C, sb3:DDPG, sb3:PPO, sb3"):
-        learn(outside("Pendulum-v1", episode_length=200), "sb3:DQN", num_steps=200)
+        learn(pendulum(), "sb3:DQN", num_steps=200)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,16 @@ def test_a_missing_library_is_one_line_that_says_what_to_install(monkeypatch):
         source_class("sb3:Nothing")
 
 
-def test_a_reward_that_is_no_number_is_refused_at_its_step(outside, monkeypatch):
+def test_a_reward_that_is_no_number_is_refused_at_its_step(monkeypatch):
     monkeypatch.setattr("gymnasium.envs.classic_control.CartPoleEnv.step", lambda *_: BROKEN)
-    with pytest.raises(UserError, match="reward=nan of step 0 is not finite"):
-        learn(outside(episode_length=9), "sb3:A2C", num_steps=90)
+    with pytest.raises(UserError, match="step 1: the reward is nan, and must be a finite number"):
+        learn(cart_pole(9), "sb3:A2C", num_steps=90)
+
+
+def test_dictionaries_and_tuples_are_seen_by_their_parts_and_stored_packed():
+    family = make_family("gym:Blackjack-v1", tasks="seeds", episode_length=10)
+    env, learners, history = learn(family, "sb3:PPO", num_steps=40, **PPO)
+    assert OneTask(family, env.tasks[0]).observation_space.keys() == {"0", "1", "2"}
+    assert history.observation.dtype == torch.uint8
+    final = learners.would_act(Follower(env).follow(history))
+    torch.testing.assert_close(final.sum(-1), torch.ones(1, 40))

@@ -38,6 +38,10 @@ class Actors:
         num_phases = 1 if rules is None else rules.num_phases
         self.inputs = Inputs(env.observation_space, num_phases, env.device)
         self.phases = Phases(env.num_envs * num_actors, num_phases, env.device)
+        # What a learner is told that acts by what these see.
+        self.facts = [self.phases.fact] if self.phases.fact else []
+        if env.family.spec().shown_space is not None:
+            self.facts.append("what is stored in place of what agents are shown")
         self._others: BatchedEnv | None = None
         if num_actors > 1:
             tasks = env.tasks.repeat_interleave(num_actors - 1, dim=0)

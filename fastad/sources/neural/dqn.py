@@ -82,8 +82,8 @@ class DQN(Source):
             "num_layers", num_layers, low=1
         )
         self._actors = Actors(env, 1, generator)
-        if self._actors.phases.fact:
-            self.is_told(self._actors.phases.fact)
+        for fact in self._actors.facts:
+            self.is_told(fact)
         self.is_told("how many steps there will be")
         inputs = self._actors.inputs
         sizes = [inputs.width, *hidden, self.num_actions]

@@ -64,8 +64,8 @@ class OnPolicy(Source):
         self.num_steps = whole_number("steps_per_update", steps, low=1)
         self.actors = Actors(env, num_actors, generator)
         self.episodes_per_episode = num_actors
-        if self.actors.phases.fact:
-            self.is_told(self.actors.phases.fact)
+        for fact in self.actors.facts:
+            self.is_told(fact)
         if num_actors > 1:
             others = num_actors - 1
             told = "what another actor experiences"
