@@ -44,8 +44,7 @@ class CollectConfig:
     gym:CartPole-v1; or your own, as package.module:callable."""
     env_options: tuple[str, ...] = ()
     """Its options as KEY=VALUE, as size=11; `fastad envs ENV` explains them. --env-kwargs is the
-    same: of an environment from outside they are its arguments and, as in
-    'tasks={gravity: [5, 15]}', how its tasks differ."""
+    same: others are the environment's own, and 'tasks={gravity: [5, 15]}' says how tasks differ."""
     source: str = "frontier"
     """What learns, one of those that `fastad sources` lists with their options and what each is
     told beyond what it experiences, which stands beside all its results; or one of

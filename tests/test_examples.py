@@ -41,6 +41,7 @@ def test_the_docstrings_examples_run_one_after_the_other(tmp_path, monkeypatch):
         fastad.compare,
         fastad.Run,
         fastad.Result,
+        fastad.histories.create,
     ):
         (example,) = doctest.DocTestFinder(recurse=False).find(shown, shown.__name__)
         assert example.examples, shown

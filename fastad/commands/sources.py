@@ -51,8 +51,8 @@ def run_sources(config: SourcesConfig) -> None:
     print(
         "\none of them: fastad sources NAME\n"
         "with options: fastad collect --source NAME --source-options KEY=VALUE ...\n"
-        "of Stable-Baselines3, any class: fastad sources sb3:PPO (A2C, DQN, SAC, TD3, DDPG), or\n"
-        "one by its place, sb3:package.module:Class"
+        "of Stable-Baselines3: fastad sources sb3:PPO (A2C, DQN, SAC, TD3, DDPG), or any like them "
+        "by its place, sb3:package.module:Class"
     )
 
 

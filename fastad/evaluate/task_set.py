@@ -15,7 +15,7 @@ from fastad.acting.interact import Transition, episode_returns
 from fastad.base.errors import UserError
 from fastad.envs.base import BatchedEnv
 from fastad.envs.family import Split
-from fastad.envs.registry import make_family
+from fastad.envs.registry import is_known, make_family
 from fastad.evaluate.metrics import task_means
 from fastad.histories.learning import run_source
 from fastad.histories.reader import load_description
@@ -48,6 +48,12 @@ class TaskSet:
     split: Split = "test"
 
     def __post_init__(self) -> None:
+        if not is_known(self.info.env):
+            raise UserError(
+                f"env={self.info.env!r} is a label of histories from elsewhere: there is no such "
+                "environment here, and nobody can act in it; create the dataset with the name of "
+                "one, such as gym:ID or package.module:callable"
+            )
         if len(self.tasks) == 0:
             raise UserError(
                 f"the {self.split} split is empty; collect with --num-{self.split}-tasks 1 or more"
