@@ -55,7 +55,7 @@ def test_every_source_is_listed_with_what_it_learns_and_knows(capsys):
     assert text.count("knows nothing beyond what it experiences") == 1  # random
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", [*SOURCES, "sb3:PPO", "sb3:DQN", "sb3:SAC"])
 def test_a_source_is_described_with_every_option_explained(name, capsys):
     assert main(["sources", name]) == 0
     lines = capsys.readouterr().out.splitlines()

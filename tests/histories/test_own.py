@@ -207,12 +207,17 @@ def test_nothing_is_left_of_a_dataset_that_is_not_finished(tmp_path):
         HistoryDataset(tmp_path / "own")
 
 
-def test_a_killed_writer_leaves_what_no_reader_takes_for_complete(tmp_path):
+def test_a_killed_writer_leaves_what_no_reader_takes_for_complete(tmp_path, monkeypatch):
+    monkeypatch.setattr("fastad.histories.own.SHARD_BYTES", 150)  # two of 72
     writer = fastad.histories.create(tmp_path / "own", **CORRIDOR)
     writer.__enter__()
     writer.append(task=0, **steps())
     with pytest.raises(UserError, match="no step is committed yet"):
         HistoryDataset(tmp_path / "own")
+    writer.append(task=0, **steps())
+    assert not HistoryDataset(tmp_path / "own").complete
+    with pytest.raises(UserError, match=r"not complete .*; nothing here can go on with it; write"):
+        fastad.train(data=tmp_path / "own", out=tmp_path / "run", updates=1)
     with pytest.raises(UserError, match="num_histories=4"):
         writer.__exit__(None, None, None)
 
