@@ -19,6 +19,7 @@ from fastad.base.errors import UserError
 
 SUPPORTED = "Discrete, MultiDiscrete and Box, and Dict and Tuple of these"
 CHOOSE = "leave it out: observe=KEY,KEY names the keys of a Dict to keep, such as image,direction"
+CHANNELS = (1, 3, 4)  # that images have
 # A description may be damaged: beyond these, nothing is allocated for it.
 MAX_SIZE, MAX_VALUES, MAX_PARTS, MAX_DEPTH = 2**31 - 1, 2**24, 1024, 8
 MAX_SHOWN = 120  # characters of a space in an error
@@ -169,6 +170,18 @@ def stored_as(space: spaces.Space[Any], name: str = "") -> tuple[np.dtype[Any], 
         return np.dtype(space.dtype), space.shape
     fix = f"; {CHOOSE}" if name else ""
     raise UserError(f"{_where(space, name)} is not supported; fastad stores {SUPPORTED}{fix}")
+
+
+def is_image(space: spaces.Space[Any]) -> bool:
+    """Whether a space is of uint8 images, (rows, columns, channels) or channels first."""
+    if not isinstance(space, spaces.Box) or len(space.shape) != 3 or space.dtype != np.uint8:
+        return False
+    return bool({space.shape[0], space.shape[-1]} & {*CHANNELS})
+
+
+def rows_first(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Rows, columns and channels of an image's shape."""
+    return shape if shape[-1] in CHANNELS else (*shape[1:], shape[0])
 
 
 def pack(space: spaces.Space[Any], observation: Any) -> np.ndarray:

@@ -13,12 +13,11 @@ from torch import Tensor, nn
 
 from fastad.base.errors import UserError
 from fastad.model.kernels import Implementation, projection
-from fastad.spaces import is_packed, leaves, unpack
+from fastad.spaces import is_image, is_packed, leaves, rows_first, unpack
 
 LARGEST_FLAT = (24, 32)  # rows and columns; images beyond them have an encoder of convolutions
 MOST_FILTERS = 32
 FARTHEST = 10.0  # in standard deviations; numbers beyond count as this far
-CHANNELS = (1, 3, 4)
 
 
 class ObservationEncoder(nn.Module):
@@ -54,20 +53,9 @@ def observation_encoder(space: spaces.Space[Any], width: int) -> ObservationEnco
     )
 
 
-def is_image(space: spaces.Box) -> bool:
-    """Whether a space is of uint8 images, (rows, columns, channels) or channels first."""
-    has_channels = len(space.shape) == 3 and bool({space.shape[0], space.shape[-1]} & {*CHANNELS})
-    return has_channels and space.dtype == np.uint8
-
-
 def _is_small(space: spaces.Box) -> bool:
-    rows, columns, _ = _rows_first(space.shape)
+    rows, columns, _ = rows_first(space.shape)
     return rows <= LARGEST_FLAT[0] and columns <= LARGEST_FLAT[1]
-
-
-def _rows_first(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Rows, columns and channels of an image's shape."""
-    return shape if shape[-1] in CHANNELS else (*shape[1:], shape[0])
 
 
 class CoordinateEncoder(ObservationEncoder):
@@ -167,7 +155,7 @@ class ImageEncoder(ObservationEncoder):
 
     def __init__(self, shape: tuple[int, ...], width: int) -> None:
         super().__init__()
-        rows, columns, channels = _rows_first(shape)
+        rows, columns, channels = rows_first(shape)
         self.has_channels_first = (rows, columns, channels) != tuple(shape)
         self.scale = Scale((channels, 1, 1))
         filters = (channels, MOST_FILTERS // 2, MOST_FILTERS, MOST_FILTERS)

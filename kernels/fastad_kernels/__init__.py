@@ -22,6 +22,7 @@ from fastad_kernels.frozen import FrozenModel, StepTables
 from fastad_kernels.positions import alibi_slopes, apply_rope, rope_angles
 from fastad_kernels.q_tables import QSettings, QTables, make_q_tables
 from fastad_kernels.stacked import StackedAdam, StackedMLP
+from fastad_kernels.stacked_cnn import StackedCNN
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -37,6 +38,7 @@ __all__ = [
     "QTables",
     "RingCache",
     "StackedAdam",
+    "StackedCNN",
     "StackedMLP",
     "StepTables",
     "alibi_slopes",

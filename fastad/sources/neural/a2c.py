@@ -5,6 +5,7 @@ from fastad_kernels import StackedAdam
 
 from fastad.envs.base import BatchedEnv
 from fastad.sources.base import number, whole_number
+from fastad.sources.neural.inputs import Sees
 from fastad.sources.neural.on_policy import OnPolicy
 
 
@@ -19,7 +20,7 @@ class A2C(OnPolicy):
     large steps, much entropy. 100 episodes reach 0.97 of the optimum.
 
     Args:
-        env: Discrete actions; observations numbered or vectors.
+        env: Discrete actions; observations numbered or vectors, or of which there are codes.
         num_episodes: Length of the histories.
         generator: Draws weights and actions.
         width: Units of each hidden layer.
@@ -32,6 +33,8 @@ class A2C(OnPolicy):
         gae_lambda: Of generalised advantage estimation: 0 is TD(0), 1 is Monte Carlo.
         entropy: Weight of the entropy bonus.
         value_weight: Weight of the value loss, a mean squared error.
+        sees: "shown", what the environment shows; or "codes" of what it stores, which the learner
+            is told in its place (default where images are shown, which this source cannot read).
     """
 
     name = "a2c"
@@ -52,6 +55,7 @@ class A2C(OnPolicy):
         gae_lambda: float = 0.95,
         entropy: float = 0.05,
         value_weight: float = 0.5,
+        sees: Sees | None = None,
     ) -> None:
         super().__init__(
             env,
@@ -66,6 +70,7 @@ class A2C(OnPolicy):
             gae_lambda=gae_lambda,
             entropy=entropy,
             value_weight=value_weight,
+            sees=sees,
         )
         self._optimizer = StackedAdam(
             self.network.parameters,

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from fastad.envs.base import BatchedEnv
 from fastad.sources.base import number, whole_number
+from fastad.sources.neural.inputs import Sees
 from fastad.sources.neural.on_policy import OnPolicy
 
 
@@ -23,7 +24,7 @@ class A3C(OnPolicy):
     overshoot: 0.68.
 
     Args:
-        env: Discrete actions; observations numbered or vectors.
+        env: Discrete actions; observations numbered or vectors, or of which there are codes.
         num_episodes: Length of the histories.
         generator: Draws weights and actions.
         width: Units of each hidden layer.
@@ -36,6 +37,8 @@ class A3C(OnPolicy):
         gae_lambda: Of generalised advantage estimation: 0 is TD(0), 1 is Monte Carlo.
         entropy: Weight of the entropy bonus.
         value_weight: Weight of the value loss, a mean squared error.
+        sees: "shown", what the environment shows; or "codes" of what it stores, which the learner
+            is told in its place (default where images are shown, which this source cannot read).
     """
 
     name = "a3c"
@@ -56,6 +59,7 @@ class A3C(OnPolicy):
         gae_lambda: float = 0.95,
         entropy: float = 0.05,
         value_weight: float = 0.5,
+        sees: Sees | None = None,
     ) -> None:
         num_actors = whole_number("num_actors", num_actors, low=1)
         super().__init__(
@@ -71,6 +75,7 @@ class A3C(OnPolicy):
             gae_lambda=gae_lambda,
             entropy=entropy,
             value_weight=value_weight,
+            sees=sees,
         )
         # (N, K, ...) each; all begin with the first actor's.
         self._own = [self._by_actor(parameter) for parameter in self.network.parameters]

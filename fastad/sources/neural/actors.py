@@ -30,18 +30,14 @@ class Actors:
         env: The histories' own environments, N.
         num_actors: `K`.
         generator: The others' only source of randomness.
+        inputs: What they see, as vectors.
     """
 
-    def __init__(self, env: BatchedEnv, num_actors: int, generator: torch.Generator) -> None:
-        rules = env.rules()
-        self.shape = (env.num_envs, num_actors)
-        num_phases = 1 if rules is None else rules.num_phases
-        self.inputs = Inputs(env.observation_space, num_phases, env.device)
-        self.phases = Phases(env.num_envs * num_actors, num_phases, env.device)
-        # What a learner is told that acts by what these see.
-        self.facts = [self.phases.fact] if self.phases.fact else []
-        if env.family.spec().shown_space is not None:
-            self.facts.append("what is stored in place of what agents are shown")
+    def __init__(
+        self, env: BatchedEnv, num_actors: int, generator: torch.Generator, inputs: Inputs
+    ) -> None:
+        self.shape, self.inputs = (env.num_envs, num_actors), inputs
+        self.phases = Phases(env.num_envs * num_actors, inputs.num_phases, env.device)
         self._others: BatchedEnv | None = None
         if num_actors > 1:
             tasks = env.tasks.repeat_interleave(num_actors - 1, dim=0)

@@ -1,15 +1,15 @@
 """Deep Q-learning, by thousands of learners at once."""
 
 import torch
-from fastad_kernels import StackedAdam, StackedMLP
+from fastad_kernels import StackedAdam, StackedCNN, StackedMLP
 from torch import Tensor
 
 from fastad.acting.interact import Transition
 from fastad.envs.base import BatchedEnv, uniform_over
 from fastad.sources.base import Source, annealed, number, switch, whole_number
-from fastad.sources.neural.actors import Actors
-from fastad.sources.neural.inputs import Inputs
+from fastad.sources.neural.inputs import Sees, make_inputs, ways_to_see
 from fastad.sources.neural.replay import Replay
+from fastad.sources.phases import Phases
 from fastad.sources.visited import Visited
 
 
@@ -26,11 +26,13 @@ class DQN(Source):
     that of Key-to-Door.
 
     Args:
-        env: Discrete actions; observations numbered or vectors.
+        env: Discrete actions; observations numbered, vectors or images, or of which there are
+            codes.
         num_episodes: Length of the histories.
         generator: Draws weights, actions and what is replayed.
         width: Units of each hidden layer.
-        num_layers: Hidden layers, of tanh.
+        num_layers: Hidden layers, of tanh; behind convolutions rectified.
+        filters: Of the first convolution, where images are seen; the others have twice as many.
         learning_rate: Of Adam.
         max_grad_norm: Longer gradients of a learner are cut to this.
         gamma: Discount per step, in [0, 1].
@@ -42,6 +44,8 @@ class DQN(Source):
         target_rate: Share of the way that the target network goes to the network at each update.
         final_epsilon: Where epsilon ends.
         decay_fraction: The part of the history's steps after which it is there, in (0, 1].
+        sees: "shown", what the environment shows; or "codes" of what it stores, which the learner
+            is told in its place (default where other things are shown than stored).
     """
 
     name = "dqn"
@@ -54,6 +58,7 @@ class DQN(Source):
         generator: torch.Generator,
         width: int = 32,
         num_layers: int = 1,
+        filters: int = 16,
         learning_rate: float = 0.015,
         max_grad_norm: float = 10.0,
         gamma: float = 0.95,
@@ -65,6 +70,7 @@ class DQN(Source):
         target_rate: float = 0.05,
         final_epsilon: float = 0.02,
         decay_fraction: float = 0.4,
+        sees: Sees | None = None,
     ) -> None:
         super().__init__(env, num_episodes=num_episodes, generator=generator)
         self.gamma = number("gamma", gamma, low=0.0, high=1.0)
@@ -81,15 +87,14 @@ class DQN(Source):
         hidden = [whole_number("width", width, low=1)] * whole_number(
             "num_layers", num_layers, low=1
         )
-        self._actors = Actors(env, 1, generator)
-        for fact in self._actors.facts:
+        self.inputs = inputs = make_inputs(self.name, env, sees, images=True)
+        self._phases = Phases(self.num_learners, inputs.num_phases, self.device)
+        for fact in filter(None, (inputs.fact, self._phases.fact)):
             self.is_told(fact)
         self.is_told("how many steps there will be")
-        inputs = self._actors.inputs
-        sizes = [inputs.width, *hidden, self.num_actions]
-        self.network, self._target = (
-            StackedMLP(self.num_learners, sizes, device=self.device) for _ in range(2)
-        )
+        filters = whole_number("filters", filters, low=1)
+        sizes = [*hidden, self.num_actions]
+        self.network, self._target = (self._networks(sizes, filters) for _ in range(2))
         self.network.draw(generator, input_norm=inputs.typical_norm, output_scale=0.1)
         self._follow(1.0)
         self._optimizer = StackedAdam(
@@ -100,16 +105,25 @@ class DQN(Source):
         self._replay = Replay(
             self.num_learners,
             max(self.num_steps, min(replay_size, all_steps)),
-            inputs.width,
-            inputs.dtype,
+            inputs.kept_size,
+            inputs.kept_dtype,
             self.device,
         )
         self._step = 0
 
     @classmethod
     def fits(cls, env: BatchedEnv) -> bool:
-        """Discrete actions; observations that are numbered, or vectors."""
-        return env.is_discrete and Inputs.suit(env.observation_space)
+        """Discrete actions; numbers, vectors or images to see, or codes of what is stored."""
+        return env.is_discrete and bool(ways_to_see(env, images=True))
+
+    def _networks(self, sizes: list[int], filters: int) -> StackedMLP | StackedCNN:
+        """One for each learner, of its inputs, that ends in layers of these sizes."""
+        shape = self.inputs.shape
+        if len(shape) == 1:
+            return StackedMLP(self.num_learners, [*shape, *sizes], device=self.device)
+        return StackedCNN(
+            self.num_learners, shape, filters=filters, sizes=sizes, device=self.device
+        )
 
     @property
     def epsilon(self) -> float:
@@ -118,15 +132,18 @@ class DQN(Source):
 
     def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Draw from the greedy policy mixed with epsilon uniform."""
-        self._seen = self._actors.see(observation)  # (N, 1, in)
-        probs = self._distributions(self._seen)[:, 0]
+        self._seen = self.inputs.keep(observation, self._phases.now)
+        inputs = self.inputs(observation, self._phases.now)
+        probs = self._distributions(inputs[:, None])[:, 0]
         return self.draw(probs), probs
 
     def observe(self, transition: Transition, final_observation: Tensor) -> None:
         """Remember the step; every `steps_per_update` of them, learn."""
-        outcome = self._actors.step(transition.action[:, None], transition, final_observation)
-        learned = (field[:, 0] for field in (*outcome, self._actors.led_to()))
-        self._replay.write(self._seen[:, 0], *learned)
+        _, action, reward, terminated, truncated, _ = transition
+        phase = self._phases.after(reward)
+        led_to = self.inputs.keep(final_observation, phase)
+        self._replay.write(self._seen, action, reward, terminated, truncated, led_to)
+        self._phases.move_on(phase, terminated | truncated)
         self._step += 1
         enough = self._replay.filled >= max(self.batch_size, self.num_steps)
         if enough and self._step % self.steps_per_update == 0:
@@ -134,23 +151,24 @@ class DQN(Source):
 
     def would_act(self, visited: Visited) -> Tensor:
         """By network and epsilon as they are now; see `Source.would_act`."""
-        return self._distributions(self._actors.inputs.of(visited))
+        return self._distributions(self.inputs.of(visited))
 
-    def _distributions(self, vectors: Tensor) -> Tensor:
-        """Distributions (N, R, A) where the learners see vectors (N, R, in)."""
-        q = self.network.forward(vectors)[-1]
+    def _distributions(self, inputs: Tensor) -> Tensor:
+        """Distributions (N, R, A) where the learners see inputs (N, R, ...)."""
+        q = self.network.forward(inputs)[-1]
         greedy = uniform_over(q == q.amax(dim=-1, keepdim=True))
         return greedy.mul_(1 - self.epsilon).add_(self.epsilon / self.num_actions)
 
     def _learn(self) -> None:
         """One update on a batch of every learner's steps."""
         sample = self._replay.sample(self.batch_size, self.num_steps, self.gamma, self.generator)
-        target = self._target.forward(sample.following)[-1]
+        following = self.inputs.recall(sample.following)
+        target = self._target.forward(following)[-1]
         judge = target
         if self.double:
-            judge = self.network.forward(sample.following)[-1]
+            judge = self.network.forward(following)[-1]
         best = target.gather(-1, judge.argmax(dim=-1, keepdim=True))[..., 0]
-        passed = self.network.forward(sample.seen)
+        passed = self.network.forward(self.inputs.recall(sample.seen))
         action = sample.action[..., None]
         error = passed[-1].gather(-1, action)[..., 0] - (sample.reward + sample.discount * best)
         # Of the Huber loss, mean over the batch.

@@ -10,7 +10,7 @@ from fastad.acting.interact import Transition
 from fastad.envs.base import BatchedEnv
 from fastad.sources.base import Source, number, whole_number
 from fastad.sources.neural.actors import Actors
-from fastad.sources.neural.inputs import Inputs
+from fastad.sources.neural.inputs import Sees, make_inputs, ways_to_see
 from fastad.sources.visited import Visited
 
 
@@ -23,7 +23,7 @@ class OnPolicy(Source):
     by the time limit bootstraps, termination does not.
 
     Args:
-        env: Discrete actions; observations numbered or vectors.
+        env: Discrete actions; observations numbered or vectors, or of which there are codes.
         num_episodes: Length of the histories.
         generator: Draws weights and actions, and is what the further actors' worlds draw from.
         networks_per_learner: 1, or `K` where every actor has parameters of its own.
@@ -35,6 +35,7 @@ class OnPolicy(Source):
         gae_lambda: Of generalised advantage estimation, in [0, 1].
         entropy: Weight of the entropy bonus.
         value_weight: Weight of the value loss.
+        sees: See `make_inputs`.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class OnPolicy(Source):
         gae_lambda: float,
         entropy: float,
         value_weight: float,
+        sees: Sees | None,
     ) -> None:
         super().__init__(env, num_episodes=num_episodes, generator=generator)
         self.gamma = number("gamma", gamma, low=0.0, high=1.0)
@@ -62,15 +64,15 @@ class OnPolicy(Source):
         num_layers = whole_number("num_layers", num_layers, low=1)
         steps = env.episode_length if steps_per_update is None else steps_per_update
         self.num_steps = whole_number("steps_per_update", steps, low=1)
-        self.actors = Actors(env, num_actors, generator)
+        inputs = make_inputs(self.name, env, sees)
+        self.actors = Actors(env, num_actors, generator, inputs)
         self.episodes_per_episode = num_actors
-        for fact in self.actors.facts:
+        for fact in filter(None, (inputs.fact, self.actors.phases.fact)):
             self.is_told(fact)
         if num_actors > 1:
             others = num_actors - 1
             told = "what another actor experiences"
             self.is_told(told if others == 1 else f"what {others} other actors experience")
-        inputs = self.actors.inputs
         sizes = [inputs.width, *[width] * num_layers, self.num_actions + 1]
         num_networks = self.num_learners * networks_per_learner
         self.network = StackedMLP(num_networks, sizes, device=self.device)
@@ -87,8 +89,8 @@ class OnPolicy(Source):
 
     @classmethod
     def fits(cls, env: BatchedEnv) -> bool:
-        """Discrete actions; observations that are numbered, or vectors."""
-        return env.is_discrete and Inputs.suit(env.observation_space)
+        """Discrete actions; observations numbered or vectors, or of which there are codes."""
+        return env.is_discrete and bool(ways_to_see(env, images=False))
 
     @abstractmethod
     def improve(self) -> None:

@@ -9,11 +9,11 @@ from torch import Tensor
 class Sample(NamedTuple):
     """Drawn steps, `B` for each of `N` learners, with what followed up to n steps later."""
 
-    seen: Tensor  # (N, B, in) float32
+    seen: Tensor  # (N, B, size), as it was kept
     action: Tensor  # (N, B) int64
     reward: Tensor  # (N, B) float32, the discounted sum over the steps shown
     discount: Tensor  # (N, B) float32, of the value at `following`; 0 after termination
-    following: Tensor  # (N, B, in) float32, where the last of the steps ended
+    following: Tensor  # (N, B, size), as it was kept, where the last of the steps ended
 
 
 class Replay:
@@ -22,18 +22,18 @@ class Replay:
     Args:
         num_learners: `N`.
         capacity: Steps that are kept of each.
-        width: Length of the vectors that are seen.
-        dtype: That they are kept in without loss.
+        size: Numbers that are kept of what is seen, see `Inputs.keep`.
+        dtype: Of them.
         device: Where.
     """
 
     def __init__(
-        self, num_learners: int, capacity: int, width: int, dtype: torch.dtype, device: torch.device
+        self, num_learners: int, capacity: int, size: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         self.num_learners, self.capacity, self.filled = num_learners, capacity, 0
         self._next = 0  # the slot that is written next: the oldest, once all are filled
         shape = (num_learners, capacity)
-        self._seen = torch.zeros(*shape, width, dtype=dtype, device=device)
+        self._seen = torch.zeros(*shape, size, dtype=dtype, device=device)
         self._led_to = torch.zeros_like(self._seen)
         self._action = torch.zeros(shape, dtype=torch.int64, device=device)
         self._reward = torch.zeros(shape, device=device)
@@ -89,11 +89,11 @@ class Replay:
         discount = gamma**shown * (1 - self._take(self._terminated, last))
         first = rows[..., 0]
         return Sample(
-            self._take(self._seen, first).float(),
+            self._take(self._seen, first),
             self._take(self._action, first),
             reward,
             discount,
-            self._take(self._led_to, last).float(),
+            self._take(self._led_to, last),
         )
 
     @staticmethod

@@ -18,8 +18,7 @@ RANDOM = QUICK | {"final_epsilon": 1.0}
 
 def q_values(learner: DQN) -> Tensor:
     """Of both observations and both actions, (M, 2, 2)."""
-    inputs = learner._actors.inputs
-    vectors = inputs(torch.tensor([0, 1]), torch.zeros(2, dtype=torch.int64))
+    vectors = learner.inputs(torch.tensor([0, 1]), torch.zeros(2, dtype=torch.int64))
     return learner.network.forward(vectors.expand(learner.num_learners, -1, -1))[-1]
 
 

@@ -3,22 +3,22 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from fastad.sources.neural.inputs import Inputs
+from fastad.sources.neural.inputs import Vectors
 
 CPU = torch.device("cpu")
 
 
 def test_numbers_are_one_hot_block_by_block() -> None:
-    inputs = Inputs(spaces.MultiDiscrete([3, 2]), 1, CPU)
+    inputs = Vectors(spaces.MultiDiscrete([3, 2]), 1, CPU)
     vectors = inputs(torch.tensor([[2, 0], [0, 1]]), torch.zeros(2, dtype=torch.int64))
     assert vectors.tolist() == [[0, 0, 1, 1, 0], [1, 0, 0, 0, 1]]
     assert inputs.typical_norm == pytest.approx(2**0.5)
-    single = Inputs(spaces.Discrete(3), 1, CPU)
+    single = Vectors(spaces.Discrete(3), 1, CPU)
     assert single(torch.tensor([1]), torch.zeros(1, dtype=torch.int64)).tolist() == [[0, 1, 0]]
 
 
 def test_a_phase_is_one_block_more() -> None:
-    inputs = Inputs(spaces.Discrete(2), 3, CPU)
+    inputs = Vectors(spaces.Discrete(2), 3, CPU)
     assert inputs(torch.tensor([1, 0]), torch.tensor([0, 2])).tolist() == [
         [0, 1, 1, 0, 0],
         [1, 0, 0, 0, 1],
@@ -27,7 +27,7 @@ def test_a_phase_is_one_block_more() -> None:
 
 def test_bounded_vectors_are_scaled_and_others_taken_as_they_are() -> None:
     space = spaces.Box(np.float32([0, -np.inf, 5]), np.float32([4, np.inf, 5]))
-    inputs = Inputs(space, 2, CPU)
+    inputs = Vectors(space, 2, CPU)
     vectors = inputs(torch.tensor([[3.0, 7.0, 5.0]]), torch.tensor([1]))
     assert vectors.tolist() == [[0.5, 7.0, 5.0, 0.0, 1.0]]
     assert inputs.width == 5
@@ -44,4 +44,4 @@ def test_bounded_vectors_are_scaled_and_others_taken_as_they_are() -> None:
     ],
 )
 def test_spaces_that_can_be_turned_into_vectors(space: spaces.Space, suits: bool) -> None:
-    assert Inputs.suit(space) == suits
+    assert Vectors.suit(space) == suits
