@@ -118,6 +118,8 @@ def build(
     if isinstance(given.get("action_noise"), int | float):
         given["action_noise"] = _normal_noise(env.action_space, given["action_noise"])
     is_dict = isinstance(env.observation_space, spaces.Dict)
+    if is_dict:
+        given["policy_kwargs"] = _reading_parts(env.observation_space, given.get("policy_kwargs"))
     policy = given.pop("policy", None) or ("MultiInputPolicy" if is_dict else "MlpPolicy")
     try:
         return algorithm(policy, env, **given)
@@ -138,6 +140,14 @@ def together(envs: Sequence[gymnasium.Env[Any, Any]]) -> VecEnv:
     from stable_baselines3.common.vec_env import DummyVecEnv
 
     return DummyVecEnv([lambda env=env: env for env in envs])  # type: ignore[misc]
+
+
+def _reading_parts(space: gymnasium.Space[Any], chosen: dict[str, Any] | None) -> dict[str, Any]:
+    """Arguments of a policy that reads a Dict, with images of any size where none were chosen."""
+    from fastad.sources.sb3_parts import Parts, has_small_images
+
+    usual = {"features_extractor_class": Parts} if has_small_images(space) else {}
+    return usual | (chosen or {})
 
 
 def _meant(value: Any, field: str) -> Any:
