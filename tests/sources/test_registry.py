@@ -134,6 +134,12 @@ PRIOR = "; the prior Beta(1, 1) of the arms' means"
         ("a2c", "dark-room", "what 3 other actors experience"),
         ("a2c", "dark-room-hard", f"{ONCE}; what 3 other actors experience"),
         ("dqn", "dark-room", "how many steps there will be"),
+        (
+            "a2c",
+            "watermaze",
+            "place and heading, as codes; what 3 other actors experience",
+        ),
+        ("dqn", "watermaze", "place and heading, as codes; how many steps there will be"),
         ("expert", "dark-room", EXPERT),
         ("expert", "bernoulli-bandit", EXPERT),
         ("noise", "dark-key-to-door", f"{EXPERT}; how many steps there will be"),
