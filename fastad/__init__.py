@@ -5,6 +5,9 @@
     result = fastad.rollout(run, episodes=20)
     comparison = fastad.compare(fastad.preset("dark-room"), seeds=3)
 
+    with fastad.histories.create("data/own", ...) as writer:  # data of whatever learned elsewhere
+        writer.append(task=0, observation=..., action=..., reward=..., ...)
+
 Importing fastad registers its environments with Gymnasium; it does not import torch, whose threads
 it makes wait without spinning. The verbs are imported when they are first named.
 """
@@ -20,6 +23,7 @@ import fastad.envs  # noqa: E402, F401  registers
 from fastad.base.provenance import __version__ as __version__  # noqa: E402
 
 if TYPE_CHECKING:
+    from fastad import histories
     from fastad.api import collect, rollout, train
     from fastad.api.compare import compare
     from fastad.compare_config import CompareConfig
@@ -46,6 +50,7 @@ __all__ = [
     "TrainSettings",
     "collect",
     "compare",
+    "histories",
     "preset",
     "rollout",
     "train",
@@ -73,6 +78,8 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for."""
+    if name == "histories":
+        return import_module("fastad.histories")
     if name not in _MODULES:
         raise AttributeError(f"module 'fastad' has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)

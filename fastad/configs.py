@@ -43,15 +43,14 @@ class CollectConfig:
     """Environment, one of those that `fastad envs` lists with their options; any of Gymnasium, as
     gym:CartPole-v1; or your own, as package.module:callable."""
     env_options: tuple[str, ...] = ()
-    """Its options as KEY=VALUE, for example: size=11 episode_length=30. `fastad envs ENV` explains
-    them. --env-kwargs is the same: what is none of fastad's is an argument of the environment,
-    and 'tasks={gravity: [5, 15]}' says how tasks differ."""
+    """Its options as KEY=VALUE, as size=11; `fastad envs ENV` explains them. --env-kwargs is the
+    same: others are the environment's own, and 'tasks={gravity: [5, 15]}' says how tasks differ."""
     source: str = "frontier"
-    """What learns, one of those that `fastad sources` lists with their options and with what each
-    is told beyond what it experiences, which stands beside all its results."""
+    """What learns, one of those that `fastad sources` lists with their options and what each is
+    told beyond what it experiences, which stands beside all its results; or one of
+    Stable-Baselines3's, as sb3:PPO."""
     source_options: tuple[str, ...] = ()
-    """Its options as KEY=VALUE, for example: learning_rate=0.5. `fastad sources SOURCE` explains
-    them."""
+    """Its options as KEY=VALUE, as learning_rate=0.5; `fastad sources SOURCE` explains them."""
     num_histories: int = 3840
     """Histories in all, dealt out to the train tasks in turn. Each learner starts from nothing."""
     num_episodes: int = 10
@@ -86,7 +85,7 @@ class CollectConfig:
     """Of tasks, split and histories."""
     shards: int | None = None
     """Files that the histories are spread over, the unit of parallel work and of --resume
-    (default: one per 1,024 histories). Changes the random streams, and so the data."""
+    (default: one per 1,024 histories; of sb3:PPO, 8). Changes the random streams, so the data."""
     workers: int = 1
     """Processes. Does not change the data; worth its start-up from some 10 million steps on."""
     resume: bool = False

@@ -3,11 +3,13 @@
 import doctest
 import re
 import runpy
+import shlex
 from pathlib import Path
 
 import pytest
 
 import fastad
+from fastad.cli import main
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -31,6 +33,29 @@ def test_the_readme_s_script_runs_as_written_and_what_it_shows_is_learnt(
     assert fastad.Result.load("small-room.json").num_tasks == 10
 
 
+@pytest.mark.timeout(1800)
+def test_the_readme_s_way_from_an_own_environment_to_a_picture(tmp_path, monkeypatch):
+    """The environment, and the commands that follow it, as written."""
+    shown = re.search(
+        r"```python\n(import gymnasium as gym.*?)```\n\n((?:    [^\n]*\n)+)",
+        README.read_text(),
+        re.DOTALL,
+    )
+    assert shown is not None
+    environment, commands = shown.groups()
+    assert environment.count("\n") + commands.count("\n") <= 25
+    (tmp_path / "treasure.py").write_text(environment)
+    monkeypatch.chdir(tmp_path)
+    for command in commands.replace("\\\n", " ").strip().splitlines():
+        program, *words = shlex.split(command)
+        assert program == "fastad"
+        assert main(words) == 0
+    assert Path("treasure.png").read_bytes().startswith(b"\x89PNG")
+    (kept,) = Path("runs/treasure/rollouts").glob("*.json")
+    returns = fastad.Result.load(kept).returns.mean(axis=0)
+    assert returns[15:].mean() > 2 * returns[:2].mean()
+
+
 def test_the_docstrings_examples_run_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runner = doctest.DocTestRunner()
@@ -41,6 +66,7 @@ def test_the_docstrings_examples_run_one_after_the_other(tmp_path, monkeypatch):
         fastad.compare,
         fastad.Run,
         fastad.Result,
+        fastad.histories.create,
     ):
         (example,) = doctest.DocTestFinder(recurse=False).find(shown, shown.__name__)
         assert example.examples, shown

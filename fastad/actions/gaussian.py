@@ -1,7 +1,7 @@
 """Distributions over vectors in a box: a Gaussian for each number, clipped or squashed to it."""
 
 import math
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -15,6 +15,17 @@ from fastad.base.errors import UserError
 # would count for everything in a loss; above, every draw lies outside of the box.
 LEAST_LOG_STD, LARGEST_LOG_STD = -4.0, 2.0
 EDGE = 1e-6  # actions nearer to the box's faces than this are as if they were there
+
+
+class _Box(NamedTuple):
+    """A box on one device, (d,) each."""
+
+    low: Tensor
+    high: Tensor
+    centre: Tensor
+    half: Tensor  # of its widths
+    unit_centre: Tensor  # of what policies count from
+    unit: Tensor  # of what they are in
 
 
 class DiagonalGaussian:
@@ -40,32 +51,39 @@ class DiagonalGaussian:
     rule = "means and log standard deviations must be finite"
 
     def __init__(self, low: np.ndarray, high: np.ndarray, *, squash: bool = False) -> None:
-        self.low, self.high = (torch.as_tensor(bound, dtype=torch.float32) for bound in (low, high))
-        size = self.low.numel()
+        least, largest = (torch.as_tensor(bound, dtype=torch.float32) for bound in (low, high))
+        size = least.numel()
         self.num_params, self.squash = 2 * size, squash
         self.shape: tuple[int, ...] = (size,)
         self.none = torch.full((size,), torch.nan)
-        is_finite = (self.low.isfinite() & self.high.isfinite()).all()
-        assert is_finite or not squash
+        self.is_bounded = bool((least.isfinite() & largest.isfinite()).all())
+        assert self.is_bounded or not squash
         zeros, ones = torch.zeros(size), torch.ones(size)
-        centre = (self.low / 2 + self.high / 2) if is_finite else zeros
-        half = (self.high / 2 - self.low / 2).clamp(min=EDGE) if is_finite else ones
-        self.centre, self.half = centre, half
-        # Of policies: squashed ones are in half widths.
-        self._centre, self._half = (zeros, ones) if squash else (centre, half)
+        centre = (least / 2 + largest / 2) if self.is_bounded else zeros
+        half = (largest / 2 - least / 2).clamp(min=EDGE) if self.is_bounded else ones
+        units = (zeros, ones) if squash else (centre, half)  # squashed ones are in half widths
+        box = _Box(least, largest, centre, half, *units)
+        # By device: a step that a CUDA graph records copies nothing from the host.
+        self._boxes = {least.device: box}
+
+    def _box(self, device: torch.device) -> _Box:
+        if device not in self._boxes:
+            here = next(iter(self._boxes.values()))
+            self._boxes[device] = _Box(*(bound.to(device) for bound in here))
+        return self._boxes[device]
 
     def _split(self, policy: Tensor) -> tuple[Tensor, Tensor]:
         """Means and log standard deviations of a policy, these within the limits."""
         mean, log_std = policy.chunk(2, dim=-1)
-        shift = self._half.to(policy.device).log()
+        shift = self._box(policy.device).unit.log()
         return mean, log_std.maximum(LEAST_LOG_STD + shift).minimum(LARGEST_LOG_STD + shift)
 
     def policy(self, params: Tensor) -> Tensor:
         """See `ActionDistribution.policy`."""
         mean, log_std = params.chunk(2, dim=-1)
-        centre, half = self._centre.to(params.device), self._half.to(params.device)
-        log_std = log_std.clamp(LEAST_LOG_STD, LARGEST_LOG_STD)
-        return torch.cat((centre + half * mean, log_std + half.log()), dim=-1)
+        box = self._box(params.device)
+        log_std = log_std.clamp(LEAST_LOG_STD, LARGEST_LOG_STD) + box.unit.log()
+        return torch.cat((box.unit_centre + box.unit * mean, log_std), dim=-1)
 
     def draw(self, policy: Tensor, generator: torch.Generator) -> Tensor:
         """See `ActionDistribution.draw`; (N, d) float32."""
@@ -108,9 +126,9 @@ class DiagonalGaussian:
     def random(self, num: int, generator: torch.Generator) -> Tensor:
         """See `ActionDistribution.random`: uniform in the box, or by `chance` where it has none."""
         device = generator.device
-        if not (self.low.isfinite() & self.high.isfinite()).all():
+        if not self.is_bounded:
             return self.draw(self.chance(num, device), generator)
-        low, high = self.low.to(device), self.high.to(device)
+        low, high, *_ = self._box(device)
         return low + (high - low) * torch.rand(num, *self.shape, generator=generator, device=device)
 
     def mix(self, policy: Tensor, share: float) -> NoReturn:
@@ -138,14 +156,15 @@ class DiagonalGaussian:
 
     def in_half_widths(self, action: Tensor) -> Tensor:
         """Where in the box actions (..., d) lie, each number from -1 to 1 if it has bounds."""
-        return (action - self.centre.to(action.device)) / self.half.to(action.device)
+        box = self._box(action.device)
+        return (action - box.centre) / box.half
 
     def _in_box(self, drawn: Tensor) -> Tensor:
         """The actions that draws from a policy mean."""
-        low, high = self.low.to(drawn.device), self.high.to(drawn.device)
+        box = self._box(drawn.device)
         if self.squash:
-            drawn = self.centre.to(drawn.device) + self.half.to(drawn.device) * drawn.tanh()
-        return drawn.clamp(low, high)
+            drawn = box.centre + box.half * drawn.tanh()
+        return drawn.clamp(box.low, box.high)
 
     def _before_squashing(self, action: Tensor) -> tuple[Tensor, Tensor | float]:
         """What was squashed to actions, and by how much its neighbourhood grew, as a logarithm."""
@@ -154,4 +173,4 @@ class DiagonalGaussian:
         drawn = self.in_half_widths(action).clamp(EDGE - 1, 1 - EDGE).atanh()
         # Of half * tanh(u): log(half) + log(1 - tanh(u)^2), which loses nothing far from 0.
         stretch = 2 * (math.log(2) - drawn - F.softplus(-2 * drawn))
-        return drawn, stretch + self.half.to(action.device).log()
+        return drawn, stretch + self._box(action.device).half.log()

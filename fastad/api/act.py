@@ -7,6 +7,7 @@ from fastad.acting.interact import Transition
 from fastad.base.device import choose_device
 from fastad.base.progress import Report, unwatched
 from fastad.configs import RolloutConfig, check_env
+from fastad.evaluate.kept_results import kept_baselines
 from fastad.evaluate.kept_rollouts import check_place, keep_rollouts
 from fastad.evaluate.measure import measure
 from fastad.evaluate.prompts import load_prompt
@@ -76,11 +77,13 @@ def act(
             cuda_graph=takes_graph(config.cuda_graph, device, kv_cache=config.kv_cache),
             on_block=on_block,
         )  # fmt: skip
-    method, target = taught(config.run)
+    method, target, auxiliary = taught(config.run)
+    if baselines is None:
+        baselines = kept_baselines(config.run, tasks)
     return measure(
         trial, method=method, target=target, target_return=config.target_return,
-        run=str(config.run), updates=updates, asked=config.asked, control=config.control,
-        greedy=config.greedy, kv_cache=config.kv_cache, trained_episodes=trained_episodes,
-        context=config.context or window, trained_context=window,
-        prompt=prompt, baselines=baselines, keep_actions=keep_actions,
+        auxiliary=auxiliary, run=str(config.run), updates=updates, asked=config.asked,
+        control=config.control, greedy=config.greedy, kv_cache=config.kv_cache,
+        trained_episodes=trained_episodes, context=config.context or window,
+        trained_context=window, prompt=prompt, baselines=baselines, keep_actions=keep_actions,
     )  # fmt: skip

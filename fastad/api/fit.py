@@ -13,6 +13,7 @@ from fastad.evaluate.learning_curve import LearningCurve
 from fastad.histories.reader import HistoryDataset
 from fastad.methods.registry import make_method
 from fastad.model.sequence_model import SequenceModel
+from fastad.sources.registry import is_at_hand
 from fastad.training import trainer
 from fastad.training.checkpoint_folder import list_checkpoints, step_of
 from fastad.training.numerics import Numerics, settle
@@ -115,9 +116,11 @@ def _open_data(config: TrainConfig) -> HistoryDataset:
             f"({dataset.info.noise_labels})"
         )
     if not dataset.complete:
+        fix = f"finish it with: {how_to_finish(config.data, dataset.info)}"
+        if not is_at_hand(dataset.info.source):
+            fix = "nothing here can go on with it; write it anew"
         raise UserError(
-            f"data={config.data} is not complete ({'; '.join(dataset.unfinished[:3])}); finish it "
-            f"with: {how_to_finish(config.data, dataset.info)}"
+            f"data={config.data} is not complete ({'; '.join(dataset.unfinished[:3])}); {fix}"
         )
     return dataset
 
@@ -166,12 +169,12 @@ def _learning_curve(
             f"{config.data} has no validation tasks: what is looked at during training comes from "
             "its test tasks; collect with --num-validation-tasks 1 or more to keep those unseen"
         )
-    curve = LearningCurve(
-        dataset, num_tasks=config.eval_tasks,
-        num_episodes=config.eval_episodes or max(1, num_steps // dataset.info.episode_length),
-        seed=settings.seed + 1, context=config.eval_context,
-    )  # fmt: skip
     try:
+        curve = LearningCurve(
+            dataset, num_tasks=config.eval_tasks,
+            num_episodes=config.eval_episodes or max(1, num_steps // dataset.info.episode_length),
+            seed=settings.seed + 1, context=config.eval_context,
+        )  # fmt: skip
         curve.check(model)
     except UserError as error:
         if not by_default:

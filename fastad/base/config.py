@@ -202,15 +202,20 @@ def typed(config: Any, *, bare: str = "") -> list[str]:
 
 
 def _as_number(value: Any) -> Any:
-    """YAML 1.1 takes 1e-1 for text; so it does within lists and mappings."""
+    """YAML 1.1 takes 1e-1 for text, within lists and mappings as well."""
     if isinstance(value, list):
-        return [_as_number(item) for item in value]
+        return [_as_number(item) if _may_be(item) else item for item in value]
     if isinstance(value, dict):
-        return {key: _as_number(item) for key, item in value.items()}
+        return {key: _as_number(item) if _may_be(item) else item for key, item in value.items()}
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
         return value
+
+
+def _may_be(item: Any) -> bool:
+    """Whether an item may hold a number that YAML took for text, not just digits in quotes."""
+    return isinstance(item, list | dict) or (isinstance(item, str) and "e" in item.lower())
 
 
 def to_plain(config: Any) -> dict[str, Any]:

@@ -60,6 +60,7 @@ def _describe(name: str) -> None:
         "tasks": "any number, drawn" if tasks is None else f"{len(tasks):,}",
         "episodes": f"{exactly} {spec.episode_length} steps",
         "observations": str(spec.observation_space),
+        **({} if spec.shown_space is None else {"shown": f"{spec.shown_space}, drawn of them"}),
         "actions": str(spec.action_space),
         "sources": ", ".join(sources_for(name)),
         "Gymnasium": gymnasium_id(name),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 NOTHING = "nothing beyond what it experiences"
@@ -30,12 +31,16 @@ def run_sources(config: SourcesConfig) -> None:
 
     if config.name is not None:
         kind, options = source_class(config.name), source_options(config.name)
-        texts, defaults = argument_texts(kind), format_options(options)
+        # Of Stable-Baselines3's classes, what their own docstrings say of their options.
+        texts = argument_texts(getattr(kind, "algorithm", kind)) | argument_texts(kind)
+        defaults = format_options(options)
         print(f"{config.name}: {paragraphs(kind)}\n\noptions, with their defaults:")
-        print(rows({given: texts[key] for key, given in zip(options, defaults, strict=True)}))
-        print(f"\nlearns, and is told by default:\n{rows(_told()[config.name])}")
+        print(
+            rows({given: texts.get(key, "") for key, given in zip(options, defaults, strict=True)})
+        )
+        print(f"\nlearns, and is told by default:\n{rows(_told([config.name])[config.name])}")
         return
-    told = _told()
+    told = _told(SOURCES)
     for name, kind in SOURCES.items():
         facts = {
             "options": " ".join(format_options(source_options(name))) or "none",
@@ -45,19 +50,21 @@ def run_sources(config: SourcesConfig) -> None:
         print(f"{name}: {summary(kind)}\n{rows(facts)}")
     print(
         "\none of them: fastad sources NAME\n"
-        "with options: fastad collect --source NAME --source-options KEY=VALUE ..."
+        "with options: fastad collect --source NAME --source-options KEY=VALUE ...\n"
+        "of Stable-Baselines3: fastad sources sb3:PPO (A2C, DQN, SAC, TD3, DDPG), or any like them "
+        "by its place, sb3:package.module:Class"
     )
 
 
-def _told() -> dict[str, dict[str, str]]:
+def _told(names: Iterable[str]) -> dict[str, dict[str, str]]:
     """For each source the environments that it learns, and what it is told of each."""
     from fastad.envs.registry import ENVS
-    from fastad.sources.registry import SOURCES, sources_for
+    from fastad.sources.registry import sources_for
 
-    learners = {env: sources_for(env) for env in ENVS}
+    learners = {env: sources_for(env, names) for env in ENVS}
     return {
         name: {env: found[name] or NOTHING for env, found in learners.items() if name in found}
-        for name in SOURCES
+        for name in names
     }
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Generator, Tensor
 
 from fastad.base.errors import UserError
-from fastad.envs.base import BatchedEnv
+from fastad.envs.base import BatchedEnv, Rules
 from fastad.envs.gym_spaces import WRAP, finite_rewards
 
 if TYPE_CHECKING:
     from fastad.envs.gym_in import Gym
 
 MAX_SEED = 2**31
+MAX_STATES = 10_000  # that a learner may have a table of
 
 
 class GymBatch(BatchedEnv):
@@ -76,6 +79,18 @@ class GymBatch(BatchedEnv):
         reward = torch.from_numpy(finite_rewards(rewards, self._where))
         flags = (torch.from_numpy(flag).to(self.device) for flag in (over, cut))
         return observation, reward.to(self.device), *flags  # type: ignore[return-value]
+
+    def rules(self) -> Rules | None:
+        """See `BatchedEnv.rules`: numbers what is observed, if it is few things, and says no more.
+
+        So tables can learn; whether the observation alone is Markov, nobody knows.
+        """
+        space, num_states = self.observation_space, 0
+        if isinstance(space, spaces.Discrete) and space.start == 0:
+            num_states = int(space.n)
+        elif isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+            num_states = math.prod(space.nvec.tolist())
+        return Rules.of(space) if 0 < num_states <= MAX_STATES else None
 
     def untrack(self) -> None:
         """Python environments are on the host, and stay there."""

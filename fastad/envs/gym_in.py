@@ -8,15 +8,14 @@ from functools import cached_property
 from typing import Any
 
 import gymnasium
-import torch
 from torch import Generator, Tensor
 
 from fastad.base.errors import UserError
-from fastad.envs.family import SPLITS, EnvSpec, Split, TaskFamily
+from fastad.envs.family import EnvSpec, Split, TaskFamily
 from fastad.envs.gym_batch import GymBatch
 from fastad.envs.gym_make import Maker, find_maker
 from fastad.envs.gym_spaces import Actions, Observations
-from fastad.envs.gym_tasks import Listed, distribution_of, read_in
+from fastad.envs.gym_tasks import Distribution, Listed, distribution_of, read_in
 
 # The options of fastad, with their defaults; every other one is the environment's own.
 OPTIONS: dict[str, Any] = {
@@ -25,7 +24,6 @@ OPTIONS: dict[str, Any] = {
     "observe": "",
     "deterministic": True,
 }
-MAX_TRIED = 16  # tasks that are made before a collection begins, if they are listed
 TRIED_STEPS = 50
 
 
@@ -72,14 +70,14 @@ class Gym(TaskFamily):
         return self.maker.name
 
     @cached_property
-    def distribution(self) -> Any:
+    def distribution(self) -> Distribution:
         """What tells the tasks apart."""
         return distribution_of(self.options["tasks"], f"env={self.name}")
 
     @cached_property
     def example(self) -> tuple[gymnasium.Env[Any, Any], Observations, Actions]:
         """One environment, which tells what all are like."""
-        env = self.build(self._some_tasks("train")[0])
+        env = self.build(self.distribution.few()[0])
         keys = [key.strip() for key in self.options["observe"].split(",") if key.strip()]
         observations = Observations(env.observation_space, keys, self.name)
         return env, observations, Actions(env.action_space, self.name)
@@ -123,13 +121,11 @@ class Gym(TaskFamily):
 
     def tasks(self) -> Tensor | None:
         """See `TaskFamily.tasks`; without a distribution there is one."""
-        rows: Tensor | None = self.distribution.rows()
-        return rows
+        return self.distribution.rows()
 
     def sample(self, num_tasks: int, split: Split, generator: Generator) -> Tensor:
         """See `TaskFamily.sample`."""
-        drawn: Tensor = self.distribution.sample(num_tasks, split, generator)
-        return drawn
+        return self.distribution.sample(num_tasks, split, generator)
 
     def make(self, tasks: Tensor, generator: Generator) -> GymBatch:
         """See `TaskFamily.make`."""
@@ -162,7 +158,7 @@ class Gym(TaskFamily):
                 "many: those to learn from, and others to be tried on. Say how they differ, for "
                 f"example {self.hint()}; see `fastad envs {self.name}`"
             )
-        tasks = torch.cat([self._some_tasks(split) for split in SPLITS]).unique(dim=0)
+        tasks = self.distribution.few().unique(dim=0)
         first, second = (self._try(tasks, Generator().manual_seed(0)) for _ in range(2))
         if self.options["deterministic"]:
             self._compare(tasks, first, second)
@@ -177,14 +173,6 @@ class Gym(TaskFamily):
             return "tasks=seeds"
         ranges = [f"{key}: [{value / 2:.4g}, {value * 1.5:.4g}]" for key, value in numbers.items()]
         return f"'tasks={{{', '.join(ranges[:2])}}}'"
-
-    def _some_tasks(self, split: Split) -> Tensor:
-        """A few tasks: of those listed evenly spaced ones, else one that is drawn."""
-        rows = self.tasks()
-        if rows is None:
-            return self.sample(1, split, torch.Generator().manual_seed(0))
-        chosen = torch.linspace(0, len(rows) - 1, min(len(rows), MAX_TRIED)).round().long()
-        return rows[chosen]
 
     def _try(self, tasks: Tensor, generator: Generator) -> list[tuple[Tensor, ...]]:
         """What some random actions lead to, from the first observation on."""

@@ -14,7 +14,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import gymnasium
@@ -23,7 +25,6 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from fastad.base.errors import UserError, unknown
 
 PREFIX = "gym:"
-NO_LIMIT = -1  # for `gymnasium.make`: `GymBatch` ends episodes itself
 FIX = "correct it, or name a callable that makes the environment, as --env package.module:callable"
 
 
@@ -64,10 +65,11 @@ class Maker:
             if self.registered is None:
                 env = create(**arguments)
             else:
-                spec = dataclasses.replace(self.registered, entry_point=create)
-                env = gymnasium.make(
-                    spec, max_episode_steps=NO_LIMIT, disable_env_checker=True, **arguments
+                # Without a limit: the batch ends episodes itself.
+                spec = dataclasses.replace(
+                    self.registered, entry_point=create, max_episode_steps=None
                 )
+                env = gymnasium.make(spec, disable_env_checker=True, **arguments)
         except UserError:
             raise
         except Exception as error:
@@ -210,9 +212,17 @@ def _registered(name: str) -> EnvSpec:
     if module:
         with _importing(name, module):
             import_module(module)
-    if wanted not in gymnasium.registry:
+    if wanted in gymnasium.registry:
+        return gymnasium.registry[wanted]
+    if get_close_matches(wanted, gymnasium.registry):
         raise unknown("environment of Gymnasium", wanted, gymnasium.registry)
-    return gymnasium.registry[wanted]
+    # Packages register theirs when they are imported; many begin with the package's name.
+    package = wanted.partition("-")[0].partition("/")[0].lower()
+    is_there = package.isidentifier() and find_spec(package) is not None
+    raise UserError(
+        f"unknown environment of Gymnasium {wanted!r}; if a package registers it, name that too: "
+        f"--env gym:{package if is_there else 'PACKAGE'}:{wanted}"
+    )
 
 
 @contextmanager

@@ -50,10 +50,12 @@ class Observations:
         """
         parts = []
         for leaf, path in zip(self._leaves, self._paths, strict=True):
-            values = [np.asarray(self._at(each, path, leaf, where(0))) for each in observations]
-            for index, value in enumerate(values):
+            values = []
+            for index, each in enumerate(observations):
+                value = np.asarray(_at(each, path, leaf, where, index))
                 if value.shape != leaf.shape:
                     raise _wrong(where(index), leaf, f"has shape {value.shape}")
+                values.append(value)
             parts.append(np.stack(values))
         return self._together(parts, where)
 
@@ -61,19 +63,11 @@ class Observations:
         """The same of a vector environment's batch, whose leaves have an axis for N."""
         parts = []
         for leaf, path in zip(self._leaves, self._paths, strict=True):
-            values = np.asarray(self._at(observations, path, leaf, where(0)))
+            values = np.asarray(_at(observations, path, leaf, where, 0))
             if values.shape[1:] != leaf.shape:
                 raise _wrong(where(0), leaf, f"has shape {values.shape[1:]}")
             parts.append(values)
         return self._together(parts, where)
-
-    def _at(self, observation: Any, path: Sequence[Any], leaf: Leaf, where: str) -> Any:
-        for key in path:
-            try:
-                observation = observation[key]
-            except (KeyError, IndexError, TypeError) as error:
-                raise _wrong(where, leaf, "is not there") from error
-        return observation
 
     def _together(self, parts: Sequence[np.ndarray], where: Where) -> Tensor:
         """Check leaves (N, *shape) against their spaces, and store them."""
@@ -204,6 +198,16 @@ def _paths(space: spaces.Space[Any]) -> list[tuple[Any, ...]]:
     if isinstance(space, spaces.Tuple):
         return [(key, *path) for key, part in enumerate(space) for path in _paths(part)]
     return [()]
+
+
+def _at(observation: Any, path: Sequence[Any], leaf: Leaf, where: Where, index: int) -> Any:
+    """The part of an observation that the keys of a path lead to."""
+    for key in path:
+        try:
+            observation = observation[key]
+        except (KeyError, IndexError, TypeError) as error:
+            raise _wrong(where(index), leaf, "is not there") from error
+    return observation
 
 
 def _limits(space: spaces.Space[Any]) -> tuple[Any, Any]:

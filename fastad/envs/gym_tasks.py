@@ -21,6 +21,7 @@ FORMS = (
     "seeds, or a .yaml or .json file with a list or ranges"
 )
 MAX_LISTED = 2**16  # combinations of whole numbers that are listed instead of drawn
+MAX_TRIED = 32  # tasks that are made before a collection begins, of those that are listed
 MAX_SEED = 2**31
 MAX_FILE = 2**24
 MIXING = ((30, -4658895280553007687), (27, -7723592293110705685))
@@ -36,6 +37,14 @@ class Distribution(ABC):
     def sample(self, num_tasks: int, split: Split, generator: Generator) -> Tensor:
         """Draw tasks (num_tasks, K); those of one split are never those of another."""
         raise TypeError("tasks are listed")
+
+    def few(self) -> Tensor:
+        """Some tasks (M, K) of which others are likely to be possible if they are."""
+        rows = self.rows()
+        if rows is None:
+            drawn = [self.sample(1, split, Generator().manual_seed(0)) for split in SPLITS]
+            return torch.cat(drawn)
+        return rows[torch.linspace(0, len(rows) - 1, min(len(rows), MAX_TRIED)).round().long()]
 
     @abstractmethod
     def arguments(self, row: Tensor) -> dict[str, Any]:
@@ -97,6 +106,11 @@ class Ranges(Distribution):
             # Fractions are never drawn twice; whole numbers belong to one split each.
             found.append(values[_split_of(values) == SPLITS.index(split)])
         return torch.cat(found)[:num_tasks].to(self._dtype)
+
+    def few(self) -> Tensor:
+        """See `Distribution.few`: both ends of all ranges at once as well."""
+        ends = torch.stack([self._low, self._high]).to(self._dtype)
+        return torch.cat([super().few(), ends])
 
     def arguments(self, row: Tensor) -> dict[str, Any]:
         """See `Distribution.arguments`."""

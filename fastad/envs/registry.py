@@ -43,7 +43,7 @@ def family_class(name: str) -> type[TaskFamily]:
     Raises:
         UserError: If there is none; the message proposes the nearest name.
     """
-    if name not in ENVS and not is_outside(name):
+    if not is_known(name):
         raise unknown("env", name, ENVS)
     module, kind = ENVS.get(name, OUTSIDE).split(":")
     family: type[TaskFamily] = getattr(import_module(module), kind)
@@ -53,6 +53,11 @@ def family_class(name: str) -> type[TaskFamily]:
 def is_outside(name: str) -> bool:
     """Whether an environment is one from outside, whose own arguments are options as well."""
     return ":" in name
+
+
+def is_known(name: str) -> bool:
+    """Whether a name is that of an environment: histories may be of one that is nowhere here."""
+    return name in ENVS or is_outside(name)
 
 
 def env_options(name: str) -> dict[str, Any]:

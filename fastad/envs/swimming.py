@@ -33,6 +33,7 @@ class Swimming:
 
     Args:
         device: Where poses are: x, y, and the heading in radians, from 0 to below 2 pi.
+        reach: Of a swimmer from the centre of the pool.
     """
 
     STROKES: ClassVar[tuple[Stroke, ...]] = (
@@ -46,10 +47,11 @@ class Swimming:
         Stroke(turn=-TURN),  # 7 forward with a turn to the right
     )
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, reach: float = REACH) -> None:
         def steps(degrees: float) -> int:
             return round(degrees / 360 * HEADINGS)
 
+        self.reach = reach
         turns, moves, directions = zip(*self.STROKES, strict=True)
         self._turn = torch.tensor([steps(turn) for turn in turns], device=device)
         self._direction = torch.tensor([steps(d) for d in directions], device=device)
@@ -72,7 +74,7 @@ class Swimming:
         ahead = self._ahead[(heading + self._direction[action]) % HEADINGS]
         place = pose[..., :2] + ahead * self._length[action][..., None]
         distance = place.square().sum(dim=-1, keepdim=True).sqrt()
-        place = place * (REACH / distance).clamp(max=1.0)
+        place = place * (self.reach / distance).clamp(max=1.0)
         return torch.cat((place, _radians(heading)[..., None]), dim=-1)
 
     def towards(self, pose: Tensor, target: Tensor) -> Tensor:

@@ -61,14 +61,14 @@ def keep_rollouts(
     if tasks.split == "validation":
         validation = validation[:0]
     knows = f"what {info.source} taught it, which knows {info.source_knows}"
-    method, target = taught(run)
+    method, target, auxiliary = taught(run)
     acting["target_return"] = target_return
     rollouts = replace(
         info,
         source="algorithm-distillation" if method == "ad" else method,
         source_kwargs={"run": str(run)} | {k: v for k, v in acting.items() if v is not None},
         source_knows="; ".join(
-            [knows] * bool(info.source_knows) + told(method, target, target_return)
+            [knows] * bool(info.source_knows) + told(method, target, target_return, auxiliary)
         ),
         policies=["policy"],
         action_noise=0.0,

@@ -1,6 +1,6 @@
 """A result from what a model did: its source and chance are put beside it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastad.base.provenance import describe_machine
@@ -17,6 +17,7 @@ def measure(
     method: str = "ad",
     target: str = "policy",
     target_return: float | None = None,
+    auxiliary: Sequence[str] = (),
     run: str | None = None,
     updates: int | None = None,
     asked: Mapping[str, Any] | None = None,
@@ -37,6 +38,7 @@ def measure(
         method: By which the model was trained.
         target: What it was held to.
         target_return: That it was asked for, if not the optimum; for models that are.
+        auxiliary: What its encoder was told besides, in training, by name.
         run: See `Result`, as the following.
         updates: Of the checkpoint that acted.
         asked: Settings of the rollout.
@@ -52,7 +54,7 @@ def measure(
     """
     tasks, info, own = trial.tasks, trial.tasks.info, _returned(trial)
     return Result(
-        label=label(method, target, target_return),
+        label=label(method, target, target_return, auxiliary),
         method=method,
         env=info.env,
         split=tasks.split,

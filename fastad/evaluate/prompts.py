@@ -58,7 +58,7 @@ def load_prompt(
 
 
 def _of_source(tasks: TaskSet) -> list[_History]:
-    """One history per rollout, of the dataset's source."""
+    """One history per rollout, of the dataset's source; of its only one on a task, the same."""
     run = tasks.histories()
     if run is None:
         raise UserError(
@@ -73,7 +73,8 @@ def _of_source(tasks: TaskSet) -> list[_History]:
 
         return _History(find_bounds(ended[row]), int(ended[row].sum()), read)
 
-    return [history(row) for row in range(len(ended))]
+    num_rollouts = len(tasks.rows)
+    return [history(rollout * len(ended) // num_rollouts) for rollout in range(num_rollouts)]
 
 
 def _of_dataset(where: Path, tasks: TaskSet) -> list[_History]:

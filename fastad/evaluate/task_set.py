@@ -1,8 +1,9 @@
 """Rollouts on the tasks of a dataset, beside what its source, chance and an optimum return."""
 
+import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from fastad.acting.interact import Transition, episode_returns
 from fastad.base.errors import UserError
 from fastad.envs.base import BatchedEnv
 from fastad.envs.family import Split
-from fastad.envs.registry import make_family
+from fastad.envs.registry import is_known, make_family
 from fastad.evaluate.metrics import task_means
 from fastad.histories.learning import run_source
 from fastad.histories.reader import load_description
@@ -22,8 +23,10 @@ from fastad.histories.schema import DatasetInfo
 from fastad.model.sequence_model import SequenceModel
 from fastad.rollouts.engine import RolloutResult, rollout
 from fastad.sources.base import Source
-from fastad.sources.registry import SOURCES, make_source
+from fastad.sources.registry import is_at_hand, make_source, source_class
 from fastad.training.run_files import DATASET, check_run, run_of
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,12 @@ class TaskSet:
     split: Split = "test"
 
     def __post_init__(self) -> None:
+        if not is_known(self.info.env):
+            raise UserError(
+                f"env={self.info.env!r} is a label of histories from elsewhere: there is no such "
+                "environment here, and nobody can act in it; create the dataset with the name of "
+                "one, such as gym:ID or package.module:callable"
+            )
         if len(self.tasks) == 0:
             raise UserError(
                 f"the {self.split} split is empty; collect with --num-{self.split}-tasks 1 or more"
@@ -89,7 +98,7 @@ class TaskSet:
     def _learner(self) -> Source | None:
         """One learner of the dataset's source; None where it is not at hand."""
         info = self.info
-        if info.source not in SOURCES:
+        if not is_at_hand(info.source):
             return None
         generator = self.generator("cpu")
         env = make_family(info.env, **info.env_kwargs).make(self.tasks[:1], generator)
@@ -127,17 +136,25 @@ class TaskSet:
         num_episodes = self.info.num_steps // self.info.episode_length
         returns = episode_returns(run.reward, run.terminated | run.truncated, num_episodes)
         result = RolloutResult(returns, seconds, run.reward.numel())
-        return Trial(result, self, run.action)
+        learned = replace(self, repeats=len(run.reward) // len(self.tasks))
+        return Trial(result, learned, run.action)
 
     def histories(self, source: str | None = None, *, noise: bool = True) -> Transition | None:
-        """What `baseline` is reckoned from: every learner's history, (N, T, ...)."""
+        """What `baseline` is reckoned from: every learner's history, (N, T, ...).
+
+        A source with a loop of its own takes long: there is one history of every task, (P, T, ...).
+        """
         own = source is None
         name = self.info.source if source is None else source
-        if name not in SOURCES:
+        if not is_at_hand(name):
             return None
+        tasks = self.rows
+        if source_class(name).owns_loop:
+            tasks = self.tasks
+            _logger.info("%s learns %d %s tasks from scratch", name, len(tasks), self.split)
         return run_source(
             self.info.env,
-            self.rows,
+            tasks,
             env_kwargs=self.info.env_kwargs,
             source=name,
             source_kwargs=self.info.source_kwargs if own else {},

@@ -1,1 +1,21 @@
-"""Learning histories on disk: memory-mapped .npy columns, validated when opened."""
+"""Learning histories on disk: memory-mapped .npy columns, validated when opened.
+
+`create` begins a dataset of histories of one's own.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastad.histories.own import create
+    from fastad.histories.own_writer import HistoryWriter
+
+__all__ = ["HistoryWriter", "create"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: PyTorch comes along."""
+    if name not in __all__:
+        raise AttributeError(f"module 'fastad.histories' has no attribute {name!r}")
+    from fastad.histories import own
+
+    return getattr(own, name)

@@ -37,7 +37,6 @@ from fastad.histories.schema import INFO_FILE, DatasetInfo
 from fastad.histories.writer import ShardWriter, shard_is_complete
 from fastad.sources.registry import make_source
 
-HISTORIES_PER_SHARD = 1024  # by default: enough to be quick, little enough to lose in a crash
 STEPS_PER_COMMIT = 500_000  # of all learners of a shard together; some 10 MB on the disk
 
 Progress = Callable[[int, int], None]
@@ -131,7 +130,8 @@ def describe(
         labels: Further distributions to store with every step, see `labelled_blocks`.
         look_ahead: Episodes that the label "final" looks ahead; None is to the end.
         shards: Files that the histories are spread over, and the unit of parallel work; by
-            default one per 1,024 histories. What is collected depends on it.
+            default one per 1,024 histories, fewer where the source says so. What is collected
+            depends on it.
         resume: Whether the dataset in `out` is continued, if there is one.
 
     Returns:
@@ -147,7 +147,6 @@ def describe(
             raise UserError(f"{field}={value} is not possible; use 1 or more")
     if shards is not None and not 1 <= shards <= num_histories:
         raise UserError(f"shards={shards} must lie between 1 and num_histories={num_histories}")
-    check_noise(action_noise)
     if num_validation is None:
         num_validation = _default_validation(out, num_test, resume)
     env_kwargs = stored_options(env, env_kwargs)
@@ -166,7 +165,15 @@ def describe(
     learner = make_source(
         source, probe, num_episodes=num_episodes, generator=generator, **source_kwargs
     )
+    check_noise(action_noise, learner)
     check_labels(labels, look_ahead, probe, learner, num_episodes)
+    num_steps = num_episodes * probe.episode_length
+    if learner.steps_before_learning >= num_steps:
+        raise UserError(
+            f"num_episodes={num_episodes} are {num_steps:,} steps, and source {source!r} first "
+            f"learns after {learner.steps_before_learning:,}; lengthen the histories, or change "
+            "the source options (n_steps, learning_starts)"
+        )
     info = DatasetInfo(
         env=env,
         env_kwargs=env_kwargs,
@@ -178,7 +185,7 @@ def describe(
         source_knows=learner.knows,
         action_noise=action_noise,
         noise_labels=noise_labels,
-        policies=stored_policies(labels),
+        policies=stored_policies(labels, learner),
         look_ahead=look_ahead or 0,
         num_train=len(split.train),
         num_validation=len(split.validation),
@@ -186,8 +193,8 @@ def describe(
         holdout=holdout,
         seed=seed,
         num_histories=num_histories,
-        num_steps=num_episodes * probe.episode_length,
-        num_shards=shards or -(-num_histories // HISTORIES_PER_SHARD),
+        num_steps=num_steps,
+        num_shards=shards or -(-num_histories // learner.histories_per_shard),
         episode_length=probe.episode_length,
         fixed_length=probe.fixed_length,
         versions=describe_machine(),
@@ -265,4 +272,4 @@ def shard_steps(out: Path, info: DatasetInfo, index: int) -> Iterator[int]:
         for block, ahead in labelled_blocks(learning, info, block_steps=block_steps):
             if block:
                 writer.append(block)
-            yield (writer.committed_steps + ahead) * len(histories)
+            yield round((writer.committed_steps + ahead) * len(histories))

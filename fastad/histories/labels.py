@@ -5,7 +5,7 @@
 a given number of episodes later.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -14,10 +14,11 @@ from torch import Tensor
 from fastad.acting.interact import Transition
 from fastad.base.errors import UserError, unknown
 from fastad.envs.base import BatchedEnv
-from fastad.histories.learning import Learning
+from fastad.histories.learning import Begun, Learning
 from fastad.histories.schema import LABELS, POLICIES, DatasetInfo
 from fastad.sources.base import Source
 from fastad.sources.expert import Expert
+from fastad.sources.registry import source_class
 from fastad.sources.visited import Follower, Visited
 
 Label = Literal["expert", "final"]
@@ -50,11 +51,21 @@ def check_labels(
         raise UserError(
             f"labels: env {env.family.name!r} has no expert; leave out expert from the labels"
         )
-    if "final" in labels:
+    if "final" in labels and not learners.has_policy:
+        raise UserError(
+            f"labels: source {learners.name!r} has no distribution to store; leave out final from "
+            "the labels"
+        )
+    if "final" in labels and not learners.owns_loop:
         none = torch.zeros((env.num_envs, 1), dtype=torch.int64, device=env.device)
         learners.would_act(Visited(env.reset()[:, None], phase=none, episode_step=none))
     if look_ahead is None:
         return
+    if learners.owns_loop:
+        raise UserError(
+            f"look_ahead={look_ahead} is not possible with source {learners.name!r}, which learns "
+            "in a loop of its own; leave it out to look ahead to the end"
+        )
     if "final" not in labels:
         raise UserError(f"look_ahead={look_ahead} is of the label final; add final to the labels")
     if not 1 <= look_ahead < num_episodes:
@@ -64,14 +75,18 @@ def check_labels(
         )
 
 
-def stored_policies(labels: Sequence[Label]) -> list[str]:
+def stored_policies(labels: Sequence[Label], learners: Source) -> list[str]:
     """The distributions that are stored, as `DatasetInfo.policies`."""
-    return [name for name in POLICIES if name not in LABELS or LABELS[name] in labels]
+    wanted = {name for name, label in LABELS.items() if label in labels}
+    return [
+        name for name in POLICIES if name in wanted or (name not in LABELS and learners.has_policy)
+    ]
 
 
 def steps_to_take(info: DatasetInfo) -> int:
     """Of a learner, for its history and its labels."""
-    return info.num_steps * (2 if "final" in info.labels else 1)
+    twice = "final" in info.labels and not source_class(info.source).owns_loop
+    return info.num_steps * (2 if twice else 1)
 
 
 def label_words(info: DatasetInfo) -> list[str]:
@@ -88,7 +103,7 @@ def label_words(info: DatasetInfo) -> list[str]:
 
 def labelled_blocks(
     learning: Learning, info: DatasetInfo, *, block_steps: int
-) -> Iterator[tuple[Labelled, int]]:
+) -> Iterator[tuple[Labelled, float]]:
     """What happens to learners, block by block, with the labels that a dataset stores.
 
     Look-ahead runs the same learners twice: the second time, which nothing tells from the first,
@@ -104,10 +119,14 @@ def labelled_blocks(
 
     Yields:
         Fields by the names of columns, (N, steps, ...), none where there is nothing to store yet;
-        and the steps that those who look ahead have taken, each, by then.
+        and the steps that those who look ahead have taken, each, by then; or, of a source that
+        owns its loop, those not yielded yet.
     """
     labels = info.labels
     begun = learning.begin()
+    if begun.learners.owns_loop:
+        yield from _own_blocks(learning, begun, labels, block_steps)
+        return
     if not labels:
         blocks = learning.run(begun, block_steps=block_steps)
         yield from ((block._asdict(), 0) for block in blocks)
@@ -136,6 +155,36 @@ def labelled_blocks(
         if steps + info.episode_length > block_steps or index == learning.num_episodes:
             yield _joined(parts), taken
             parts = []
+
+
+def _own_blocks(
+    learning: Learning, begun: Begun, labels: Collection[str], block_steps: int
+) -> Iterator[tuple[Labelled, float]]:
+    """The same of a source that owns its loop: it has learnt all before its first steps are here.
+
+    So it is at its end whenever it is asked, and the expert is asked in hindsight.
+    """
+    learners, follower = begun.learners, Follower(begun.env)
+    for block in learning.run(begun, block_steps=block_steps):
+        if block.reward.shape[1] == 0:
+            yield {}, learners.steps_taken / learners.num_learners
+            continue
+        fields: Labelled = block._asdict()
+        if labels:
+            visited = follower.follow(block)
+        if "expert" in labels:
+            fields["expert_policy"] = _answers(begun.env, visited)
+        if "final" in labels:
+            fields["final_policy"] = learners.would_act(visited)
+        yield fields, 0
+
+
+def _answers(env: BatchedEnv, visited: Visited) -> Tensor:
+    """What the expert would have done, (N, T, A)."""
+    steps = zip(visited.observation.unbind(1), visited.phase.unbind(1), strict=True)
+    answers = [env.expert(observation, phase) for observation, phase in steps]
+    assert answers[0] is not None, "check_labels refuses what has no expert"
+    return torch.stack(answers, dim=1)  # type: ignore[arg-type]
 
 
 class _Ahead:

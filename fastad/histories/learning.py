@@ -107,7 +107,6 @@ def run_source(
     Returns:
         Everything that happened, as one block (N, num_episodes * episode_length, ...).
     """
-    check_noise(action_noise)
     learning = Learning(
         env=env,
         env_kwargs=env_kwargs,
@@ -119,12 +118,18 @@ def run_source(
         streams=np.random.SeedSequence(seed, spawn_key=(RUN_STREAMS,)),
     )
     begun = learning.begin()
+    check_noise(action_noise, begun.learners)
     blocks = learning.run(begun, block_steps=num_episodes * begun.env.episode_length)
-    (history,) = blocks
+    (history,) = (block for block in blocks if block.reward.shape[1] > 0)
     return history
 
 
-def check_noise(action_noise: float) -> None:
-    """Raises UserError for what is no probability."""
+def check_noise(action_noise: float, learners: Source) -> None:
+    """Raises UserError for what is no probability, or where nobody can act for the learners."""
     if not 0.0 <= action_noise <= 1.0:
         raise UserError(f"action_noise={action_noise} is no probability; use 0 to 1")
+    if action_noise > 0.0 and learners.owns_loop:
+        raise UserError(
+            f"action_noise={action_noise} is not possible with source {learners.name!r}, which "
+            "executes its actions itself; leave it out, or see the source's own options"
+        )

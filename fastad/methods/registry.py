@@ -1,6 +1,6 @@
 """Methods by name, and what is made of what a user asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -117,16 +117,21 @@ def make_method(name: str, dataset: HistoryDataset, **settings: Any) -> Algorith
     return METHODS[name].build(dataset, **settings)
 
 
-def told(name: str, target: str, target_return: float | None) -> list[str]:
+def told(
+    name: str, target: str, target_return: float | None, auxiliary: Sequence[str] = ()
+) -> list[str]:
     """What a trained model is told that its source was not, in training and at rollout.
 
     Args:
         name: Of its method.
         target: What it was held to.
         target_return: That it is asked for, if not the optimum.
+        auxiliary: What its encoder is told besides, in training.
     """
     labels = TARGET_WORDS.get(target, target)
     words = [labels] if labels else []
+    if auxiliary:
+        words.append(f"auxiliary loss: told {' and '.join(auxiliary)} in training")
     if name in METHODS and METHODS[name].asked:
         is_optimum = target_return is None
         words.append(
@@ -135,7 +140,9 @@ def told(name: str, target: str, target_return: float | None) -> list[str]:
     return words
 
 
-def label(name: str, target: str, target_return: float | None = None) -> str:
+def label(
+    name: str, target: str, target_return: float | None = None, auxiliary: Sequence[str] = ()
+) -> str:
     """What a trained model is called, with what it is told; see `told`."""
     title = METHODS[name].title if name in METHODS else name
-    return ", ".join([title, *told(name, target, target_return)])
+    return ", ".join([title, *told(name, target, target_return, auxiliary)])

@@ -28,6 +28,8 @@ class StepEncoder(nn.Module):
         return_scale: Returns to go are divided by it; None: the model reads none.
     """
 
+    none: Tensor
+
     def __init__(
         self,
         config: ModelConfig,
@@ -45,6 +47,7 @@ class StepEncoder(nn.Module):
         self.reward_shift, self.reward_scale = reward_shift, reward_scale
         self.last_step = episode_length - 1
         self.actions = actions
+        self.register_buffer("none", actions.none, persistent=False)
         self.observation = observation
         self.action = action_encoder(actions, width)
         # A reward means something different after each action: bandits need their product.
@@ -93,7 +96,7 @@ class StepEncoder(nn.Module):
 
     def laid_out(self, steps: Steps) -> Steps:
         """What one token stands for, or three interleaved ones: steps (B, T), or (B, 2 T)."""
-        return as_queries(steps, self.actions) if self.unordered else steps
+        return as_queries(steps, self.actions, self.none) if self.unordered else steps
 
     def _done(self, steps: Steps, impl: Implementation = "sdpa") -> tuple[Tensor, Tensor]:
         """Features (B, T, width) of previous actions, and of the rewards that they gave."""

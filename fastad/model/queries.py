@@ -7,7 +7,7 @@ from fastad.acting.steps import Steps
 from fastad.actions import ActionDistribution
 
 
-def as_queries(steps: Steps, actions: ActionDistribution) -> Steps:
+def as_queries(steps: Steps, actions: ActionDistribution, none: Tensor) -> Steps:
     """Two steps for each: what came of the one before, and the query where the agent is now.
 
     A transition is an observation, the action taken there and its reward. A query is an observation
@@ -18,18 +18,19 @@ def as_queries(steps: Steps, actions: ActionDistribution) -> Steps:
     Args:
         steps: (B, T), with previous observations. Where there is no previous action, the query
             stands twice.
-        actions: Say what stands where there is none.
+        actions: What previous actions are.
+        none: Of `actions`, on the device of the steps.
 
     Returns:
         (B, 2 T), each of which is a token of the fused layout.
     """
     now, before, action = steps.observation, steps.previous_observation, steps.previous_action
     assert before is not None
-    none = actions.is_none(action)
-    none = none.view(*none.shape, *[1] * (now.ndim - 2))
+    first = actions.is_none(action)
+    first = first.view(*first.shape, *[1] * (now.ndim - 2))
     pairs = (
-        (torch.where(none, now, before), now),
-        (action, actions.none.to(action).expand_as(action)),
+        (torch.where(first, now, before), now),
+        (action, none.expand_as(action)),
         (steps.previous_reward, torch.zeros_like(steps.previous_reward)),
         (torch.zeros_like(steps.episode_start), steps.episode_start),
         (torch.zeros_like(steps.episode_step), steps.episode_step),

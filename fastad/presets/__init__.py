@@ -8,9 +8,10 @@ from fastad.presets.paper import PAPER
 from fastad.presets.preset import Preset as Preset
 from fastad.presets.quick import QUICK
 from fastad.presets.science import SCIENCE
+from fastad.presets.worlds import WORLDS
 
 CONFIGURED = ("collect", "train", "rollout")  # the commands that a preset has settings for
-PRESETS = QUICK | SCIENCE | PAPER
+PRESETS = QUICK | WORLDS | SCIENCE | PAPER
 
 
 def preset(name: str) -> Preset:

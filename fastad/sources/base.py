@@ -1,8 +1,9 @@
 """What every source is: N independent learners, advanced together as batched tensors."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -38,7 +39,17 @@ class Source(ABC):
     # Episodes that a learner plays while its history gains one: more where it has several actors.
     episodes_per_episode: int = 1
     # Whether actions in a box are squashed to it, see `DiagonalGaussian`, or clipped.
-    squashes: ClassVar[bool] = False
+    squashes: bool = False
+    # Whether `policy` is what actions are drawn from; if not, histories have none.
+    has_policy: bool = True
+    # Whether it replaces `run`: nobody can act in its stead then, nor run it half-way.
+    owns_loop: ClassVar[bool] = False
+    # By default: enough to be quick, little enough to lose in a crash.
+    histories_per_shard: ClassVar[int] = 1024
+    # Steps of a history before the first that learning can have changed, where that is many.
+    steps_before_learning: int = 0
+    # Of all learners together, those not yielded yet, where `run` is replaced.
+    steps_taken: int = 0
 
     def __init__(self, env: BatchedEnv, *, num_episodes: int, generator: torch.Generator) -> None:
         if num_episodes < 1:
@@ -58,6 +69,15 @@ class Source(ABC):
     @abstractmethod
     def fits(cls, env: BatchedEnv) -> bool:
         """Whether the source can learn tasks of this environment."""
+
+    @classmethod
+    def options(cls) -> dict[str, Any]:
+        """The keyword arguments of a user's choice, with their defaults."""
+        return {
+            name: parameter.default
+            for name, parameter in inspect.signature(cls).parameters.items()
+            if name not in ("env", "num_episodes", "generator")
+        }
 
     @abstractmethod
     def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,7 +110,8 @@ class Source(ABC):
         """Learn from scratch in `env`, and yield what happens, block by block.
 
         By default `interact`, which asks for one action after another. A source with a loop of its
-        own replaces this.
+        own replaces this and sets `owns_loop`. While it works it may yield blocks of no steps, with
+        `steps_taken` telling how far it is; by its first block of some, it has learnt all.
 
         Args:
             env: That the source was made for; reset here.

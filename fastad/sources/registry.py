@@ -1,6 +1,6 @@
 """Sources by name, and their construction from what a user wrote."""
 
-import inspect
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from fastad.sources.neural.a3c import A3C
 from fastad.sources.neural.dqn import DQN
 from fastad.sources.q_learning import QLearning
 from fastad.sources.random import Random
+from fastad.sources.sb3 import stable_baselines
+from fastad.sources.sb3_models import PREFIX, algorithm_names
 from fastad.sources.ucbvi import UCBVI
 
 SOURCES: dict[str, type[Source]] = {
@@ -39,24 +41,30 @@ FORMER_DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def source_class(name: str) -> type[Source]:
-    """The source class called `name`.
+    """The source class called `name`, a key of `SOURCES` or one of Stable-Baselines3's, "sb3:PPO".
 
     Raises:
         UserError: If there is none; the message proposes the nearest name.
     """
+    if name.startswith(PREFIX):
+        return stable_baselines(name)
     if name not in SOURCES:
         raise unknown("source", name, SOURCES)
     return SOURCES[name]
 
 
+def is_at_hand(name: str) -> bool:
+    """Whether there is a source called `name`: histories may be of a model's, or of anything."""
+    try:
+        source_class(name)
+    except UserError:
+        return False
+    return True
+
+
 def source_options(name: str) -> dict[str, Any]:
     """The keyword arguments of the source called `name`, with their defaults."""
-    parameters = inspect.signature(source_class(name)).parameters
-    return {
-        key: parameter.default
-        for key, parameter in parameters.items()
-        if key not in ("env", "num_episodes", "generator")
-    }
+    return source_class(name).options()
 
 
 def make_source(
@@ -70,7 +78,7 @@ def make_source(
     """Build the source called `name`, one fresh learner per environment.
 
     Args:
-        name: A key of `SOURCES`.
+        name: See `source_class`.
         env: What the learners will act in.
         num_episodes: The length of the histories, for schedules.
         generator: The only source of randomness, on the environment's device.
@@ -82,9 +90,12 @@ def make_source(
     """
     source = source_class(name)
     if not source.fits(env):
-        fitting = ", ".join(key for key, other in SOURCES.items() if other.fits(env))
+        of_kin = algorithm_names() if name.startswith(PREFIX) else []
+        fitting = [key for key in (*of_kin, *SOURCES) if source_class(key).fits(env)]
+        reason = f" and its actions in {env.action_space}" if of_kin else ""
         raise UserError(
-            f"source {name!r} cannot learn env {env.family.name!r}; choose one of: {fitting}"
+            f"source {name!r} cannot learn env {env.family.name!r}{reason}; choose one of: "
+            f"{', '.join(fitting)}"
         )
     valid = source_options(name)
     for option in kwargs:
@@ -95,21 +106,22 @@ def make_source(
     return source(env, num_episodes=num_episodes, generator=generator, **kwargs)
 
 
-def sources_for(env: str, **options: Any) -> dict[str, str]:
+def sources_for(env: str, names: Iterable[str] = SOURCES, /, **options: Any) -> dict[str, str]:
     """The sources that can learn the environment called `env`, and what each is told by default.
 
     Args:
         env: Its name.
-        **options: Of it.
+        names: Of the sources to choose from.
+        **options: Of the environment.
 
     Raises:
-        UserError: If there is no such environment.
+        UserError: If there is no such environment or source.
     """
     generator, family = torch.Generator(), make_family(env, **options)
     tasks = family.tasks()
     some = family.sample(1, "train", generator) if tasks is None else tasks[:1]
     made = family.make(some, generator)
-    fitting = [name for name, source in SOURCES.items() if source.fits(made)]
+    fitting = [name for name in names if source_class(name).fits(made)]
     return {
         name: make_source(name, made, num_episodes=1, generator=generator).knows for name in fitting
     }

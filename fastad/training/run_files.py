@@ -5,7 +5,7 @@ import logging
 import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastad.base.config import parse_yaml
 from fastad.base.errors import UserError
@@ -19,7 +19,9 @@ from fastad.base.files import (
     write_json,
 )
 from fastad.base.possession import is_marked, marker_name
+from fastad.histories.reader import load_info
 from fastad.histories.schema import INFO_FILE, TASKS_FILE, DatasetInfo
+from fastad.methods.ad import known_family
 
 _logger = logging.getLogger(__name__)
 
@@ -152,10 +154,30 @@ def episodes_per_window(run: Path, info: DatasetInfo) -> int:
     return max(1, int(num_steps) // info.episode_length)
 
 
-def taught(run: Path) -> tuple[str, str]:
-    """By which method a run was trained, or a checkpoint of it, and its target."""
-    config = read_config(run_of(run))
-    return config.get("method", "ad"), config["settings"]["target"]
+class Taught(NamedTuple):
+    """How a model was trained.
+
+    Attributes:
+        method: By name.
+        target: What it was held to.
+        auxiliary: What its encoder was told besides, in training, by name.
+    """
+
+    method: str
+    target: str
+    auxiliary: tuple[str, ...] = ()
+
+
+def taught(run: Path) -> Taught:
+    """How a run was trained, or a checkpoint of it."""
+    folder = run_of(run)
+    config = read_config(folder)
+    settings = config["settings"]
+    auxiliary: tuple[str, ...] = ()
+    if settings.get("auxiliary_weight", 0) > 0:
+        family = known_family(load_info(folder / DATASET))
+        auxiliary = tuple((family.auxiliary() if family else None) or ())
+    return Taught(config.get("method", "ad"), settings["target"], auxiliary)
 
 
 def read_made_by(run: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 from fastad.base.config import (
     differences,
     dump_config,
+    format_options,
     load_config,
     parse_options,
     to_plain,
@@ -99,6 +100,13 @@ def test_options_are_given_as_a_dict():
     options = {"size": 3, "learning_rate": 1e-5, "slow": True, "name": "x"}
     changed = with_settings(CollectConfig(), {"env_options": options}, "collect")
     assert parse_options("env_options", changed.env_options) == options
+
+
+def test_options_may_be_nested_and_come_back_as_they_were():
+    typed = ("tasks={length: [3e-1, 1.5], n: [1, 9]}", 'names=["12", "4x4"]')
+    options = {"tasks": {"length": [0.3, 1.5], "n": [1, 9]}, "names": ["12", "4x4"]}
+    assert parse_options("env_options", typed) == options
+    assert parse_options("env_options", format_options(options)) == options
 
 
 def test_every_setting_has_a_name_of_its_own():

@@ -55,7 +55,7 @@ def test_every_source_is_listed_with_what_it_learns_and_knows(capsys):
     assert text.count("knows nothing beyond what it experiences") == 1  # random
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", [*SOURCES, "sb3:PPO", "sb3:DQN", "sb3:SAC"])
 def test_a_source_is_described_with_every_option_explained(name, capsys):
     assert main(["sources", name]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -96,3 +96,23 @@ def test_every_method_is_listed_with_flags_that_give_its_defaults_and_what_it_is
     assert "called  decision transformer, told the optimum" in shown
     assert "called  DPT, expert labels: told the task" in shown
     assert "collect them with --labels expert" in shown
+
+
+def test_an_environment_from_outside_is_described_with_a_first_command(capsys):
+    text = said(capsys, "envs", "gym:CartPole-v1")
+    for fact in ("at most 500 steps", "actions Discrete(2)", "sources a2c, a3c, dqn",
+                 "arguments sutton_barto_reward=False", "attributes gravity=9.8 masscart=1.0",
+                 "tasks=null How tasks differ.", "deterministic=true Whether"):  # fmt: skip
+        assert fact in text
+    example = text.partition("for example: fastad ")[2]
+    command, *words = shlex.split(example)
+    assert command == "collect"
+    config = parse(command, words)
+    assert config.env == "gym:CartPole-v1"
+    assert config.env_options == ("tasks={gravity: [4.9, 14.7], masscart: [0.5, 1.5]}",)
+
+
+def test_one_without_a_limit_is_told_to_say_one(capsys):
+    text = said(capsys, "envs", "gym:Blackjack-v1")
+    assert "episodes of any length" in text
+    assert text.endswith("--env gym:Blackjack-v1 --env-kwargs episode_length=200 tasks=seeds")

@@ -31,6 +31,19 @@ class Corridor(gymnasium.Env):
         return self.cell, self.reward * reached, reached, False, {}
 
 
+class Picky(Corridor):
+    """Refuses one goal, the last of a billion."""
+
+    def __init__(self, goal: int):
+        assert goal < 10**9
+        super().__init__(goal)
+
+
+def limited_corridor(goal: int, length: int) -> gymnasium.Env:
+    """A corridor with a limit of its own."""
+    return gymnasium.wrappers.TimeLimit(Corridor(goal), length)
+
+
 class Mixed(Corridor):
     """Shows what it knows in several ways, one of which is text."""
 

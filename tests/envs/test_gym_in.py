@@ -1,6 +1,7 @@
 """Any Gymnasium environment as a family of tasks, on some that nobody here wrote."""
 
 import json
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -16,8 +17,6 @@ from fastad.spaces import unpack
 
 @pytest.fixture(autouse=True)
 def _here(monkeypatch):
-    from pathlib import Path
-
     monkeypatch.syspath_prepend(Path(__file__).parent)
 
 
@@ -46,6 +45,9 @@ PHYSICS = {
     "outside:lake": {"tasks": {"map_seed": [0, 5000]}, "episode_length": 30},
     "gym:Taxi-v4": {"tasks": "seeds"},
     "gym:Blackjack-v1": {"tasks": "seeds", "episode_length": 20},
+    "gym:minigrid:MiniGrid-Empty-Random-5x5-v0": {
+        "tasks": "seeds", "observe": "image,direction", "episode_length": 40,
+    },
     "outside:Mixed": {"tasks": [{"goal": 0}, {"goal": 1}] * 4, "observe": "cell,picture,pose",
                       "episode_length": 9},
 }  # fmt: skip
@@ -222,6 +224,19 @@ def test_seeds_are_other_ones_in_every_split():
     split = split_tasks(family, num_train=50, num_test=20, num_validation=10, seed=0)
     for number, part in enumerate((split.train, split.validation, split.test)):
         assert (part % 3 == number).all()
+
+
+def test_the_places_of_a_goal_are_tasks_of_minigrid():
+    """Its constructor wants a tuple, and JSON has lists alone."""
+    name, goals = "gym:minigrid:MiniGrid-FourRooms-v0", [[3, 3], [15, 2]]
+    family = make_family(
+        name, tasks=[{"goal_pos": goal} for goal in goals], observe="image", episode_length=50
+    )
+    family.check()
+    env = family.make(torch.tensor([[0], [1]]), seeded())
+    env.reset()
+    for inner, (x, y) in zip(env._envs, goals, strict=True):
+        assert inner.unwrapped.grid.get(x, y).type == "goal"
 
 
 @pytest.mark.parametrize(

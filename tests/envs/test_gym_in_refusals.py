@@ -22,6 +22,8 @@ BROKEN = {"tasks": [{"goal": 0}, {"goal": 1}], "episode_length": 8}
     ("name", "options", "words"),
     [
         ("gym:CartPole", SEEDS, "unknown environment of Gymnasium 'CartPole'; did you mean 'CartP"),
+        ("gym:Torch-Maze-v0", SEEDS, "name that too: --env gym:torch:Torch-Maze-v0"),
+        ("gym:Somebodys-v0", SEEDS, "name that too: --env gym:PACKAGE:Somebodys-v0"),
         ("gym:nowhere:CartPole-v1", SEEDS, "there is no module 'nowhere'"),
         ("nowhere.at_all:Env", SEEDS, "there is no module 'nowhere', neither installed nor in"),
         ("outside:Coridor", SEEDS, "unknown environment in outside 'Coridor'; did you mean 'Corri"),
@@ -38,6 +40,7 @@ BROKEN = {"tasks": [{"goal": 0}, {"goal": 1}], "episode_length": 8}
         ("outside:Mixed", SEEDS | {"episode_length": 9}, "key 'mission': space Text.*observe="),
         ("outside:Mixed", SEEDS | {"observe": "cel", "episode_length": 9}, "did you mean 'cell'"),
         ("gym:CartPole-v1", SEEDS | {"observe": "x"}, "observe=x chooses keys of a Dict"),
+        ("outside:Picky", {"tasks": {"goal": [0, 10**9]}, "episode_length": 9}, "goal=1000000000"),
         ("outside:the_same", SEEDS | {"episode_length": 9}, "returns the same environment again"),
         ("gym:CartPole-v1", {"tasks": "speed"}, "tasks=speed is not possible"),
         ("gym:CartPole-v1", {"tasks": "missing.yaml"}, "missing.yaml cannot be read"),

@@ -63,12 +63,35 @@ def test_the_last_observation_of_an_episode_is_its_true_end():
         env.step(UP)
 
 
+@pytest.mark.parametrize("store", ["pose", "frames"])
+def test_gymnasium_gets_frames_whatever_is_stored(store):
+    options = {"platform": (0.5, 0.25), "height": 16, "width": 24, "episode_length": 3}
+    env = make("Watermaze", store=store, **options)
+    vector = make_vec("Watermaze", num_envs=2, store=store, **options)
+    assert env.observation_space == vector.single_observation_space
+    assert env.observation_space == gymnasium.spaces.Box(0, 255, (16, 24, 3), np.uint8)
+
+    frame, info = env.reset(seed=0)
+    frames, _ = vector.reset(seed=0)
+    assert info["task"].tolist() == [0.5, 0.25]
+    for _ in range(3):
+        for shown in (frame, frames):
+            assert shown.dtype == np.uint8
+            assert shown.flags.c_contiguous
+        frame = env.step(0)[0]
+        frames, *_, info = vector.step(np.array([0, 4]))
+    final = info["final_obs"]
+    assert final[0].shape == (16, 24, 3)
+    assert not np.array_equal(final[0], frames[0])
+
+
 def test_every_task_argument_arrives_in_the_task():
     cases = [
         ("DarkRoomHard", {"goal": (1, 2)}, [1, 2]),
         ("DarkRoomPermuted", {"goal": (1, 2), "permutation": 7}, [1, 2, 7]),
         ("DarkKeyToDoor", {"key": (1, 2), "door": (3, 4)}, [1, 2, 3, 4]),
         ("BernoulliBandit", {"means": [0.25, 0.5, 1.0]}, [0.25, 0.5, 1.0]),
+        ("Watermaze", {"platform": (0.5, -0.25)}, [0.5, -0.25]),
     ]
     for name, arguments, task in cases:
         assert make(name, **arguments).reset()[1]["task"].tolist() == task

@@ -8,12 +8,18 @@ from fastad.envs.pictures import (
     BAR_WIDTH,
     BEST,
     CELL,
+    GAP,
     LANDMARKS,
     OTHERS,
     PAPER,
     SELF,
+    WATER,
+    beside,
     draw_bars,
+    draw_pool,
     draw_room,
+    enlarged,
+    write_pool,
 )
 
 
@@ -76,3 +82,52 @@ def test_gymnasium_gets_a_picture_of_where_one_is(number):
     for picture in shown:
         assert colour(picture, 5, 4) == (PAPER, SELF)
         assert colour(picture, 8, 8) == (LANDMARKS["G"], LANDMARKS["G"])
+
+
+def test_a_pool_shows_the_platform_oneself_and_the_landmarks():
+    red, blue = (255, 0, 0), (0, 0, 255)
+    picture = draw_pool(216, (0.5, 0.0, 0.15), (-0.5, 0.5, np.pi / 2), [red, blue])
+
+    def at(x, y):  # 100 pixels per unit, y upwards
+        return tuple(picture[round(108 - 100 * y - 0.5), round(108 + 100 * x - 0.5)].tolist())
+
+    assert picture.shape == (216, 216, 3)
+    assert at(0, 0) == WATER
+    assert at(0.5, 0.0) == at(0.5, 0.13) == LANDMARKS["G"]
+    assert at(0.5, 0.17) == WATER
+    # The arrow points up: its tip is 0.11 ahead, and behind there is water.
+    assert at(-0.5, 0.5) == at(-0.5, 0.58) == SELF
+    assert at(-0.5, 0.36) == at(-0.4, 0.55) == WATER
+    assert at(0, 1.03) == red
+    assert at(0, -1.03) == blue
+    assert at(1.05, 1.05) == PAPER
+
+
+def test_a_pool_is_written_with_an_arrow():
+    lines = write_pool((0.5, 0.0, 0.15), (0.0, 0.0, np.pi / 4)).splitlines()
+    assert len(lines) == 15
+    # 31 columns and 15 rows from -1 to 1: the platform's middle is 7.5 columns from one's own.
+    assert lines[7] == "." * 15 + "↗" + "." * 5 + "oooo" + "." * 6
+    assert sum(line.count("↗") for line in lines) == 1
+    assert "↓" in write_pool((0.5, 0.0, 0.15), (0.0, 0.0, 1.5 * np.pi))
+
+
+def test_frames_are_enlarged_by_whole_pixels_and_put_beside_the_pool():
+    frame = np.arange(16 * 24 * 3, dtype=np.uint8).reshape(16, 24, 3)
+    large = enlarged(frame)
+    assert large.shape == (288, 432, 3)
+    assert (large[::18, ::18] == frame).all()
+    both = beside(large, large)
+    assert both.shape == (288, 2 * 432 + GAP, 3)
+    assert (both[:, 432 : 432 + GAP] == PAPER).all()
+
+
+def test_gymnasium_gets_what_is_seen_in_watermaze_and_the_pool_beside_it():
+    env = gymnasium.make("fastad/Watermaze-v0", platform=(0.5, 0), render_mode="rgb_array")
+    frame, _ = env.reset(seed=0)
+    picture = env.render()
+    assert picture.shape == (288, 384 + GAP + 288, 3)
+    assert (picture[::4, :384:4] == frame).all()
+    x, y = 0.5 / 1.08, 0.0  # of half a map's size
+    middle = picture[round(144 - 144 * y), 384 + GAP + round(144 + 144 * x)]
+    assert tuple(middle.tolist()) in (LANDMARKS["G"], SELF)

@@ -25,6 +25,9 @@ def test_the_command_line_offers_the_methods_and_targets_that_there_are():
 def test_labels_say_what_was_told():
     assert label("ad", "policy") == label("ad", "sampled") == "algorithm distillation"
     assert label("ad", "final") == "algorithm distillation, look-ahead labels"
+    assert label("ad", "policy", auxiliary=["place", "heading"]) == (
+        "algorithm distillation, auxiliary loss: told place and heading in training"
+    )
     assert label("ad", "expert") == "algorithm distillation, expert labels: told the task"
 
 

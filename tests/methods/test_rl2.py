@@ -1,10 +1,13 @@
 """RL^2 on a probe with a known optimum: of two arms one always pays, and nobody says which."""
 
+import math
+
 import pytest
 import torch
 
 from fastad.base.errors import UserError
 from fastad.envs.bandits import BernoulliBandit
+from fastad.envs.point_mass import PointMass
 from fastad.methods.rl2 import RL2, advantages
 from fastad.methods.rl2_config import RL2Config
 from fastad.model.config import ModelConfig
@@ -108,3 +111,25 @@ def test_a_transformer_learns_so_too(tmp_path):
 def test_impossible_settings_are_refused_by_name(setting, message):
     with pytest.raises(UserError, match=message):
         RL2Config(**setting)
+
+
+def test_continuous_actions_are_reinforced_from_scaled_observations():
+    """One update in the plane of point mass: what was drawn is what is made likelier."""
+    family = PointMass(episode_length=4)
+    tasks = family.sample(3, "train", torch.Generator().manual_seed(0))
+    method = RL2(family, tasks, num_steps=8, batch_size=6, seed=0, config=RL2Config())
+    torch.manual_seed(0)
+    model = method.build_model(ModelConfig(trunk="gru", num_layers=1, width=16))
+    scale = model.encoder.observation.scale
+    assert not torch.equal(scale.std, torch.ones(2))
+    batch = method.batch(0)
+    assert batch.targets["action"].shape == (6, 8, 2)
+    assert batch.steps.previous_action[:, 0].isnan().all()
+    model.train()
+    loss, figures = method.loss(model(batch.steps), batch)
+    loss.backward()
+    assert model.heads.policy.weight.grad.abs().sum() > 0
+    # Of two Gaussians with deviations near 1, in halves of a box from -1 to 1.
+    assert figures["entropy"].item() == pytest.approx(math.log(2 * math.pi * math.e), abs=0.2)
+    again = method.batch(0)
+    assert torch.equal(again.targets["action"], batch.targets["action"])

@@ -77,7 +77,7 @@ def test_a_step_is_what_came_of_the_last_one_and_the_query_where_the_agent_is():
         torch.tensor([[0, 1, 0]]),
         previous_observation=torch.tensor([[[9, 9], [1, 2], [3, 4]]]),
     )
-    shown = as_queries(steps, Categorical(5))
+    shown = as_queries(steps, Categorical(5), torch.tensor(5))
     # Nothing was before the first step: its query stands twice.
     assert shown.observation.tolist() == [[[1, 2], [1, 2], [1, 2], [3, 4], [3, 4], [5, 6]]]
     assert shown.previous_action.tolist() == [[5, 5, 0, 5, 2, 5]]

@@ -52,6 +52,13 @@ def test_grid_learners_refuse_bandits_and_name_what_fits(source: str) -> None:
         make(source, "gaussian-bandit")
 
 
+def test_eliminate_learns_watermaze_alone() -> None:
+    with pytest.raises(UserError, match="source 'eliminate' cannot learn env 'dark-room'"):
+        make("eliminate", "dark-room")
+    with pytest.raises(UserError, match=r"choose one of: .*eliminate, expert, noise, random"):
+        make("frontier", "watermaze")
+
+
 def test_every_source_is_tested_here() -> None:
     assert list(SOURCES) == [
         *(*BANDIT_RULES, *GRID_LEARNERS, *NEURAL),
@@ -143,6 +150,17 @@ PRIOR = "; the prior Beta(1, 1) of the arms' means"
         ("expert", "dark-room", EXPERT),
         ("expert", "bernoulli-bandit", EXPERT),
         ("noise", "dark-key-to-door", f"{EXPERT}; how many steps there will be"),
+        (
+            "eliminate",
+            "watermaze",
+            "its pose, the movement rules and how large the platform is, not where",
+        ),
+        ("expert", "watermaze", EXPERT),
+        (
+            "a2c",
+            "watermaze",
+            "what is stored in place of what agents are shown; what 3 other actors experience",
+        ),
         ("random", "dark-key-to-door", ""),
         ("random", "gaussian-bandit", ""),
     ],

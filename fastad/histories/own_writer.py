@@ -1,0 +1,209 @@
+"""Writing histories one after another, each in one piece or in several, checked as they come."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from fastad.base.errors import UserError, unknown
+from fastad.histories.block import BlockChecker
+from fastad.histories.columns import columns
+from fastad.histories.folder import begin_dataset, discard_dataset
+from fastad.histories.meta import shard_range
+from fastad.histories.schema import DatasetInfo
+from fastad.histories.writer import ShardWriter
+from fastad.spaces import is_packed, pack
+
+
+class HistoryWriter:
+    """Takes histories one after another; a context manager, see `fastad.histories.create`.
+
+    A block that ends with an error, or before all histories are there, leaves no dataset behind.
+
+    Args:
+        path: The dataset's folder.
+        info: What the dataset shall be.
+        tasks: (num_tasks, K).
+        overwrite: Delete the dataset that is there.
+    """
+
+    def __init__(
+        self, path: Path, info: DatasetInfo, tasks: np.ndarray, *, overwrite: bool = False
+    ) -> None:
+        self.path, self.info = path, info
+        self.num_histories = 0  # that are complete
+        self._tasks, self._overwrite = tasks, overwrite
+        self._checker = BlockChecker(info)
+        self._open = ExitStack()
+        self._is_open = False
+        self._learners = [0] * info.num_tasks  # complete histories of each task
+        self._task: int | None = None  # of the history that has begun
+        self._taken = self._age = 0  # steps of that history, and of its episode
+        self._next_age = 0  # that the episode will have when what is checked has been taken
+        self._shard_index = 0
+        self._shard: dict[str, np.ndarray] = {}  # columns of the shard that is being filled
+        self._ids: list[tuple[int, int]] = []  # task and learner of its histories
+
+    def __enter__(self) -> Self:
+        self._open.enter_context(
+            begin_dataset(
+                self.path,
+                self.info,
+                torch.from_numpy(self._tasks),
+                resume=False,
+                overwrite=self._overwrite,
+            )
+        )
+        self._is_open = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            missing = self.info.num_histories - self.num_histories
+            if error is not None or missing:
+                discard_dataset(self.path)
+            if error is None and missing:
+                raise UserError(
+                    f"num_histories={self.info.num_histories}, and {self.num_histories} are "
+                    f"complete; append the other {missing}, or create with "
+                    f"num_histories={self.num_histories}; {self.path} is left without a dataset"
+                )
+        finally:
+            self._is_open = False
+            self._open.close()
+
+    def append(self, *, task: int, **steps: Any) -> None:
+        """Append consecutive steps of one history: all of them, an episode, or any other part.
+
+        A history is complete with its `num_steps`-th step; the next steps begin another.
+
+        Args:
+            task: The history's, a row of `tasks`.
+            **steps: By the names of columns, arrays (n, ...) of n steps: observation, as seen
+                before acting; action; reward; terminated and truncated, whether the step ended its
+                episode; and the `policies`, each (n, A). Observations of a Dict or Tuple are a list
+                of n.
+
+        Raises:
+            UserError: If something does not fit, naming history, field, value and fix. Nothing has
+                been taken then, and the next call may put it right.
+        """
+        assert self._is_open, "append is called inside the writer's `with`"
+        fields = self._checked(task, steps)
+        if not self._shard:
+            self._shard = self._blank_shard()
+        row, first = len(self._ids), self._taken
+        self._taken += fields[0].shape[1]
+        for column, values in zip(self._shard.values(), fields, strict=True):
+            column[row, first : self._taken] = values[0]
+        self._task, self._age = int(task), self._next_age
+        if self._taken == self.info.num_steps:
+            self._end_history(self._task)
+
+    def _checked(self, task: int, steps: dict[str, Any]) -> list[np.ndarray]:
+        """Steps as they are stored, (1, n, ...) by columns."""
+        names = [*columns(self.info)]
+        for name in steps:
+            if name not in names:
+                raise unknown("column", name, names)
+        where = f"history {self.num_histories} from step {self._taken} on"
+        try:
+            self._check_task(task)
+            given = {
+                name: self._as_batch(name, values)
+                for name, values in steps.items()
+                if values is not None
+            }
+            fields = self._checker.arrays(given, 1)
+            self._check_episodes(dict(zip(names, fields, strict=True)))
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+        return fields
+
+    def _check_task(self, task: int) -> None:
+        info = self.info
+        if self.num_histories == info.num_histories:
+            raise UserError(f"num_histories={info.num_histories} are complete; create for more")
+        if isinstance(task, bool) or not isinstance(task, int | np.integer):
+            raise UserError(f"task={task!r} is no row of the tasks; give a whole number")
+        if not 0 <= task < info.num_tasks:
+            raise UserError(f"task={task} is no row of the tasks, 0 to {info.num_tasks - 1}")
+        if self._task not in (None, task):
+            raise UserError(
+                f"task={task}, and it has {self._taken} of num_steps={info.num_steps} steps of "
+                f"task {self._task}; append the others first"
+            )
+
+    def _as_batch(self, name: str, values: Any) -> Any:
+        if name == "observation" and is_packed(self.info.observation_space):
+            if not isinstance(values, Sequence):
+                raise UserError(f"observation is {type(values).__name__}; give a list of steps")
+            packed = [pack(self.info.observation_space, value) for value in values]
+            return np.stack(packed)[None] if packed else np.zeros((1, 0), np.uint8)
+        if not hasattr(values, "detach"):
+            values = np.asarray(values)
+        return values[None]
+
+    def _check_episodes(self, fields: dict[str, np.ndarray]) -> None:
+        """Refuse too many steps, and episodes that are too long or, where that counts, short."""
+        info, ended = self.info, (fields["terminated"] | fields["truncated"])[0]
+        if len(ended) == 0:
+            raise UserError("there are no steps; append at least one")
+        if self._taken + len(ended) > info.num_steps:
+            raise UserError(
+                f"{len(ended)} steps behind {self._taken} exceed num_steps={info.num_steps}; "
+                f"append the first {info.num_steps - self._taken}"
+            )
+        ends = np.flatnonzero(ended)
+        begins = np.concatenate(([-self._age], ends + 1))  # of episodes, the last may go on
+        lengths = np.append(ends + 1, len(ended)) - begins
+        wrong = lengths > info.episode_length
+        rule = "no episode may last longer than"
+        if info.fixed_length:
+            wrong[:-1] |= lengths[:-1] != info.episode_length
+            wrong[-1] |= lengths[-1] == info.episode_length
+            rule = "every episode must end after"
+        if wrong.any():
+            index = int(wrong.argmax())
+            begin = self._taken + int(begins[index])
+            raise UserError(
+                f"the episode that begins at step {begin} lasts {lengths[index]} steps"
+                f"{'' if index < len(ends) else ' and goes on'}; {rule} "
+                f"episode_length={info.episode_length} of them: mark its end in terminated or "
+                "truncated, or create with another episode_length"
+            )
+        self._next_age = int(lengths[-1])
+
+    def _end_history(self, task: int) -> None:
+        self._ids.append((task, self._learners[task]))
+        self._learners[task] += 1
+        self.num_histories += 1
+        self._task, self._taken, self._age = None, 0, 0
+        if len(self._ids) == len(shard_range(self.info, self._shard_index)):
+            self._write_shard()
+
+    def _blank_shard(self) -> dict[str, np.ndarray]:
+        """Room for all histories of the next shard."""
+        shape = len(shard_range(self.info, self._shard_index)), self.info.num_steps
+        return {
+            name: np.zeros((*shape, *column.shape), column.dtype)
+            for name, column in columns(self.info).items()
+        }
+
+    def _write_shard(self) -> None:
+        task_ids, learner_ids = zip(*self._ids, strict=True)
+        with ShardWriter(
+            self.path, self.info, self._shard_index, task_ids=task_ids, learner_ids=learner_ids
+        ) as writer:
+            writer.append(self._shard)
+        self._shard_index += 1
+        self._shard, self._ids = {}, []
