@@ -156,11 +156,6 @@ PRIOR = "; the prior Beta(1, 1) of the arms' means"
             "its pose, the movement rules and how large the platform is, not where",
         ),
         ("expert", "watermaze", EXPERT),
-        (
-            "a2c",
-            "watermaze",
-            "what is stored in place of what agents are shown; what 3 other actors experience",
-        ),
         ("random", "dark-key-to-door", ""),
         ("random", "gaussian-bandit", ""),
     ],
