@@ -17,13 +17,16 @@ class DQN(Source):
     """Double DQN with n-step returns: a network, a target network and a replay per learner.
 
     After Mnih et al. 2015 (doi 10.1038/nature14236) and van Hasselt et al. 2016 (arXiv 1509.06461).
-    Acts greedily by an MLP's Q-values, uniformly among equals, but with probability epsilon at
-    random; epsilon falls linearly from 1 over the first steps of the history. Learns the Huber loss
-    on steps drawn uniformly from the last `replay_size`, with Adam. Truncation by the time limit
-    bootstraps, termination does not.
+    Acts greedily by Q-values, uniformly among equals, but with probability epsilon at random;
+    epsilon falls linearly from 1 over the first steps of the history. Learns the Huber loss on
+    steps drawn uniformly from the last `replay_size`, with Adam. Truncation by the time limit
+    bootstraps, termination does not. The networks are MLPs, behind convolutions where images are
+    seen. A replay holds what histories store, and inputs are made of it when it is drawn.
 
     With the defaults 100 episodes reach 0.94 of the optimum of Dark Room, and 200 reach 0.98 of
-    that of Key-to-Door.
+    that of Key-to-Door. Watermaze wants learning_rate=0.003, width=64 and num_layers=2: returns
+    per episode rise from 1.2 to 32 in 150 episodes, from codes of the pose. From frames of 16 x 24,
+    with sees="shown", learning_rate=0.001, width=64 and steps_per_update=4, to 13 in 100.
 
     Args:
         env: Discrete actions; observations numbered, vectors or images, or of which there are
@@ -45,7 +48,7 @@ class DQN(Source):
         final_epsilon: Where epsilon ends.
         decay_fraction: The part of the history's steps after which it is there, in (0, 1].
         sees: "shown", what the environment shows; or "codes" of what it stores, which the learner
-            is told in its place (default where other things are shown than stored).
+            is told in its place (default where there are such codes of what images are drawn from).
     """
 
     name = "dqn"
@@ -151,7 +154,11 @@ class DQN(Source):
 
     def would_act(self, visited: Visited) -> Tensor:
         """By network and epsilon as they are now; see `Source.would_act`."""
-        return self._distributions(self.inputs.of(visited))
+        # Images of many steps take much room: a few at a time.
+        size = self.batch_size if len(self.inputs.shape) > 1 else visited.phase.shape[1]
+        parts = zip(*(field.split(size, dim=1) for field in visited), strict=True)
+        some = [self._distributions(self.inputs.of(Visited(*part))) for part in parts]
+        return torch.cat(some, dim=1)
 
     def _distributions(self, inputs: Tensor) -> Tensor:
         """Distributions (N, R, A) where the learners see inputs (N, R, ...)."""

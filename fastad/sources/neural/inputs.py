@@ -45,6 +45,7 @@ class Inputs(ABC):
         self.num_phases, self._has_phases = num_phases, num_phases > 1
         self.kept_size = math.prod(space.shape) + self._has_phases
         self.kept_dtype = _small_dtype(space)
+        self._is_numbered = not isinstance(space, spaces.Box)
 
     @property
     def width(self) -> int:
@@ -70,9 +71,10 @@ class Inputs(ABC):
     def recall(self, kept: Tensor) -> Tensor:
         """The inputs (..., *shape) float32 of what was kept, (..., kept_size)."""
         rows = kept.flatten(0, -2)
+        rows = rows.long() if self._is_numbered else rows
         observation, phase = rows, rows[:, 0]
         if self._has_phases:
-            observation, phase = rows[:, :-1], rows[:, -1]
+            observation, phase = rows[:, :-1], rows[:, -1].long()
         inputs = self(observation.reshape(-1, *self._stored_shape), phase)
         return inputs.view(*kept.shape[:-1], *self.shape)
 

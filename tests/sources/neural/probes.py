@@ -1,8 +1,10 @@
 """Probe environments, whose values and best actions follow from a line of arithmetic."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -37,6 +39,35 @@ class Probe(TaskFamily):
         return ProbeEnv(self, tasks, generator)
 
 
+@dataclass(frozen=True)
+class PictureProbe(Probe):
+    """Stores a bit and shows a red or a green picture; or stores what it shows."""
+
+    name = "picture-probe"
+    pays: str = "seen"
+    stores_pictures: bool = False
+
+    def spec(self) -> EnvSpec:
+        pictures = spaces.Box(0, 255, (8, 9, 3), np.uint8)
+        if self.stores_pictures:
+            return EnvSpec(pictures, spaces.Discrete(2), self.episode_length)
+        bits = spaces.Discrete(2)
+        return EnvSpec(bits, spaces.Discrete(2), self.episode_length, shown_space=pictures)
+
+    def picture(self, bit: Tensor) -> Tensor:
+        colours = torch.tensor([[255, 0, 0], [0, 255, 0]], dtype=torch.uint8)
+        return colours[bit][..., None, None, :].expand(*bit.shape, 8, 9, 3)
+
+    def show(self, observation: Tensor) -> Tensor:
+        return observation if self.stores_pictures else self.picture(observation)
+
+    def auxiliary(self) -> Mapping[str, int] | None:
+        return None if self.stores_pictures else {"bit": 2}
+
+    def auxiliary_targets(self, observation: Tensor) -> dict[str, Tensor]:
+        return {"bit": torch.nn.functional.one_hot(observation, 2).float()}
+
+
 class ProbeEnv(BatchedEnv):
     """Observes a random bit, or the step where only the end pays."""
 
@@ -66,6 +97,8 @@ class ProbeEnv(BatchedEnv):
 
     def _observe(self) -> Tensor:
         bit = self._time.clamp(max=1) if self.family.pays == "end" else self._bit
+        if isinstance(self.family, PictureProbe) and self.family.stores_pictures:
+            return self.family.picture(bit)
         return (2 * bit - 1).float()[:, None] if self.family.box else bit.clone()
 
 

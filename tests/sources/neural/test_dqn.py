@@ -9,7 +9,8 @@ from torch import Tensor
 
 from fastad.base.errors import UserError
 from fastad.sources.neural.dqn import DQN
-from tests.sources.neural.probes import Probe, assert_learned, probe
+from fastad.sources.visited import Visited
+from tests.sources.neural.probes import PictureProbe, Probe, assert_learned, probe
 
 QUICK = {"steps_per_update": 1, "batch_size": 32, "target_rate": 0.2}
 # Tries every action to the end: what is learned is off policy.
@@ -53,6 +54,27 @@ def test_the_value_of_an_action_is_what_it_pays_in_the_learner_s_own_task() -> N
 @pytest.mark.parametrize("box", [False, True])
 def test_every_learner_finds_the_action_that_its_observation_asks_for(box: bool) -> None:
     _, history = probe(DQN, Probe("seen", box=box), num_episodes=300, **QUICK)
+    assert history.reward[:, -40:].mean() > 0.95
+
+
+@pytest.mark.parametrize("stores_pictures", [False, True])
+def test_every_learner_finds_the_action_that_a_picture_asks_for(stores_pictures: bool) -> None:
+    family = PictureProbe(stores_pictures=stores_pictures)
+    options = QUICK | {"learning_rate": 0.003, "filters": 4, "width": 16}
+    learner, history = probe(DQN, family, num_episodes=300, sees="shown", **options)
+    assert learner.knows == "how many steps there will be"
+    assert history.reward[:, -40:].mean() > 0.95
+    # Asked again, it would do so in every state that it was in.
+    none = torch.zeros(16, 300, dtype=torch.int64)
+    would = learner.would_act(Visited(history.observation, phase=none, episode_step=none))
+    paid = (history.reward == 1)[..., None]
+    acted = torch.nn.functional.one_hot(history.action, 2).bool()
+    assert would.masked_select(acted == paid).mean() > 0.95
+
+
+def test_codes_are_learned_from_by_default_and_said_to_be_told() -> None:
+    learner, history = probe(DQN, PictureProbe(), num_episodes=300, **QUICK)
+    assert learner.knows == "bit, as codes; how many steps there will be"
     assert history.reward[:, -40:].mean() > 0.95
 
 
