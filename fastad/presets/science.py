@@ -12,6 +12,7 @@ from typing import Any, Literal
 from fastad.configs import CollectConfig, RolloutConfig
 from fastad.model.config import ModelConfig
 from fastad.presets.preset import Preset, make_preset
+from fastad.presets.worlds import SMALL_FRAMES
 from fastad.training.settings import TrainSettings
 
 SHOWN, ROLLED_OUT = 20, 60  # episodes of a training window, and of a rollout by default
@@ -41,6 +42,7 @@ def _from_scratch(
     collect: CollectConfig,
     *,
     episode_length: int,
+    shown: int = SHOWN,
     rolled_out: int = ROLLED_OUT,
     looked_back_on: int = ROLLED_OUT,
     positions: Literal["none", "rope"] = "none",
@@ -49,12 +51,12 @@ def _from_scratch(
 ) -> dict[str, Preset]:
     """Two presets of one dataset: plain AD with its variants, and AD from look-ahead labels.
 
-    Plain AD is shown every k-th episode of a history, so that windows show all of its learning.
-    Rollouts are of `rolled_out` episodes and look back on `looked_back_on`.
+    Plain AD is shown every k-th episode of a history, so that windows, of `shown` episodes, show
+    all of its learning. Rollouts are of `rolled_out` episodes and look back on `looked_back_on`.
     """
-    num_steps = SHOWN * episode_length
+    num_steps = shown * episode_length
     plain = TrainSettings(
-        window=num_steps, every_kth_episode=collect.num_episodes // SHOWN, **settings
+        window=num_steps, every_kth_episode=collect.num_episodes // shown, **settings
     )
     model = ModelConfig(context=num_steps, positions=positions)
     context = looked_back_on * episode_length
@@ -62,7 +64,7 @@ def _from_scratch(
         "collect": collect,
         "data": Path("data") / name,
         "model": model,
-        "eval_episodes": ROLLED_OUT,
+        "eval_episodes": min(ROLLED_OUT, rolled_out),
         "eval_context": context,
         "rollout": RolloutConfig(episodes=rolled_out, context=context),
     }
@@ -143,6 +145,36 @@ def _key_to_door() -> dict[str, Preset]:
     )
 
 
+def _watermaze() -> dict[str, Preset]:
+    """The source is told codes of its pose, and so is the encoder in training; nobody is told more.
+
+    Frames are of 16 x 24 pixels.
+    """
+    histories = CollectConfig(
+        env="watermaze",
+        env_options=SMALL_FRAMES,
+        source="dqn",
+        source_options=("learning_rate=0.003", "width=64", "num_layers=2"),
+        num_histories=256,
+        num_episodes=150,
+        num_train_tasks=64,
+        num_test_tasks=64,
+        labels=("final",),
+    )
+    return _from_scratch(
+        "watermaze-dqn",
+        "Watermaze from DQN, which is told its pose",
+        histories,
+        episode_length=50,
+        shown=10,
+        rolled_out=20,
+        looked_back_on=10,
+        updates=1500,
+        batch_size=8,
+        auxiliary_weight=1.0,
+    )
+
+
 # Optimism that wears off only where every step may pay.
 OPTIMISM = ("learning_rate=0.6", "initial_value=4", "temperature=0.1")
 
@@ -154,4 +186,5 @@ SCIENCE = {
     **_dark_room("dqn", "DQN", num_histories=1024, updates=1600, rolled_out=80),
     **_dark_room("q-learning", "Q-learning", source_options=OPTIMISM),
     **_key_to_door(),
+    **_watermaze(),
 }
