@@ -155,7 +155,7 @@ def _watermaze() -> dict[str, Preset]:
         env_options=SMALL_FRAMES,
         source="dqn",
         source_options=("learning_rate=0.003", "width=64", "num_layers=2"),
-        num_histories=256,
+        num_histories=128,
         num_episodes=150,
         num_train_tasks=64,
         num_test_tasks=64,
@@ -169,7 +169,7 @@ def _watermaze() -> dict[str, Preset]:
         shown=10,
         rolled_out=20,
         looked_back_on=10,
-        updates=1500,
+        updates=1000,
         batch_size=8,
         auxiliary_weight=1.0,
     )

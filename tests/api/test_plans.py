@@ -125,6 +125,7 @@ def test_a_preset_from_scratch_is_plain_ad_with_look_ahead_beside_it(name):
     # Through all layers together it sees one episode at most.
     dt = plans["decision-transformer"]
     seen = dt.model.num_layers * (dt.model.context - 1) + 1
-    episode_length = {"dark-room": 20, "dark-key-to-door": 50}[plain.collect.env]
+    lengths = {"dark-room": 20, "dark-key-to-door": 50, "watermaze": 50}
+    episode_length = lengths[plain.collect.env]
     assert seen <= dt.settings.window == episode_length
     assert dt.eval_context is None
