@@ -300,7 +300,7 @@ def _box_from_json(description: dict[str, Any]) -> spaces.Box:
     if not (low <= high).all():
         raise ValueError("low must not exceed high")
     kind = np.dtype(dtype)
-    return spaces.Box(low.astype(kind), high.astype(kind), shape, kind.type)
+    return spaces.Box(_as_bound(low, kind), _as_bound(high, kind), shape, kind.type)
 
 
 def _whole(value: object, least: int = -MAX_SIZE) -> int:
@@ -320,6 +320,15 @@ def _bound_to_json(bound: np.ndarray) -> Any:
     values = flat if flat.size == 1 else bound.ravel()
     named = [float(v) if np.isfinite(v) else str(float(v)) for v in values]
     return named[0] if flat.size == 1 else named
+
+
+def _as_bound(values: np.ndarray, kind: np.dtype[Any]) -> np.ndarray:
+    """Bounds (...) float64 in the dtype of a Box; JSON rounds the largest of 64 bits to beyond."""
+    if kind.kind not in "iu":
+        return values.astype(kind)
+    least, most = int(np.iinfo(kind).min), int(np.iinfo(kind).max)
+    whole = [min(max(int(value), least), most) for value in values.ravel()]
+    return np.array(whole, kind).reshape(values.shape)
 
 
 def _bound_from_json(bound: Any, shape: tuple[int, ...]) -> np.ndarray:

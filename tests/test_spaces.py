@@ -168,3 +168,10 @@ def test_any_json_is_a_space_or_a_user_error(description):
     except UserError:
         return
     assert space_from_json(space_to_json(space)) == space
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_json_keeps_the_bounds_of_boxes_of_64_bits(dtype):
+    limits = np.iinfo(dtype)
+    space = spaces.Box(limits.min, limits.max, (2,), dtype)
+    assert space_from_json(space_to_json(space)) == space

@@ -149,8 +149,9 @@ class Gym(TaskFamily):
         """Refuse, before hours are spent, what only shows when environments are made and run.
 
         Raises:
-            UserError: If there is but one task, one of some cannot be made or is of other spaces,
-                what it returns does not fit, or it does not follow from its seed.
+            UserError: If there is but one task, one is listed twice, one of some cannot be made or
+                is of other spaces, what it returns does not fit, or it does not follow from its
+                seed.
         """
         if self.options["tasks"] is None:
             raise UserError(
@@ -158,6 +159,7 @@ class Gym(TaskFamily):
                 "many: those to learn from, and others to be tried on. Say how they differ, for "
                 f"example {self.hint()}; see `fastad envs {self.name}`"
             )
+        self.distribution.check(f"env={self.name}")
         tasks = self.distribution.few().unique(dim=0)
         first, second = (self._try(tasks, Generator().manual_seed(0)) for _ in range(2))
         if self.options["deterministic"]:

@@ -14,6 +14,8 @@ from fastad.spaces import Leaf, is_packed, leaves
 Where = Callable[[int], str]  # names environment and step, of an index into the batch
 WRAP = "correct the environment, or name a callable that wraps it, as --env package.module:callable"
 SHOWN = 8  # values of an observation in an error
+# What a Box is stored as: in half the room, or in what PyTorch can index and compare.
+STORED_AS = {"float64": np.float32, "uint16": np.int32, "uint32": np.int64}
 
 
 class Observations:
@@ -25,7 +27,7 @@ class Observations:
         name: Of the environment, for errors.
 
     Attributes:
-        space: Of what is stored: float32 for float64, choices numbered for a MultiBinary space.
+        space: Of what is stored: see `STORED_AS`; choices numbered for a MultiBinary space.
 
     Raises:
         UserError: If the space is not supported, or has no such key.
@@ -167,9 +169,11 @@ def stored_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
         return spaces.Tuple([stored_space(part) for part in space])
     if isinstance(space, spaces.MultiBinary):
         return spaces.MultiDiscrete(np.full(space.shape, 2))
-    if isinstance(space, spaces.Box) and space.dtype == np.float64:
-        low, high = space.low.astype(np.float32), space.high.astype(np.float32)
-        return spaces.Box(low, high, dtype=np.float32)
+    if isinstance(space, spaces.Box) and space.dtype == np.uint64:
+        raise UserError(f"space {space} is of 64 unsigned bits, which no tensor holds; use int64")
+    if isinstance(space, spaces.Box) and space.dtype.name in STORED_AS:
+        kind = STORED_AS[space.dtype.name]
+        return spaces.Box(space.low.astype(kind), space.high.astype(kind), dtype=kind)
     if isinstance(space, spaces.Discrete):
         return spaces.Discrete(int(space.n), start=int(space.start))
     return space

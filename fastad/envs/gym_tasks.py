@@ -30,6 +30,9 @@ MIXING = ((30, -4658895280553007687), (27, -7723592293110705685))
 class Distribution(ABC):
     """What tells the tasks apart, a row of numbers each."""
 
+    def check(self, where: str) -> None:  # noqa: B027, tasks that are drawn are all different
+        """Refuse tasks that are not told apart, before a collection begins."""
+
     def rows(self) -> Tensor | None:
         """Every task, (M, K); None if they are drawn."""
         return None
@@ -60,6 +63,17 @@ class Listed(Distribution):
 
     def __init__(self, entries: list[dict[str, Any]]) -> None:
         self.entries = entries
+
+    def check(self, where: str) -> None:
+        """See `Distribution.check`: listed twice, a task could be learned and tried as unseen."""
+        first: dict[str, int] = {}
+        for index, entry in enumerate(self.entries):
+            known = first.setdefault(repr(sorted(entry.items())), index)
+            if known != index:
+                raise UserError(
+                    f"{where}: tasks[{index}]={entry!r} is tasks[{known}] again; list every task "
+                    "once"
+                )
 
     def rows(self) -> Tensor:
         """See `Distribution.rows`; (M, 1) int64."""

@@ -123,7 +123,7 @@ class VectorEncoder(ObservationEncoder):
     """An MLP of one hidden layer over real numbers, or over a small image's pixels.
 
     Args:
-        shape: Of one observation; flattened.
+        shape: Of one observation; flattened. () is one number.
         width: Of a feature.
     """
 
@@ -136,13 +136,13 @@ class VectorEncoder(ObservationEncoder):
 
     def forward(self, observation: Tensor, impl: Implementation = "sdpa") -> Tensor:
         """Embed (B, T, *shape) as (B, T, width)."""
-        x = self.scale(observation.flatten(2))
+        x = self.scale(observation.reshape(*observation.shape[:2], -1))
         hidden = F.gelu(projection(x, self.up.weight, self.up.bias, impl=impl))
         return projection(hidden, self.down.weight, self.down.bias, impl=impl)
 
     def fit(self, observation: Tensor) -> None:
         """See `ObservationEncoder.fit`."""
-        self.scale.fit(observation.flatten(1))
+        self.scale.fit(observation.reshape(len(observation), -1))
 
 
 class ImageEncoder(ObservationEncoder):

@@ -48,8 +48,8 @@ PHYSICS = {
     "gym:minigrid:MiniGrid-Empty-Random-5x5-v0": {
         "tasks": "seeds", "observe": "image,direction", "episode_length": 40,
     },
-    "outside:Mixed": {"tasks": [{"goal": 0}, {"goal": 1}] * 4, "observe": "cell,picture,pose",
-                      "episode_length": 9},
+    "outside:Mixed": {"tasks": [{"goal": g, "reward": r} for g in (0, 1) for r in (1, 2, 3, 4)],
+                      "observe": "cell,picture,pose", "episode_length": 9},
 }  # fmt: skip
 
 
@@ -278,3 +278,27 @@ def test_options_have_their_defaults():
     }
     assert make_family("gym:CartPole-v1", tasks="seeds").spec().episode_length == 500
     assert make_family("gym:Taxi-v4").spec().episode_length == 200
+
+
+@pytest.mark.parametrize(("dtype", "stored"), [(np.uint16, np.int32), (np.uint32, np.int64)])
+def test_wide_unsigned_numbers_are_stored_in_what_pytorch_can_index(dtype, stored):
+    most = np.iinfo(dtype).max
+
+    class Counter(gymnasium.Env):
+        observation_space = spaces.Box(0, most, (2,), dtype)
+        action_space = spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return np.array([most, 1], dtype), {}
+
+        def step(self, action):
+            return np.array([most, 2], dtype), 0.0, True, False, {}
+
+    family = Gym(Counter, tasks="seeds", episode_length=4)
+    assert family.spec().observation_space == spaces.Box(0, int(most), (2,), stored)
+    env = family.make(torch.tensor([[3], [4]]), torch.Generator())
+    env.reset()
+    observation, *_ = env.step(torch.tensor([0, 1]))
+    assert observation.tolist() == [[int(most), 1]] * 2  # the next episode's first
+    assert env.final_observation.tolist() == [[int(most), 2]] * 2

@@ -89,3 +89,9 @@ def test_a_module_that_fails_is_named_with_its_reason(tmp_path, monkeypatch):
         make_family("half_done:Env")
     with pytest.raises(UserError, match="importing 'needy' needs the module 'a_thing_nobody_has'"):
         make_family("needy:Env")
+
+
+def test_a_task_that_is_listed_twice_is_refused():
+    twice = [{"goal": 0, "reward": 2.0}, {"goal": 1}, {"reward": 2.0, "goal": 0}]
+    with pytest.raises(UserError, match=r"tasks\[2\]=.* is tasks\[0\] again; list every task once"):
+        make_family("outside:Corridor", tasks=twice, episode_length=8).check()

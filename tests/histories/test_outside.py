@@ -43,7 +43,7 @@ def test_sources_learn_cartpole_of_varied_physics(source, tmp_path):
 
 def test_tables_learn_what_is_numbered(tmp_path):
     """A corridor's goal is a step or two to the left, or nowhere: every source goes left."""
-    kwargs = {"tasks": [{"goal": 0}] * 6, "episode_length": 8}
+    kwargs = {"tasks": [{"goal": 0, "reward": 1 + n / 100} for n in range(6)], "episode_length": 8}
     learner = {"source": "q-learning", "num_episodes": 60}
     dataset = gather(tmp_path, env="outside:Corridor", env_kwargs=kwargs, **learner)
     for history in range(6):

@@ -115,3 +115,12 @@ def test_parts_of_a_dict_are_encoded_each_by_its_space_and_summed():
     torch.testing.assert_close(of_speed.scale.mean, speed[0].mean(dim=0))
     expected = of_at(at) + of_image(image) + of_speed(speed)
     torch.testing.assert_close(found, expected[0])
+
+
+@pytest.mark.parametrize("space", [spaces.Box(-1, 1, ()), spaces.Dict(t=spaces.Box(-1, 1, ()))])
+def test_a_single_number_is_a_vector_of_one(space):
+    encoder = observation_encoder(space, 8)
+    shape = (6, 5) if isinstance(space, spaces.Box) else (6, 5, 4)
+    seen = torch.zeros(shape, dtype=torch.float32 if len(shape) == 2 else torch.uint8)
+    encoder.fit(seen[:, 0])
+    assert encoder(seen).shape == (6, 5, 8)
