@@ -213,3 +213,21 @@ def test_the_defect_of_a_policy_is_that_of_its_sum():
     assert DiagonalGaussian(LOW, HIGH).defect(np.ones((2, 6))).tolist() == [0.0, 0.0]
     choices = MultiCategorical(np.array([2, 1]))
     assert choices.defect(np.array([[0.5, 0.5, 0.75]])).tolist() == [0.25]
+
+
+def test_bounds_of_the_size_of_a_float_are_none(generator):
+    """As some environments write that there are none."""
+    most = np.finfo(np.float32).max
+    ours = DiagonalGaussian(np.full(2, -most), np.full(2, most))
+    assert not ours.is_bounded
+    assert ours.chance(1, torch.device("cpu")).tolist() == [[0.0, 0.0, 0.0, 0.0]]
+    assert ours.random(1000, generator).abs().max() < 10
+
+
+def test_what_a_rollout_asked_for_first_can_be_learned_with():
+    ours = DiagonalGaussian(LOW, HIGH)
+    with torch.inference_mode():
+        ours.policy(torch.zeros(1, 6, device="meta"))
+    params = torch.zeros(1, 6, requires_grad=True, device="meta")
+    ours.divergence(torch.zeros(1, 6, device="meta"), params).sum().backward()
+    assert params.grad.shape == (1, 6)

@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from fastad.actions.categorical import POLICY_TOLERANCE, Categorical, MultiCategorical
 from fastad.actions.distribution import ActionDistribution
-from fastad.actions.gaussian import DiagonalGaussian
+from fastad.actions.gaussian import DiagonalGaussian, is_bounded
 from fastad.base.errors import UserError
 
 __all__ = [
@@ -35,8 +35,7 @@ def distribution_over(space: spaces.Space[Any], *, squash: bool = False) -> Acti
         UserError: If there is none.
     """
     if isinstance(space, spaces.Box) and len(space.shape) == 1 and space.dtype == np.float32:
-        bounded = np.isfinite(space.low).all() and np.isfinite(space.high).all()
-        if squash and not bounded:
+        if squash and not is_bounded(space.low, space.high):
             raise UserError(
                 f"action_space={space} has no bounds, and actions cannot be squashed to it; use a "
                 "source that clips them"

@@ -14,7 +14,13 @@ from fastad.base.errors import UserError
 # Of log standard deviations, in half widths of the box. Below, a policy that is nearly certain
 # would count for everything in a loss; above, every draw lies outside of the box.
 LEAST_LOG_STD, LARGEST_LOG_STD = -4.0, 2.0
+BOUNDLESS = 1e30  # bounds as large mean that there are none
 EDGE = 1e-6  # actions nearer to the box's faces than this are as if they were there
+
+
+def is_bounded(low: np.ndarray, high: np.ndarray) -> bool:
+    """Whether bounds tell the size of what lies between them, rather than of a float."""
+    return bool((np.maximum(np.abs(low), np.abs(high)) < BOUNDLESS).all())
 
 
 class _Box(NamedTuple):
@@ -56,7 +62,7 @@ class DiagonalGaussian:
         self.num_params, self.squash = 2 * size, squash
         self.shape: tuple[int, ...] = (size,)
         self.none = torch.full((size,), torch.nan)
-        self.is_bounded = bool((least.isfinite() & largest.isfinite()).all())
+        self.is_bounded = is_bounded(low, high)
         assert self.is_bounded or not squash
         zeros, ones = torch.zeros(size), torch.ones(size)
         centre = (least / 2 + largest / 2) if self.is_bounded else zeros
@@ -69,7 +75,9 @@ class DiagonalGaussian:
     def _box(self, device: torch.device) -> _Box:
         if device not in self._boxes:
             here = next(iter(self._boxes.values()))
-            self._boxes[device] = _Box(*(bound.to(device) for bound in here))
+            # A rollout may ask first, and tensors made in its mode take part in no gradient.
+            with torch.inference_mode(mode=False):
+                self._boxes[device] = _Box(*(bound.to(device) for bound in here))
         return self._boxes[device]
 
     def _split(self, policy: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,10 +53,7 @@ class Gym(TaskFamily):
     def __init__(
         self, env: str | Callable[..., gymnasium.Env[Any, Any]], /, **arguments: Any
     ) -> None:
-        if isinstance(env, str):
-            maker = find_maker(env)
-        else:
-            maker = Maker(f"{env.__module__}:{env.__qualname__}", env)
+        maker = find_maker(env) if isinstance(env, str) else Maker(_place(env), env)
         options = OPTIONS | {key: arguments.pop(key) for key in OPTIONS if key in arguments}
         _check_options(maker.name, options)
         options["tasks"] = read_in(options["tasks"], f"env={maker.name}")
@@ -214,6 +211,12 @@ class Gym(TaskFamily):
             )
         for key in sorted(named & OPTIONS.keys()):
             raise UserError(f"env={self.name}: tasks cannot differ in {key}; it is of all of them")
+
+
+def _place(create: Callable[..., Any]) -> str:
+    """What a class or function is called, and where it is; a partial one is called by its kind."""
+    named = create if hasattr(create, "__qualname__") else type(create)
+    return f"{named.__module__}:{named.__qualname__}"
 
 
 def _check_options(name: str, options: dict[str, Any]) -> None:

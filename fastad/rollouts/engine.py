@@ -156,7 +156,8 @@ def returns_asked_for(
     if optimal is None:
         raise UserError(
             "target_return is needed: the model is asked for a return, and the optimal one of "
-            f"env={env.family.name} is not known; say which with --target-return"
+            f"env={env.family.name} is not known; say which with --target-return of "
+            "fastad rollout, and train with --eval-every 0"
         )
     return optimal.float()
 

@@ -1,6 +1,7 @@
 """Any Gymnasium environment as a family of tasks, on some that nobody here wrote."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import gymnasium
@@ -266,6 +267,9 @@ def test_a_library_user_gives_a_class_or_a_function():
     assert family.name == "outside:Corridor"
     assert family == make_family("outside:Corridor", **family.options)
     made = Gym(lambda goal: Corridor(goal), tasks=[{"goal": 1}], episode_length=9)
+    assert (
+        Gym(partial(Corridor, goal=1), tasks="seeds", episode_length=9).name == "functools:partial"
+    )
     assert made.build(torch.tensor([0])).goal == 1
 
 

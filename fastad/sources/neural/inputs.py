@@ -9,6 +9,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from fastad.actions.gaussian import BOUNDLESS
 from fastad.base.errors import UserError, unknown
 from fastad.envs.base import BatchedEnv
 from fastad.envs.family import TaskFamily
@@ -95,7 +96,7 @@ class Vectors(Inputs):
         phases = [num_phases] if num_phases > 1 else []
         if isinstance(space, spaces.Box):
             low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-            bounded = np.isfinite(low) & np.isfinite(high) & (high > low)
+            bounded = (np.maximum(np.abs(low), np.abs(high)) < BOUNDLESS) & (high > low)
             low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
             self._centre, self._scale = (
                 torch.tensor(values, dtype=torch.float32, device=device)
