@@ -129,7 +129,7 @@ class TaskSet:
             noise: Whether the dataset's source acts with its action noise, as it did there.
         """
         began = time.perf_counter()
-        run = self.histories(source, noise=noise)
+        run = self.histories(source, noise=noise, keep_observed=False)
         if run is None:
             return None
         seconds = time.perf_counter() - began
@@ -139,8 +139,10 @@ class TaskSet:
         learned = replace(self, repeats=len(run.reward) // len(self.tasks))
         return Trial(result, learned, run.action)
 
-    def histories(self, source: str | None = None, *, noise: bool = True) -> Transition | None:
-        """What `baseline` is reckoned from: every learner's history, (N, T, ...).
+    def histories(
+        self, source: str | None = None, *, noise: bool = True, keep_observed: bool = True
+    ) -> Transition | None:
+        """What `baseline` is reckoned from: every learner's history, (N, T, ...); see `run_source`.
 
         A source with a loop of its own takes long: there is one history of every task, (P, T, ...).
         """
@@ -161,6 +163,7 @@ class TaskSet:
             num_episodes=self.info.num_steps // self.info.episode_length,
             action_noise=self.info.action_noise if own and noise else 0.0,
             seed=self.seed,
+            keep_observed=keep_observed,
         )
 
 

@@ -15,6 +15,7 @@ from fastad.envs.registry import make_family
 from fastad.sources.base import Source
 from fastad.sources.registry import make_source
 
+BLOCK_STEPS = 256  # at least, of what is run in memory
 SHARD_STREAMS, RUN_STREAMS = 0, 1  # what random streams are for, so that none is used twice
 
 
@@ -91,6 +92,7 @@ def run_source(
     num_episodes: int,
     action_noise: float = 0.0,
     seed: int,
+    keep_observed: bool = True,
 ) -> Transition:
     """Let fresh learners of a source learn `tasks`, in memory.
 
@@ -103,9 +105,11 @@ def run_source(
         num_episodes: Episodes per task.
         action_noise: Probability of executing a random action instead of the source's.
         seed: Its random streams are not those of a dataset of the same seed.
+        keep_observed: Whether what was observed is wanted, and the policies: frames are large.
 
     Returns:
-        Everything that happened, as one block (N, num_episodes * episode_length, ...).
+        Everything that happened, as one block (N, T, ...), T = num_episodes * episode_length;
+        observations and policies (N, T, 0) where they are not kept.
     """
     learning = Learning(
         env=env,
@@ -119,9 +123,14 @@ def run_source(
     )
     begun = learning.begin()
     check_noise(action_noise, begun.learners)
-    blocks = learning.run(begun, block_steps=num_episodes * begun.env.episode_length)
-    (history,) = (block for block in blocks if block.reward.shape[1] > 0)
-    return history
+    parts = []
+    for block in learning.run(begun, block_steps=max(begun.env.episode_length, BLOCK_STEPS)):
+        if not keep_observed:
+            nothing = block.reward.new_empty((*block.reward.shape, 0))
+            block = block._replace(observation=nothing, policy=nothing)
+        if block.reward.shape[1] > 0:
+            parts.append(block)
+    return Transition(*(torch.cat(field, dim=1) for field in zip(*parts, strict=True)))
 
 
 def check_noise(action_noise: float, learners: Source) -> None:

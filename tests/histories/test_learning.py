@@ -44,3 +44,15 @@ def test_a_source_run_in_memory_repeats_by_seed() -> None:
     )  # fmt: skip
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
+
+
+def test_what_was_observed_need_not_be_kept() -> None:
+    tasks = torch.tensor([[0, 0], [4, 3]])
+    whole, rest = (
+        run_source(tasks=tasks, num_episodes=100, keep_observed=kept, **SETTINGS)
+        for kept in (True, False)
+    )
+    assert whole.observation.shape == (2, 600, 2)
+    assert rest.observation.shape == rest.policy.shape == (2, 600, 0)
+    for name in ("action", "reward", "terminated", "truncated"):
+        assert torch.equal(getattr(rest, name), getattr(whole, name))
