@@ -46,14 +46,14 @@ class GPT2(nn.Module):
 
     def forward(self, steps: Steps) -> Output:
         """As the model's, all steps at once."""
-        tokens = self.encoder(steps)
+        tokens = self.encoder(steps, self.encoder.observe(steps))
         out = self.body(inputs_embeds=tokens, use_cache=False)
         return Output(self.policy(out.last_hidden_state))
 
     @torch.inference_mode()
     def decode(self, steps: Steps, cache: object) -> Tensor:
         """Logits (B, A) of the newest of the steps (B, T), which join its `DynamicCache`."""
-        tokens = self.encoder(steps)
+        tokens = self.encoder(steps, self.encoder.observe(steps))
         out = self.body(inputs_embeds=tokens, past_key_values=cache, use_cache=True)
         return self.policy(out.last_hidden_state[:, -1])
 

@@ -26,7 +26,7 @@ class RolledCache:
     def decode(self, steps: Steps) -> Tensor:
         """Logits (B, A) of one more step (B, 1)."""
         model = self.model
-        x = model.encoder(steps)
+        x = model.encoder(steps, model.encoder.observe(steps))
         for index, block in enumerate(model.trunk.blocks):
             tokens = block.attention_norm(x)
             q, k, v = (
