@@ -1,5 +1,6 @@
 """The verbs from Python: the same as the commands, quiet, and imported when they are named."""
 
+import inspect
 import logging
 import subprocess
 import sys
@@ -43,7 +44,8 @@ def test_naming_a_config_imports_no_torch_and_naming_a_verb_does():
 def test_every_public_name_is_there_and_no_other():
     assert set(fastad.__all__) <= set(dir(fastad))
     for name in fastad.__all__:
-        assert getattr(fastad, name).__name__ == name
+        found = getattr(fastad, name)
+        assert found.__name__ == (f"fastad.{name}" if inspect.ismodule(found) else name)
     with pytest.raises(AttributeError, match="'fastad' has no attribute 'colect'"):
         fastad.colect  # noqa: B018
 

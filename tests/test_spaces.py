@@ -160,7 +160,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.sampled_from(["type", "spaces", "n", "shape"]), JSON))
 def test_any_json_is_a_space_or_a_user_error(description):
     try:

@@ -46,6 +46,7 @@ def test_a_stopped_collection_goes_on_with_the_shards_that_are_missing(tmp_path)
             np.testing.assert_array_equal(ours[name], theirs[name])
 
 
+@pytest.mark.slow  # processes that each import Stable-Baselines3
 def test_shards_are_small_by_default_and_the_processes_do_not_change_the_data(tmp_path):
     one = collect(tmp_path / "one", num_histories=9)
     assert one.info.num_shards == 2
