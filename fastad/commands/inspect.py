@@ -230,7 +230,7 @@ def _dataset_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("dataset", summary["path"]),
         ("environment", _call(summary["env"], summary["env_kwargs"])),
         ("observations", _space(summary["observation_space"])),
-        ("actions", _space(summary["action_space"])),
+        ("actions", _actions(summary)),
         ("source", _call(summary["source"], summary["source_kwargs"])),
     ]
     if summary["source_knows"]:
@@ -259,6 +259,14 @@ def _dataset_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _call(name: str, kwargs: dict[str, Any]) -> str:
     return f"{name}({', '.join(f'{key}={value!r}' for key, value in kwargs.items())})"
+
+
+def _actions(summary: dict[str, Any]) -> str:
+    """Their space, and how draws come into it, if it is a box."""
+    space = _space(summary["action_space"])
+    if summary["action_space"]["type"] != "Box":
+        return space
+    return f"{space}, {'squashed' if summary['squash'] else 'clipped'} to its bounds"
 
 
 def _space(description: dict[str, Any]) -> str:

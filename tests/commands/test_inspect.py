@@ -3,11 +3,14 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from gymnasium.spaces import Box
 
 from fastad.base.errors import CheckFailedError, UserError
 from fastad.cli import main
 from fastad.commands.inspect import InspectConfig, run_inspect
+from fastad.histories import create
 
 
 @pytest.fixture
@@ -20,6 +23,21 @@ def show(capsys, monkeypatch):
         return capsys.readouterr().out
 
     return run
+
+
+@pytest.mark.parametrize(("squash", "word"), [(False, "clipped"), (True, "squashed")])
+def test_how_actions_come_into_their_box_is_told(tmp_path, show, squash, word):
+    box = Box(-1, 1, (2,), np.float32)
+    with create(
+        tmp_path / "d", env="mine", num_histories=1, num_steps=2, num_tasks=1, episode_length=2,
+        observation_space=box, action_space=box, squash=squash,
+    ) as writer:  # fmt: skip
+        zeros, ends = np.zeros((2, 2), np.float32), np.array([False, True])
+        writer.append(
+            task=0, observation=zeros, action=zeros, reward=np.zeros(2), terminated=ends & False,
+            truncated=ends, policy=np.zeros((2, 4), np.float32),
+        )  # fmt: skip
+    assert f"Box, 2 float32, {word} to its bounds" in show(tmp_path / "d")
 
 
 def test_a_dataset_is_described(tmp_path, make_dataset, show):
