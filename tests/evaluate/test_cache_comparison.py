@@ -1,8 +1,9 @@
 """Cached beside recomputed rollouts: the same actions, the same logits."""
 
 import pytest
+import torch
 
-from fastad.evaluate.cache_comparison import compare_cache
+from fastad.evaluate.cache_comparison import compare_cache, same_actions
 from fastad.model.memory import CachedMemory
 
 
@@ -22,3 +23,13 @@ def test_a_memory_that_predicts_otherwise_is_noticed(rooms, model_on, monkeypatc
     figures = compare_cache(model_on(rooms), rooms)
     assert figures["same_actions"] is False
     assert figures["max_logit_difference"] == pytest.approx(10.0, abs=0.1)
+
+
+def test_choices_have_to_be_equal_and_numbers_near():
+    choices = torch.tensor([[0, 1, 2]])
+    assert same_actions(choices, choices.clone())
+    assert not same_actions(choices, torch.tensor([[0, 1, 1]]))
+    moves = torch.tensor([[[0.5, -2.0]]])
+    # The largest is 2, and a thousandth of it 0.002.
+    assert same_actions(moves, moves + 0.001)
+    assert not same_actions(moves, moves + 0.003)
