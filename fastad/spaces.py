@@ -5,7 +5,7 @@ Dict or Tuple are *packed*, the bytes of their leaves one after another.
 """
 
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -213,8 +213,13 @@ def unpack(space: spaces.Space[Any], packed: Tensor) -> dict[str, Tensor]:
     Returns:
         (..., *shape) each: int64 of discrete spaces, the stored dtype of a Box.
     """
+    return read_leaves(leaves(space), packed)
+
+
+def read_leaves(layout: Sequence[Leaf], packed: Tensor) -> dict[str, Tensor]:
+    """As `unpack`, of a space whose leaves are known."""
     values = {}
-    for leaf in leaves(space):
+    for leaf in layout:
         # A copy of its own: only aligned memory can be viewed as wider numbers.
         part = packed[..., leaf.start : leaf.stop].clone(memory_format=torch.contiguous_format)
         value = part.view(getattr(torch, leaf.dtype.name)).reshape(

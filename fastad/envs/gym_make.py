@@ -72,7 +72,7 @@ class Maker:
                 env = gymnasium.make(spec, disable_env_checker=True, **arguments)
         except UserError:
             raise
-        except Exception as error:
+        except Exception as error:  # somebody else's constructor may raise anything
             given = ", ".join(f"{key}={value!r}" for key, value in options.items())
             reason = f"{type(error).__name__}: {error}"
             raise UserError(f"env={self.name} cannot be made with ({given}): {reason}") from error
@@ -243,6 +243,6 @@ def _importing(name: str, module: str) -> Iterator[None]:
             f"env={name}: there is no module {error.name!r}, neither installed nor in "
             f"{os.getcwd()}; check the name, or begin in the folder that holds it"
         ) from error
-    except Exception as error:
+    except Exception as error:  # somebody else's module may raise anything
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"env={name}: {module!r} cannot be imported: {reason}") from error

@@ -1,6 +1,7 @@
 """From observations to features, by the space that they are of."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -13,19 +14,19 @@ from torch import Tensor, nn
 
 from fastad.base.errors import UserError
 from fastad.model.kernels import Implementation, projection
-from fastad.spaces import is_image, is_packed, leaves, rows_first, unpack
+from fastad.spaces import is_image, is_packed, leaves, read_leaves, rows_first
 
 LARGEST_FLAT = (24, 32)  # rows and columns; images beyond them have an encoder of convolutions
 MOST_FILTERS = 32
 FARTHEST = 10.0  # in standard deviations; numbers beyond count as this far
 
 
-class ObservationEncoder(nn.Module):
+class ObservationEncoder(nn.Module, ABC):
     """Maps observations (B, T, ...) to features (B, T, width)."""
 
+    @abstractmethod
     def forward(self, observation: Tensor, impl: Implementation = "sdpa") -> Tensor:
         """Encode; with impl="native" no row's bits depend on another, where C++ can be had."""
-        raise NotImplementedError
 
     def fit(self, observation: Tensor) -> None:
         """Learn the size of observations (n, ...), before anything else is learned."""
@@ -199,18 +200,19 @@ class PackedEncoder(ObservationEncoder):
 
     def __init__(self, space: spaces.Space[Any], width: int) -> None:
         super().__init__()
-        self.space = space
-        self.parts = nn.ModuleList(observation_encoder(leaf.space, width) for leaf in leaves(space))
+        self.layout = leaves(space)  # once: a rollout unpacks at every step
+        self.parts = nn.ModuleList(observation_encoder(leaf.space, width) for leaf in self.layout)
 
     def forward(self, observation: Tensor, impl: Implementation = "sdpa") -> Tensor:
         """Embed (B, T, bytes) as (B, T, width)."""
-        values = unpack(self.space, observation).values()
+        values = read_leaves(self.layout, observation).values()
         parts = zip(self.parts, values, strict=True)
         return torch.stack([encode(value, impl) for encode, value in parts]).sum(dim=0)
 
     def fit(self, observation: Tensor) -> None:
         """See `ObservationEncoder.fit`."""
-        for part, value in zip(self.parts, unpack(self.space, observation).values(), strict=True):
+        values = read_leaves(self.layout, observation).values()
+        for part, value in zip(self.parts, values, strict=True):
             assert isinstance(part, ObservationEncoder)
             part.fit(value)
 

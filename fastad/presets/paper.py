@@ -100,7 +100,7 @@ PAPER = {
     "key-to-door-full": _room(
         "key-to-door-full", "Dark Key-to-Door", KEY_TO_DOOR, episode_length=50
     ),
-    # From pixels, which no source here has yet learned well in: hours, and nobody knows.
+    # From pixels, at this size never run to its end.
     "watermaze-full": _full(
         "watermaze-full",
         "Watermaze in frames of 72 x 96 from DQN that sees them",

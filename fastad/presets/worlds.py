@@ -1,8 +1,8 @@
 """Worlds that are no grids: pixels, and continuous actions.
 
 Their sources are told much: `eliminate` its pose and the rules of Watermaze, `noise` everything. In
-training the encoder of Watermaze's frames is told place and heading besides, without which it does
-not learn to tell them from the frames in such a time.
+training the encoder of Watermaze's frames is told place and heading besides: without it, as earlier
+experiments had it, returns fell over episodes after as long a training.
 """
 
 from fastad.configs import CollectConfig

@@ -124,7 +124,7 @@ def build(
     try:
         return algorithm(policy, env, **given)
     except Exception as error:
-        # Nothing else tells which spaces a class takes.
+        # Classes from anywhere raise anything, and nothing else tells which spaces they take.
         if isinstance(error, AssertionError) and "as action spaces" in str(error):
             return None
         reason = (str(error) or type(error).__name__).splitlines()[0]

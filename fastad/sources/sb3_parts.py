@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
-
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_image_space
@@ -58,4 +56,4 @@ def _is_small_image(space: spaces.Space[object]) -> bool:
     assert isinstance(space, spaces.Box)
     # Its channels, first or last, are the fewest.
     sides = sorted(space.shape)[1:]
-    return min(sides) < LEAST_SIDE and prod(space.shape) > 0
+    return min(sides) < LEAST_SIDE
