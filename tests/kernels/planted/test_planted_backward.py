@@ -15,7 +15,7 @@ MUTATIONS = [
         "the window reaches one key too far", SHARED,
         "distance.to(tl.uint32) < window.to(tl.uint32)",
         "distance.to(tl.uint32) <= window.to(tl.uint32)",
-        TESTS, "float64",
+        TESTS, "float64", slow=True,
     ),
     Mutation(
         "tiles at the window's edge count as whole in dQ", DQ,
@@ -75,13 +75,13 @@ MUTATIONS = [
         "a packed sequence has a key too many", DKDV,
         "inside = (keys < end_key)[:, None]",
         "inside = (keys < end_key + 1)[:, None]",
-        TESTS, "every_access and packed", "RaceError|OutOfBoundsError",
+        TESTS, "every_access and packed", "RaceError|OutOfBoundsError", slow=True,
     ),
     Mutation(
         "values are read with the strides of the keys", "backward.py",
         "strides = [stride for x in (q, k, v, grad_out)",
         "strides = [stride for x in (q, k, k, grad_out)",
-        TESTS, f"{EXACT} and strided and triton",
+        TESTS, f"{EXACT} and strided and triton", slow=True,
     ),
     Mutation(
         "packed values are read with the strides of the keys", "backward.py",
@@ -97,7 +97,7 @@ MUTATIONS = [
     Mutation(
         "a packed sequence's offset loses its upper bits in dQ", DQ,
         "first_k * stride_vt", "tl.cast(first_k * stride_vt, tl.int32)",
-        FAR, "packed_sequences and triton",
+        FAR, "packed_sequences and triton", slow=True,
     ),
 ]  # fmt: skip
 

@@ -63,7 +63,7 @@ MUTATIONS = [
         "the lengths stay behind", "decode.py",
         "tl.store(p_lengths + batch, old + NUM_NEW)",
         "tl.store(p_lengths + batch, old)",
-        TESTS, "stored_codes or chunks",
+        TESTS, "stored_codes or chunks", slow=True,
     ),
     Mutation(
         "the lengths advance twice where the band is split", "decode_ops.py",
@@ -75,7 +75,7 @@ MUTATIONS = [
         "every split stores and attends to the new tokens", "decode.py",
         "if split == 0:",
         "if split >= 0:",
-        TESTS, f"{RACES} and 2-1", "write/write race",
+        TESTS, f"{RACES} and 2-1", "write/write race", slow=True,
     ),
     Mutation(
         "splits are merged as if all had seen as much", "combine.py",
@@ -111,7 +111,7 @@ MUTATIONS = [
         "the scale lacks log2(e)", "decode.py",
         "(SCALE * LOG2_E)",
         "SCALE",
-        TESTS, "chunks", count=2,
+        TESTS, "chunks", count=2, slow=True,
     ),
     Mutation(
         "new values are read with the strides of the keys", "decode_ops.py",
@@ -140,7 +140,7 @@ MUTATIONS = [
         "an environment's slots lose the upper bits of their offset", "decode.py",
         "p_keys += batch * capacity * row_stride",
         "p_keys += tl.cast(batch * capacity * row_stride, tl.int32)",
-        FAR, "keep_environments_apart and triton",
+        FAR, "keep_environments_apart and triton", slow=True,
     ),
 ]  # fmt: skip
 

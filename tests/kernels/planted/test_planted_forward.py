@@ -32,7 +32,7 @@ MUTATIONS = [
         "values before the window are loaded", "forward.py",
         "b_v = tl.load(p_v_tile + v_offsets, mask=loaded, other=0.0)",
         "b_v = tl.load(p_v_tile + v_offsets, mask=(keys < high)[:, None], other=0.0)",
-        TESTS, "nan_in_keys",
+        TESTS, "nan_in_keys", slow=True,
     ),
     Mutation(
         "the scale lacks log2(e)", "forward.py",
@@ -62,7 +62,7 @@ MUTATIONS = [
         "kept weights are not scaled up", "forward.py",
         "factor *= weight_scale",
         "factor *= 1.0",
-        TESTS, f"{EXACT} and float64",
+        TESTS, f"{EXACT} and float64", slow=True,
     ),
     Mutation(
         "all heads drop the same weights", "dropout.py",
