@@ -1,11 +1,13 @@
 """The one loop in which anything acts: source learners and the frozen model alike."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from fastad.acting.lived import Lived
+from fastad.base.errors import UserError
 from fastad.envs.base import BatchedEnv
 
 
@@ -67,6 +69,19 @@ class Agent(Protocol):
         ...
 
 
+@runtime_checkable
+class PatientAgent(Agent, Protocol):
+    """An agent that can act in some environments while others wait."""
+
+    def wait(self, idle: Tensor) -> None:
+        """Leave no trace of the coming step in the environments `idle`, (N,) bool.
+
+        To be called before `act`, which answers for all, and `observe`. What is drawn for an
+        environment's k-th step that leaves a trace is as if all took that step together.
+        """
+        ...
+
+
 def interact(
     env: BatchedEnv,
     agent: Agent,
@@ -79,6 +94,9 @@ def interact(
     record: Recorder | None = None,
 ) -> Iterator[Transition]:
     """Let `agent` act in `env` from a fresh reset and yield what happened, block by block.
+
+    Blocks are the same whether environments reset within the step that ends an episode, or wait,
+    see `BatchedEnv.waiting`: then more steps are taken, until every environment has its own.
 
     Args:
         env: Reset here; auto-resets inside its own step.
@@ -97,6 +115,9 @@ def interact(
 
     Yields:
         Blocks with fields of shape (N, steps, ...).
+
+    Raises:
+        UserError: If environments wait, and the agent cannot, or actions are noised.
     """
     actions = env.actions
 
@@ -118,15 +139,28 @@ def interact(
     if record is not None:
         env.untrack()
         take_step = record(act_and_observe, (generator, env.generator))
-    observation = env.reset()
+    observation, lived = env.reset(), Lived(num_steps)
     for begun in range(0, num_steps, block_steps):
-        steps = []
+        num = min(block_steps, num_steps - begun)
         # An agent that learns by gradients asks for them. They are back when others have a block.
         with torch.no_grad():
-            for _ in range(min(block_steps, num_steps - begun)):
+            while not lived.have(num):
+                idle = lived.idle(env.waiting)
+                if idle is not None:
+                    _patient(agent, env, action_noise).wait(idle)
                 observation, *transition = take_step(observation)
-                steps.append(transition)
-        yield Transition(*(torch.stack(field, dim=1) for field in zip(*steps, strict=True)))
+                lived.add(transition, idle)
+        yield Transition(*lived.take(num))
+
+
+def _patient(agent: Agent, env: BatchedEnv, action_noise: float) -> PatientAgent:
+    if isinstance(agent, PatientAgent) and action_noise == 0.0:
+        return agent
+    who = type(agent).__name__ if action_noise == 0.0 else f"action_noise={action_noise}"
+    raise UserError(
+        f"env={env.family.name} resets in the step after an episode's end, while others go on, "
+        f"which {who} cannot wait for; make it with autoreset_mode=AutoresetMode.SAME_STEP"
+    )
 
 
 def episode_returns(reward: Tensor, ended: Tensor, num_episodes: int) -> Tensor:

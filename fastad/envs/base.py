@@ -75,6 +75,10 @@ class BatchedEnv(ABC):
     """
 
     final_observation: Tensor  # (N, ...), there once a step was taken
+    # (N,) bool, the environments whose next episode begins in the coming step, and in which nothing
+    # else happens in it, see `VectorIn`; None where there are none, as nearly everywhere. Whatever
+    # the action then, the reward is 0, nothing ends, and it is no step of theirs, see `interact`.
+    waiting: Tensor | None = None
     on_host: ClassVar[bool] = False  # whether it waits for the host, and no CUDA graph can hold it
 
     def __init__(self, family: TaskFamily, tasks: Tensor, generator: torch.Generator) -> None:

@@ -44,9 +44,9 @@ class VectorIn(BatchedEnv):
 
     That is what a vector environment in SAME_STEP mode does itself. In DISABLED mode, those that
     ended are reset at once by `reset_mask`. So are they in NEXT_STEP mode by Gymnasium's own
-    `SyncVectorEnv` and `AsyncVectorEnv`, which then do not reset them again; others of that mode
-    reset in a step of their own, in which nobody else must be running: their episodes have to
-    end together.
+    `SyncVectorEnv` and `AsyncVectorEnv`, which then do not reset them again. Others of that mode
+    reset in the step after, which is no step of the environments that do: where all episodes end
+    together it is taken at once, else those are `waiting` in it.
 
     Args:
         vector_env: Whose environments. It belongs to this adapter from here on, and is not closed.
@@ -102,6 +102,7 @@ class VectorIn(BatchedEnv):
         seeds: Any = drawn.tolist() if self._own else int(drawn)
         observation, _ = self._envs.reset(seed=seeds)
         self._age[:] = self._steps = 0
+        self.waiting = None
         return self._stored(observation)
 
     def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -111,9 +112,13 @@ class VectorIn(BatchedEnv):
         observation, rewards, terminated, truncated, info = self._envs.step(theirs)
         over, cut = (np.array(flag, np.bool_) for flag in (terminated, truncated))
         # Copies: they may be its own, and change with what is reset.
-        reward = finite_rewards(list(rewards), self._where)
-        ended = over | cut
+        rewards = list(rewards)
         self._age += 1
+        if self.waiting is not None:
+            for index in self.waiting.nonzero()[:, 0].tolist():
+                rewards[index], over[index], cut[index], self._age[index] = 0.0, False, False, 0
+            self.waiting = None
+        reward, ended = finite_rewards(rewards, self._where), over | cut
         if (self._age[~ended] >= self.episode_length).any():
             index = int(np.argmax(~ended & (self._age >= self.episode_length)))
             raise UserError(
@@ -126,8 +131,10 @@ class VectorIn(BatchedEnv):
         after = final
         if ended.any() and self._mode is AutoresetMode.SAME_STEP:
             final = self._with_finals(final, ended, info)
-        elif ended.any():
+        elif ended.any() and (self._resets_at_once or ended.all()):
             after = self._stored(self._reset(ended, theirs))
+        elif ended.any():
+            self.waiting = torch.from_numpy(ended).to(self.device)
         self.final_observation = final
         flags = (torch.from_numpy(flag).to(self.device) for flag in (over, cut))
         return after, torch.from_numpy(reward).to(self.device), *flags  # type: ignore[return-value]
@@ -149,17 +156,16 @@ class VectorIn(BatchedEnv):
         at = torch.from_numpy(rows).to(self.device)
         return observation.index_copy(0, at, stored.to(self.device))
 
+    @property
+    def _resets_at_once(self) -> bool:
+        """Whether it resets, when told to, those of its environments that ended."""
+        return self._mode is AutoresetMode.DISABLED or self._own
+
     def _reset(self, ended: np.ndarray, actions: np.ndarray) -> Any:
         """Begin new episodes where they ended; returns the observations of all."""
-        if self._mode is AutoresetMode.DISABLED or self._own:
+        if self._resets_at_once:
             return self._envs.reset(options={"reset_mask": ended})[0]
-        if not ended.all():
-            raise UserError(
-                f"{self._where(int(np.argmax(ended)))}: its episode ended and others go on. It "
-                "resets in the step after (NEXT_STEP), which nobody would act in; make it with "
-                "vectorization_mode='sync', or with autoreset_mode=AutoresetMode.SAME_STEP"
-            )
-        # They reset, whatever the actions.
+        # They all reset, whatever the actions.
         return self._envs.step(actions)[0]
 
     def _stored(self, observations: Any) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fastad.acting.steps import Steps
+from fastad.base.errors import UserError
 from fastad.model.frozen import FrozenStep
 from fastad.model.heads import Output
 from fastad.model.kernels import RingCache, draw
@@ -23,10 +24,15 @@ class Memory(Protocol):
         """What draws from its predictions, with kernels where the model has some."""
         ...
 
-    def predict(self, steps: Steps) -> Tensor:
+    def predict(self, steps: Steps, idle: Tensor | None = None) -> Tensor:
         """Add the newest step (N, 1) and return its logits (N, A).
 
         What is kept of the step must be copied: it is the agent's own memory.
+
+        Args:
+            steps: The newest.
+            idle: The environments, (N,) bool, which the step is not added to: it leaves no trace
+                in them, and their logits mean nothing.
         """
         ...
 
@@ -57,10 +63,18 @@ class CachedMemory:
     ) -> None:
         self.rings, self.forward, self.frozen = rings, forward, frozen
         self.draw: Draw = draw if frozen is None else frozen.draw
+        self._idle: Tensor | None = None  # during a step which some are idle in
 
-    def predict(self, steps: Steps) -> Tensor:
+    def predict(self, steps: Steps, idle: Tensor | None = None) -> Tensor:
         """See `Memory.predict`."""
-        return self.forward(steps, self).policy.squeeze(1)
+        if idle is None:
+            return self.forward(steps, self).policy.squeeze(1)
+        before, self._idle = self.rings[0].lengths.clone(), idle
+        logits = self.forward(steps, self).policy.squeeze(1)
+        self._idle = None
+        for ring in self.rings:
+            ring.take_back(idle, before)
+        return logits
 
     def take(self, steps: Steps) -> None:
         """See `Memory.take`: whatever comes later needs the keys and values of all layers."""
@@ -72,13 +86,19 @@ class CachedMemory:
             ring.reset(mask)
 
     def positions(self, num_new: int) -> Tensor:
-        """Positions (N, T) that the next `num_new` tokens will have."""
-        return self.rings[0].new_positions(num_new)
+        """Positions (N, T) that the next `num_new` tokens will have; any, of those idle."""
+        positions = self.rings[0].new_positions(num_new)
+        if self._idle is None:
+            return positions
+        # There may be no places for more of theirs.
+        return positions.masked_fill(self._idle[:, None], 0)
 
     def longest(self) -> int:
-        """Tokens of the longest context since its last reset."""
-        lockstep = self.rings[0].lockstep
-        return int(self.rings[0].lengths.max()) if lockstep is None else lockstep
+        """Tokens of the longest context since its last reset, of those that are not idle."""
+        lengths, lockstep = self.rings[0].lengths, self.rings[0].lockstep
+        if self._idle is not None:
+            return int(lengths.masked_fill(self._idle, 0).max())
+        return int(lengths.max()) if lockstep is None else lockstep
 
 
 class RecurrentMemory:
@@ -96,9 +116,14 @@ class RecurrentMemory:
     ) -> None:
         self.state, self.forward = state, forward
 
-    def predict(self, steps: Steps) -> Tensor:
+    def predict(self, steps: Steps, idle: Tensor | None = None) -> Tensor:
         """See `Memory.predict`."""
-        return self.forward(steps, self).policy.squeeze(1)
+        if idle is None:
+            return self.forward(steps, self).policy.squeeze(1)
+        before = self.state.clone()
+        logits = self.forward(steps, self).policy.squeeze(1)
+        torch.where(idle[:, None], before, self.state, out=self.state)
+        return logits
 
     def take(self, steps: Steps) -> None:
         """See `Memory.take`."""
@@ -127,14 +152,18 @@ class RecomputedMemory:
         self.lengths = torch.zeros(num_envs, dtype=torch.int64)  # on the host
         self.steps: list[Steps] = []  # as many of the newest as anybody needs, each (N, 1)
 
-    def predict(self, steps: Steps) -> Tensor:
+    def predict(self, steps: Steps, idle: Tensor | None = None) -> Tensor:
         """See `Memory.predict`."""
-        self.take(steps)
+        if idle is None:
+            self.take(steps)
+        else:
+            self._take(steps, idle)
         total, whole = len(self.steps), Steps.join(self.steps)
         logits: Tensor | None = None
+        lengths = self.lengths.clamp(min=1)  # 0: idle ones that have forgotten everything
         # Environments with equally long contexts are recomputed together.
-        for length in self.lengths.unique().tolist():
-            rows = (self.lengths == length).to(steps.previous_reward.device)
+        for length in lengths.unique().tolist():
+            rows = (lengths == length).to(steps.previous_reward.device)
             context = whole.part(total - length, total, rows)
             newest = self.forward(context).policy[:, -1]
             if logits is None:
@@ -145,10 +174,22 @@ class RecomputedMemory:
 
     def take(self, steps: Steps) -> None:
         """See `Memory.take`."""
-        self.lengths = self.lengths + 1
+        self._take(steps, None)
+
+    def _take(self, steps: Steps, idle: Tensor | None) -> None:
+        added = [*self.steps, steps.map(Tensor.clone)]
+        if idle is None:
+            self.lengths = self.lengths + 1
+        else:
+            self.lengths = self.lengths + ~idle.cpu()
+            # What the idle ones remember moves on by a step, to end where that of others does.
+            rows = torch.arange(len(idle), device=idle.device)[:, None]
+            columns = torch.arange(len(added), device=idle.device) - idle[:, None].long()
+            moved = Steps.join(added).map(lambda field: field[rows, columns.clamp(min=0)])
+            added = [moved.part(t, t + 1) for t in range(len(added))]
         if self.capacity is not None:
             self.lengths = self.lengths.clamp(max=self.capacity)
-        self.steps = [*self.steps, steps.map(Tensor.clone)][-int(self.lengths.max()) :]
+        self.steps = added[-max(int(self.lengths.max()), 1) :]
 
     def forget(self, mask: Tensor) -> None:
         """See `Memory.forget`."""
@@ -168,8 +209,17 @@ class RecordedMemory:
         self.steps: deque[Steps] = deque(maxlen=length)  # each (N, 1)
         self.logits: deque[Tensor] = deque(maxlen=length)  # each (N, A)
 
-    def predict(self, steps: Steps) -> Tensor:
-        """See `Memory.predict`."""
+    def predict(self, steps: Steps, idle: Tensor | None = None) -> Tensor:
+        """See `Memory.predict`.
+
+        Raises:
+            UserError: If some are idle: what is recorded is as long for all.
+        """
+        if idle is not None:
+            raise UserError(
+                "steps cannot be recorded where some environments wait for others to reset; make "
+                "the vector environment with autoreset_mode=AutoresetMode.SAME_STEP"
+            )
         self.steps.append(steps.map(Tensor.clone))
         self.logits.append(self.memory.predict(steps))
         return self.logits[-1]

@@ -8,7 +8,9 @@ from torch import Tensor
 from fastad.acting.interact import Transition
 from fastad.acting.steps import Steps
 from fastad.actions import ActionDistribution, Categorical
+from fastad.base.errors import UserError
 from fastad.model.memory import Memory
+from fastad.rollouts.draws import OwnDraws
 from fastad.rollouts.prompt import Prompt
 
 Control = Literal["none", "no-reward", "shuffled-rewards", "one-episode", "wiped-context"]
@@ -76,6 +78,22 @@ class InContextAgent:
         self.logits: Tensor | None = None  # the latest, (N, A), parameters of whatever kind
         # One uniform number an action, drawn with kernels where the memory has some.
         self._draws_at_once = isinstance(actions, Categorical) and not greedy
+        # Who waits during a step, and what draws once somebody did.
+        self._idle: Tensor | None = None
+        self._own_draws: OwnDraws | None = None
+
+    def wait(self, idle: Tensor) -> None:
+        """See `PatientAgent.wait`."""
+        if self.control == "shuffled-rewards":
+            raise UserError(
+                "control=shuffled-rewards exchanges the rewards of a step, and the environments "
+                "are out of step where one resets after the step that ended its episode; make it "
+                "with autoreset_mode=AutoresetMode.SAME_STEP, or take another control"
+            )
+        if self._own_draws is None and not self.greedy:
+            self._draws_at_once = False
+            self._own_draws = OwnDraws(self.actions, len(idle), self.generator)
+        self._idle = idle
 
     def act(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """See `Agent.act`; every call takes one step of context.
@@ -88,17 +106,31 @@ class InContextAgent:
         if self._draws_at_once:
             # Here PyTorch is still in the processor's caches; the model's step drives it out.
             uniform = self._uniform.uniform_(generator=self.generator)
-        logits = self.memory.predict(self._steps(observation))
+        logits = self.memory.predict(self._steps(observation), self._idle)
         self.logits = logits
         if self.greedy:
             return self.actions.likeliest(logits)
         policy = self.actions.policy(logits)
         if uniform is not None:
             return self.memory.draw(policy, uniform), policy
+        if self._own_draws is not None:
+            return self._own_draws.draw(policy, self._idle), policy
         return self.actions.draw(policy, self.generator), policy
 
     def observe(self, transition: Transition, final_observation: Tensor) -> None:
         """See `Agent.observe`."""
+        if self._idle is None:
+            self._note(transition)
+            return
+        state = [x for x in (*self._shown, self.previous_observation) if x is not None]
+        before = [x.clone() for x in state]
+        self._note(transition)
+        for now, then in zip(state, before, strict=True):
+            now.copy_(torch.where(self._idle.view(-1, *[1] * (now.ndim - 1)), then, now))
+        self._idle = None
+
+    def _note(self, transition: Transition) -> None:
+        """Remember a transition of all."""
         ended = torch.logical_or(
             transition.terminated, transition.truncated, out=self.episode_start
         )

@@ -36,7 +36,7 @@ class RingCache:
         value_scales: As `key_scales`.
         lengths: (B,) int64, tokens ever appended since the last reset; also the next position.
         lockstep: The common length where it is known on the host without asking the device;
-            None once some environments alone were reset, or after `untrack`.
+            None once some environments alone were reset or taken back, or after `untrack`.
 
     Args:
         batch_size: `B`.
@@ -121,6 +121,19 @@ class RingCache:
         else:
             self.lengths.masked_fill_(mask, 0)
             self.lockstep = None
+
+    def take_back(self, mask: Tensor, lengths: Tensor) -> None:
+        """Make the environments in `mask`, (B,) bool, as long as they were before the last append.
+
+        Nothing else is undone. What that append overwrote was out of every window already, and the
+        next one writes to the same slots.
+
+        Args:
+            mask: Whose.
+            lengths: (B,) int64, `lengths` as they were then.
+        """
+        torch.where(mask, lengths, self.lengths, out=self.lengths)
+        self.lockstep = None
 
     def untrack(self) -> None:
         """Know lengths on the device alone: every step then performs the same operations."""

@@ -128,17 +128,45 @@ def test_episodes_that_end_together_are_reset_by_a_step_of_their_own():
     )
 
 
-def test_episodes_that_end_apart_are_refused_where_no_step_is_exact():
+def test_those_whose_episodes_end_apart_wait_in_the_step_that_resets_them():
     env = VectorIn(Together((2, 3)), generator=seeded(), episode_length=3)
-    with pytest.raises(UserError, match="environment 0, step 2: its episode ended and others go o"):
-        run(env, 6)
+    assert env.waiting is None
+    env.reset()
+    seen, waiting = [], []
+    for _ in range(5):
+        seen.append((*env.step(torch.zeros(2, dtype=torch.int64)), env.final_observation))
+        waiting.append(None if env.waiting is None else env.waiting.tolist())
+    assert [step[0].tolist() for step in seen] == [[1, 1], [2, 2], [0, 3], [1, 0], [2, 1]]
+    assert [step[1].tolist() for step in seen] == [[0.5, 0.5], [1, 1], [0, 1.5], [0.5, 0], [1, 0.5]]
+    assert [step[2].tolist() for step in seen] == [
+        [False, False],
+        [True, False],
+        [False, True],
+        [False, False],
+        [True, False],
+    ]
+    assert waiting == [None, [True, False], [False, True], None, [True, False]]
+    env.reset()
+    assert env.waiting is None
 
 
-def test_gymnasiums_own_vector_environment_is_refused_so_and_taken_as_sync():
-    kept = {"num_envs": 3, "vectorization_mode": "vector_entry_point"}
-    env = VectorIn(gymnasium.make_vec("CartPole-v1", **kept), generator=seeded())
-    with pytest.raises(UserError, match="make it with vectorization_mode='sync'"):
-        run(env, 200)
+def test_whatever_such_a_step_says_of_who_waits_is_nothing():
+    theirs = Together((2, 3))
+    plain = theirs.step
+
+    def step(actions):
+        over = theirs.count == theirs.ends
+        observation, reward, flags, cut, info = plain(actions)
+        return observation, np.where(over, np.nan, reward), flags | over, cut | over, info
+
+    theirs.step = step
+    env = VectorIn(theirs, generator=seeded(), episode_length=3)
+    assert_same(
+        run(env, 20), run(VectorIn(Together((2, 3)), generator=seeded(), episode_length=3), 20)
+    )
+
+
+def test_a_vector_of_cart_poles_is_taken_as_sync():
     theirs = gymnasium.make_vec("CartPole-v1", num_envs=3, vectorization_mode="sync")
     env = VectorIn(theirs, generator=seeded())
     assert env.episode_length == 500

@@ -121,6 +121,30 @@ def test_ragged_environments_are_exact_after_staggered_resets(impl, scheme, per_
 
 
 @pytest.mark.parametrize("impl", ["reference", "sdpa"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
+@pytest.mark.parametrize("per_step", [1, 3])
+def test_what_is_taken_back_leaves_no_trace(impl, dtype, per_step):
+    window, num_steps = 12, 40
+    together, *alone = (
+        RingCache(batch, window + per_step - 1, KV_HEADS, DIM, dtype=dtype)
+        for batch in (3, 1, 1, 1)
+    )
+    q, k, v = tokens(num_steps * per_step)
+    for step in range(num_steps):
+        new = [x[:, step * per_step : (step + 1) * per_step] for x in (q, k, v)]
+        before = together.lengths.clone()
+        idle = step % torch.tensor([50, 2, 3]) == 1  # one of them at the second step alone
+        out = decode(*new, together, window, "none", impl)
+        if idle.any():
+            together.take_back(idle, before)
+        for row in (~idle).nonzero()[:, 0].tolist():
+            each = [x[row : row + 1] for x in new]
+            expected = decode(*each, alone[row], window, "none", impl)
+            torch.testing.assert_close(out[row : row + 1], expected, rtol=1e-5, atol=1e-5)
+    assert together.lengths.tolist() == [39 * per_step, 20 * per_step, 27 * per_step]
+
+
+@pytest.mark.parametrize("impl", ["reference", "sdpa"])
 @pytest.mark.parametrize("prompt", [0, 1, 11, 12, 13])
 def test_a_prompt_of_any_length_may_be_appended_at_once(impl, prompt):
     window = 12
