@@ -59,9 +59,10 @@ class BatchedEnv(ABC):
 
     An environment that finishes an episode in `step` is reset within that same step: the
     observation returned is the first of the next episode, and `final_observation` holds where
-    the step really ended. Neither `reset` nor `step` waits for the device, and after `untrack`
-    they can be captured in a CUDA graph. What they return is never changed afterwards, and not
-    to be written to: where nothing terminates, `terminated` is the same tensor at every step.
+    the step really ended. What cannot be reset so is `waiting` in the next step. Neither `reset`
+    nor `step` waits for the device, and after `untrack` they can be captured in a CUDA graph. What
+    they return is never changed afterwards, and not to be written to: where nothing terminates,
+    `terminated` is the same tensor at every step.
 
     What is known of the tasks beyond that is optional: None where it is not.
 
@@ -75,9 +76,9 @@ class BatchedEnv(ABC):
     """
 
     final_observation: Tensor  # (N, ...), there once a step was taken
-    # (N,) bool, the environments whose next episode begins in the coming step, and in which nothing
-    # else happens in it, see `VectorIn`; None where there are none, as nearly everywhere. Whatever
-    # the action then, the reward is 0, nothing ends, and it is no step of theirs, see `interact`.
+    # (N,) bool, the environments whose coming step does nothing but begin their next episode,
+    # whatever the action, see `VectorIn`: its reward is 0, nothing ends in it, and `interact` does
+    # not count it. None where there are none, as nearly everywhere.
     waiting: Tensor | None = None
     on_host: ClassVar[bool] = False  # whether it waits for the host, and no CUDA graph can hold it
 
