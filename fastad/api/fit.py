@@ -118,7 +118,7 @@ def _open_data(config: TrainConfig) -> HistoryDataset:
     if not dataset.complete:
         fix = f"finish it with: {how_to_finish(config.data, dataset.info)}"
         if not is_at_hand(dataset.info.source):
-            fix = "nothing here can go on with it; write it anew"
+            fix = "go on with it by fastad.histories.create(..., resume=True), or write it anew"
         raise UserError(
             f"data={config.data} is not complete ({'; '.join(dataset.unfinished[:3])}); {fix}"
         )

@@ -41,6 +41,7 @@ def create(
     source_knows: str = "",
     policies: Sequence[str] = ("policy",),
     squash: bool = False,
+    resume: bool = False,
     overwrite: bool = False,
 ) -> HistoryWriter:
     """Begin a dataset of learning histories of one's own.
@@ -88,6 +89,9 @@ def create(
         policies: The distributions that come with every step, some of policy (what the action was
             drawn from), expert_policy and final_policy; none if there are none.
         squash: Whether policies over a Box are squashed to it, not clipped; see `DiagonalGaussian`.
+        resume: Go on with the dataset that is there, if there is one, of the same settings, behind
+            the shards that are full: with the history numbered `num_histories` of the writer. What
+            is not finished is kept then, to be resumed.
         overwrite: Delete the dataset that is there.
 
     Returns:
@@ -135,7 +139,7 @@ def create(
         versions=describe_machine(),
     )
     info = replace(info, num_shards=_num_shards(info))
-    return HistoryWriter(Path(path), info, rows, overwrite=overwrite)
+    return HistoryWriter(Path(path), info, rows, resume=resume, overwrite=overwrite)
 
 
 def _task_rows(tasks: Any, num_tasks: int | None) -> np.ndarray:

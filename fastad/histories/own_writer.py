@@ -13,30 +13,38 @@ from fastad.base.errors import UserError, unknown
 from fastad.histories.block import BlockChecker
 from fastad.histories.columns import columns
 from fastad.histories.folder import begin_dataset, discard_dataset
-from fastad.histories.meta import shard_range
+from fastad.histories.meta import ShardMeta, shard_path, shard_range
 from fastad.histories.schema import DatasetInfo
-from fastad.histories.writer import ShardWriter
+from fastad.histories.writer import ShardWriter, shard_is_complete
 from fastad.spaces import is_packed, pack
 
 
 class HistoryWriter:
     """Takes histories one after another; a context manager, see `fastad.histories.create`.
 
-    A block that ends with an error, or before all histories are there, leaves no dataset behind.
+    A block that ends with an error, or before all histories are there, leaves no dataset behind;
+    one that resumes leaves the shards that are full, to be resumed again.
 
     Args:
         path: The dataset's folder.
         info: What the dataset shall be.
         tasks: (num_tasks, K).
+        resume: Go on with the dataset that is there, if there is one.
         overwrite: Delete the dataset that is there.
     """
 
     def __init__(
-        self, path: Path, info: DatasetInfo, tasks: np.ndarray, *, overwrite: bool = False
+        self,
+        path: Path,
+        info: DatasetInfo,
+        tasks: np.ndarray,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
     ) -> None:
         self.path, self.info = path, info
-        self.num_histories = 0  # that are complete
-        self._tasks, self._overwrite = tasks, overwrite
+        self.num_histories = 0  # that are complete: of those resumed, whose shards are full
+        self._tasks, self._resume, self._overwrite = tasks, resume, overwrite
         self._checker = BlockChecker(info)
         self._open = ExitStack()
         self._is_open = False
@@ -49,15 +57,18 @@ class HistoryWriter:
         self._ids: list[tuple[int, int]] = []  # task and learner of its histories
 
     def __enter__(self) -> Self:
-        self._open.enter_context(
-            begin_dataset(
-                self.path,
-                self.info,
-                torch.from_numpy(self._tasks),
-                resume=False,
-                overwrite=self._overwrite,
+        with ExitStack() as opened:
+            self.info = opened.enter_context(
+                begin_dataset(
+                    self.path,
+                    self.info,
+                    torch.from_numpy(self._tasks),
+                    resume=self._resume,
+                    overwrite=self._overwrite,
+                )
             )
-        )
+            self._find_histories()
+            self._open = opened.pop_all()
         self._is_open = True
         return self
 
@@ -69,13 +80,14 @@ class HistoryWriter:
     ) -> None:
         try:
             missing = self.info.num_histories - self.num_histories
-            if error is not None or missing:
+            if (error is not None or missing) and not self._resume:
                 discard_dataset(self.path)
             if error is None and missing:
+                left = "to be resumed" if self._resume else "without a dataset"
                 raise UserError(
                     f"num_histories={self.info.num_histories}, and {self.num_histories} are "
                     f"complete; append the other {missing}, or create with "
-                    f"num_histories={self.num_histories}; {self.path} is left without a dataset"
+                    f"num_histories={self.num_histories}; {self.path} is left {left}"
                 )
         finally:
             self._is_open = False
@@ -108,6 +120,17 @@ class HistoryWriter:
         self._task, self._age = int(task), self._next_age
         if self._taken == self.info.num_steps:
             self._end_history(self._task)
+
+    def _find_histories(self) -> None:
+        """Note those that are there, in shards one after another."""
+        for index in range(self.info.num_shards):
+            meta = ShardMeta.load(shard_path(self.path, index))
+            if meta is None or not shard_is_complete(self.path, self.info, index):
+                return
+            for task in meta.task_ids:
+                self._learners[task] += 1
+            self.num_histories += len(meta.task_ids)
+            self._shard_index = index + 1
 
     def _checked(self, task: int, steps: dict[str, Any]) -> list[np.ndarray]:
         """Steps as they are stored, (1, n, ...) by columns."""

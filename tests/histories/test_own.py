@@ -216,10 +216,50 @@ def test_a_killed_writer_leaves_what_no_reader_takes_for_complete(tmp_path, monk
         HistoryDataset(tmp_path / "own")
     writer.append(task=0, **steps())
     assert not HistoryDataset(tmp_path / "own").complete
-    with pytest.raises(UserError, match=r"not complete .*; nothing here can go on with it; write"):
+    with pytest.raises(UserError, match=r"not complete .*; go on with it by .*resume=True"):
         fastad.train(data=tmp_path / "own", out=tmp_path / "run", updates=1)
     with pytest.raises(UserError, match="num_histories=4"):
         writer.__exit__(None, None, None)
+
+
+def test_a_stopped_writer_goes_on_behind_the_shards_that_are_full(tmp_path, monkeypatch):
+    monkeypatch.setattr("fastad.histories.own.SHARD_BYTES", 150)  # two of 72
+    settings = CORRIDOR | {"num_histories": 5}  # shards of one, two and two
+    lived = [(task, steps(reward=np.full(6, 10.0 * task))) for task in (1, 0, 1, 1, 0)]
+    with fastad.histories.create(tmp_path / "whole", **settings) as writer:
+        for task, history in lived:
+            writer.append(task=task, **history)
+    killed = fastad.histories.create(tmp_path / "part", **settings, resume=True)
+    killed.__enter__()
+    for task, history in lived[:4]:
+        killed.append(task=task, **history)
+    killed._open.close()  # as by a kill: nothing is discarded, and locks are free
+    with (
+        pytest.raises(UserError, match=r"append the other 2, .* is left to be resumed"),
+        fastad.histories.create(tmp_path / "part", **settings, resume=True) as writer,
+    ):
+        pass
+    with (
+        pytest.raises(RuntimeError, match="by mistake"),
+        fastad.histories.create(tmp_path / "part", **settings, resume=True) as writer,
+    ):
+        raise RuntimeError("by mistake")
+    with fastad.histories.create(tmp_path / "part", **settings, resume=True) as writer:
+        assert writer.num_histories == 3  # the fourth was of a shard that was not full
+        for task, history in lived[writer.num_histories :]:
+            writer.append(task=task, **history)
+    whole, part = (HistoryDataset(tmp_path / name) for name in ("whole", "part"))
+    assert list(part.learner_ids) == list(whole.learner_ids) == [0, 0, 1, 2, 1]
+    assert part.task_ids.tolist() == [1, 0, 1, 1, 0]
+    assert verify_dataset(part.path).wrong == []
+    for history in range(5):
+        for name, column in whole.read(history, 0, 6).items():
+            np.testing.assert_array_equal(part.read(history, 0, 6)[name], column)
+    other = fastad.histories.create(
+        tmp_path / "part", **settings | {"source": "another"}, resume=True
+    )
+    with pytest.raises(UserError, match=r"changed settings.*source"):
+        other.__enter__()
 
 
 def test_a_dataset_that_is_there_is_replaced_only_if_asked(tmp_path):
