@@ -42,6 +42,15 @@ class Maker:
     creator: Callable[..., gymnasium.Env[Any, Any]]
     registered: EnvSpec | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what does not tell its arguments, as some of Python's own functions."""
+        try:
+            list(_signatures(self.creator))
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"env={self.name} does not tell its arguments: {error}; {FIX}"
+            ) from error
+
     def __call__(self, options: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
         """Make an environment with these arguments and attributes.
 
@@ -164,7 +173,7 @@ def _signatures(creator: Callable[..., Any]) -> Iterator[Mapping[str, inspect.Pa
     for kind in creator.__mro__:
         if "__init__" in vars(kind) and kind is not object:
             own = dict(inspect.signature(vars(kind)["__init__"]).parameters)
-            own.pop(next(iter(own)))  # self
+            own.pop(next(iter(own), ""), None)  # self
             yield own
             if not _takes_any(own):
                 return

@@ -28,6 +28,7 @@ BROKEN = {"tasks": [{"goal": 0}, {"goal": 1}], "episode_length": 8}
         ("nowhere.at_all:Env", SEEDS, "there is no module 'nowhere', neither installed nor in"),
         ("outside:Coridor", SEEDS, "unknown environment in outside 'Coridor'; did you mean 'Corri"),
         ("outside:NUMBER", SEEDS, "is a int, not a class or function"),
+        ("builtins:max", SEEDS, "builtins:max does not tell its arguments: no signature found"),
         ("gym:CartPole-v1", {"tasks": {"lenght": [1, 2]}}, "'lenght'; did you mean 'length'"),
         ("gym:CartPole-v1", SEEDS | {"gravty": 3}, "gym:CartPole-v1 'gravty'; did you mean 'grav"),
         ("outside:lake", {"tasks": {"seed": [1, 2]}, "episode_length": 9}, "lake 'seed'"),
