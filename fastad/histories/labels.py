@@ -38,7 +38,8 @@ def check_labels(
         labels: To store.
         look_ahead: Of "final", in episodes; None is to the end.
         env: That is acted in.
-        learners: That act in it, fresh. Asked to look ahead once, as they might refuse.
+        learners: That act in it, fresh. Asked to look ahead once, as they might refuse; so is the
+            expert, to look back, where they learn in a loop of their own.
         num_episodes: Length of the histories.
 
     Raises:
@@ -59,6 +60,9 @@ def check_labels(
     if "final" in labels and not learners.owns_loop:
         none = torch.zeros((env.num_envs, 1), dtype=torch.int64, device=env.device)
         learners.would_act(Visited(env.reset()[:, None], phase=none, episode_step=none))
+    if "expert" in labels and learners.owns_loop:
+        # In hindsight, as it will be: not all experts can tell of earlier steps.
+        env.expert(env.reset(), torch.zeros(env.num_envs, dtype=torch.int64, device=env.device))
     if look_ahead is None:
         return
     if learners.owns_loop:

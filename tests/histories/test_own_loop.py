@@ -105,6 +105,14 @@ def test_what_has_no_distribution_is_stored_without_and_says_how_to_train(tmp_pa
         ({"source_options": {}}, "are 48 steps, and source 'sb3:PPO' first learns after 2,048"),
         ({"source_options": {"n_step": 8}}, "unknown option of sb3:PPO 'n_step'"),
         ({"source": "sb3:TD3", "source_options": {}}, "sb3:TD3' cannot learn env 'dark-room'"),
+        (
+            {
+                "env": "watermaze",
+                "env_options": {"store": "frames", "height": 16, "width": 24},
+                "labels": ("expert",),
+            },
+            "store='frames' leaves no poses of earlier steps",
+        ),
     ],
 )
 def test_what_is_not_possible_is_refused_before_anything_is_written(changes, message, tmp_path):
