@@ -110,6 +110,7 @@ def test_what_has_no_distribution_is_stored_without_and_says_how_to_train(tmp_pa
                 "env": "watermaze",
                 "env_options": {"store": "frames", "height": 16, "width": 24},
                 "labels": ("expert",),
+                "num_train_tasks": 2,
             },
             "store='frames' leaves no poses of earlier steps",
         ),
