@@ -2,11 +2,13 @@
 
 import os
 import signal
+import tempfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,14 @@ from fastad.histories.schema import DatasetInfo
 from fastad.histories.writer import ShardWriter, create_dataset
 
 NUM_ACTIONS = 5
+STATE = tempfile.TemporaryDirectory(prefix="fastad-state-")  # gone when the tests end
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+# Few examples, always the same ones, where nobody asks for more: HYPOTHESIS_PROFILE=thorough.
+hypothesis.settings.register_profile("ci", max_examples=12, derandomize=True, deadline=None)
+hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 def pytest_configure() -> None:
@@ -31,6 +40,8 @@ def pytest_configure() -> None:
     """
     if not torch.cuda.is_available():
         os.environ.setdefault("TRITON_INTERPRET", "1")
+    # What tests collect is nothing that the user asked for.
+    os.environ["XDG_STATE_HOME"] = STATE.name
     for number in (getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)):
         if signal.getsignal(number) is signal.SIG_IGN:
             is_interrupt = number == signal.SIGINT

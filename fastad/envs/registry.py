@@ -7,6 +7,7 @@ Gymnasium without torch.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import fields
 from importlib import import_module
@@ -32,8 +33,12 @@ ENVS: dict[str, str] = {
     "watermaze": "fastad.envs.watermaze:Watermaze",
 }
 
+# Classes that do nothing but what they are for, whatever they are given. MuJoCo's read files.
+OF_GYMNASIUM = tuple(f"gymnasium.envs.{kind}." for kind in ("classic_control", "toy_text", "box2d"))
+
 OUTSIDE = "fastad.envs.gym_in:Gym"  # the family of every name with a colon
 
+MAX_OPTION = 2**31 - 1
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
 
@@ -58,6 +63,15 @@ def is_outside(name: str) -> bool:
 def is_known(name: str) -> bool:
     """Whether a name is that of an environment: histories may be of one that is nowhere here."""
     return name in ENVS or is_outside(name)
+
+
+def runs_code(name: str) -> bool:
+    """Whether making an environment runs what is neither fastad's nor Gymnasium's own."""
+    if not is_outside(name):
+        return False
+    spec = gymnasium.registry.get(name.removeprefix("gym:")) if name.startswith("gym:") else None
+    entry = None if spec is None else spec.entry_point
+    return not (isinstance(entry, str) and entry.startswith(OF_GYMNASIUM))
 
 
 def env_options(name: str) -> dict[str, Any]:
@@ -88,7 +102,11 @@ def make_family(name: str, /, **options: Any) -> TaskFamily:
         allowed = (int, float) if kind is float else (kind,)
         # bool is a subclass of int, but true is no size.
         if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
-            raise UserError(f"{option}={value!r} of {name} must be {_KINDS[kind]}")
+            shown = reprlib.repr(value)
+            raise UserError(f"{option}={shown} of {name} must be {_KINDS[kind]}")
+        if kind is not str and abs(value) > MAX_OPTION:
+            shown = reprlib.repr(value)
+            raise UserError(f"{option}={shown} of {name} must lie within +-{MAX_OPTION:,}")
     return family_class(name)(**options)
 
 
