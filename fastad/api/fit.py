@@ -87,6 +87,8 @@ def open_training(config: TrainConfig) -> _Opened:
     torch.manual_seed(settings.seed)
     model = method.build_model(config.model).to(numerics.device)
     model.kernels = config.kernels
+    if settings.activation_checkpointing:
+        model.checkpoint_activations()
     model.check_length(num_steps * config.model.tokens_per_step)
     model.check_window(config.eval_context)
     evaluate = _learning_curve(config, dataset, num_steps, model)

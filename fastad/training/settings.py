@@ -60,6 +60,10 @@ class TrainSettings:
     """Largest gradient norm; 0 turns clipping off."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 runs matrix products under autocast; faster on GPUs, slower on most CPUs."""
+    activation_checkpointing: bool = False
+    """Keep the input of every block of the transformer alone and compute the rest of it again in
+    the backward pass: the same gradients for less memory and about a third more time. For long
+    windows, wide models and many layers."""
     compile: bool = False
     """Compile the model with torch.compile. Pays on GPUs and for long runs."""
     log_every: int = 20
