@@ -27,6 +27,7 @@ TITLES = {
     "neural": "Neural sources",
     "loader": "Loading",
     "attention": "Attention",
+    "long": "Long sequences",
     "memory": "Memory",
 }
 

@@ -24,6 +24,9 @@ class Steps(NamedTuple):
     return_to_go: Tensor | None = None
     # (B, T, ...), where the previous action was taken; None for models whose layout needs none
     previous_observation: Tensor | None = None
+    # (B, T) bool, true where a context of its own begins, which sees nothing of what stands before
+    # it in the row; None where each row is one context
+    context_start: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Steps":
         """The same change of every field that is there."""

@@ -21,6 +21,7 @@ from fastad.training.numerics import Numerics, settle
 from fastad.training.run import Run
 from fastad.training.run_files import begun_numerics, read_config
 from fastad.training.run_folder import open_run
+from fastad.training.settings import TrainSettings
 
 _logger = logging.getLogger(__name__)
 
@@ -82,12 +83,14 @@ def open_training(config: TrainConfig) -> _Opened:
         # Kept in the run: a rollout is as long.
         settings = replace(settings, window=_trial(dataset))
         config = replace(config, settings=settings)
-    num_steps = settings.window or _whole_history(dataset, settings.every_kth_episode)
+    num_steps = settings.window or _whole_history(dataset, settings)
     sizes = {"num_steps": num_steps, "batch_size": settings.batch_size, "seed": settings.seed}
     method = make_method(config.method, dataset, **sizes, **_of_method(config))
     torch.manual_seed(settings.seed)
     model = method.build_model(config.model).to(numerics.device)
     model.kernels = config.kernels
+    if settings.activation_checkpointing:
+        model.checkpoint_activations()
     model.check_length(num_steps * config.model.tokens_per_step)
     model.check_window(config.eval_context)
     evaluate = _learning_curve(config, dataset, num_steps, model)
@@ -127,13 +130,18 @@ def _open_data(config: TrainConfig) -> HistoryDataset:
     return dataset
 
 
-def _whole_history(dataset: HistoryDataset, every_kth_episode: int) -> int:
-    """Steps of a window that shows every k-th episode of a history, first to last."""
-    num_steps = dataset.num_steps // every_kth_episode
+def _whole_history(dataset: HistoryDataset, settings: TrainSettings) -> int:
+    """Steps of a window that shows every k-th episode of a history, first to last.
+
+    Of the shortest, or of the longest where others follow what is shorter.
+    """
+    every_kth_episode = settings.every_kth_episode
+    of_history = int(dataset.lengths.max()) if settings.pack else dataset.num_steps
+    num_steps = of_history // every_kth_episode
     if num_steps == 0:
         raise UserError(
-            f"every_kth_episode={every_kth_episode} leaves no step of the {dataset.num_steps} of "
-            f"a history; use at most {dataset.num_steps // dataset.info.episode_length}"
+            f"every_kth_episode={every_kth_episode} leaves no step of the {of_history} of "
+            f"a history; use at most {of_history // dataset.info.episode_length}"
         )
     return num_steps
 
@@ -147,7 +155,9 @@ def _of_method(config: TrainConfig) -> dict[str, Any]:
     """What a method can be told besides sizes."""
     if config.method == "rl2":
         return {"config": config.rl2}
-    names = ("target", "start", "every_kth_episode", "subsample", "cut", "auxiliary_weight")
+    names = (
+        "target", "start", "every_kth_episode", "subsample", "cut", "pack", "auxiliary_weight",
+    )  # fmt: skip
     told = {name: getattr(config.settings, name) for name in names}
     if config.method == "dpt":
         told["unordered"] = config.model.layout == "unordered"

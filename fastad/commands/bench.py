@@ -28,8 +28,8 @@ class BenchConfig:
     """
 
     questions: tuple[str, ...] = ()
-    """What to measure: attention, collect, horizon, loader, memory, neural, render, rollout,
-    tabular, train (default: all)."""
+    """What to measure: attention, collect, horizon, loader, long, memory, neural, render,
+    rollout, tabular, train (default: all)."""
 
     quick: bool = False
     """Tiny sizes: shows that all of it works on this machine, measures nothing."""

@@ -1,5 +1,6 @@
 """Where the episodes of a history begin and end."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,12 @@ def find_bounds(ended: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], ends])
 
 
-def load_bounds(file: Path, num_histories: int, num_steps: int, *, fix: str) -> list[np.ndarray]:
+def load_bounds(file: Path, lengths: Sequence[int], *, fix: str) -> list[np.ndarray]:
     """Read the bounds of all histories of a complete shard, stored one behind the other.
 
     Args:
         file: As written by `ShardWriter`; every history's bounds begin with 0.
-        num_histories: Of the shard.
-        num_steps: Of each history.
+        lengths: Steps of each history of the shard.
         fix: Ends every error message.
 
     Returns:
@@ -48,9 +48,9 @@ def load_bounds(file: Path, num_histories: int, num_steps: int, *, fix: str) -> 
     last = np.append(first[1:], len(stored)) - 1
     rises = np.diff(stored) > 0
     rises[first[1:] - 1] = True  # from one history to the next
-    are_whole = len(first) == num_histories and first[0] == 0 and (stored[last] == num_steps).all()
+    are_whole = len(first) == len(lengths) and first[0] == 0 and (stored[last] == lengths).all()
     if not are_whole or not rises.all():
         raise UserError(
-            f"{file}: not the bounds of {num_histories} histories of {num_steps} steps; {fix}"
+            f"{file}: not the bounds of {len(lengths)} histories of {max(lengths)} steps; {fix}"
         )
     return np.split(stored, first[1:])

@@ -35,11 +35,16 @@ class ShardMeta:
     attempt: int  # how often the shard was begun; a reader detects a restart by it
     # SHA-256 of each column's file, once the shard is complete; {} before there were digests.
     digests: dict[str, str] = field(default_factory=dict)
+    # Steps of each history, where some are shorter than others; what a column holds behind them
+    # repeats their last step. [] where all have as many as the dataset says.
+    lengths: list[int] = field(default_factory=list)
 
     def to_json(self, schema_version: int) -> dict[str, Any]:
         """The content of meta.json, in a dataset of that schema."""
         renamed = {"learner_ids": LEARNER_IDS[schema_version]}
         stored = {renamed.get(name, name): value for name, value in vars(self).items()}
+        if not self.lengths:
+            del stored["lengths"]  # readers that know of none read this shard as well
         return {"schema_version": schema_version, **stored}
 
     @classmethod

@@ -71,7 +71,8 @@ def create(
     Args:
         path: The dataset's folder, which must not exist or be empty.
         num_histories: Histories in all.
-        num_steps: Of every history; what is longer has to be cut, what is shorter left out.
+        num_steps: Of every history, or at most: what is longer has to be cut, what is shorter ends
+            with `append(..., last=True)`. `fastad train --pack` learns from such as from others.
         tasks: (num_tasks, K) numbers, all rows distinct: those to train on, then for validation,
             then for tests.
         num_tasks: Instead of `tasks`, where there is nothing to tell of them but their numbers.

@@ -54,7 +54,8 @@ class HistoryWriter:
         self._next_age = 0  # that the episode will have when what is checked has been taken
         self._shard_index = 0
         self._shard: dict[str, np.ndarray] = {}  # columns of the shard that is being filled
-        self._ids: list[tuple[int, int]] = []  # task and learner of its histories
+        # Task, learner and steps of its histories.
+        self._ids: list[tuple[int, int, int]] = []
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:
@@ -93,13 +94,15 @@ class HistoryWriter:
             self._is_open = False
             self._open.close()
 
-    def append(self, *, task: int, **steps: Any) -> None:
+    def append(self, *, task: int, last: bool = False, **steps: Any) -> None:
         """Append consecutive steps of one history: all of them, an episode, or any other part.
 
-        A history is complete with its `num_steps`-th step; the next steps begin another.
+        A history is complete with its `num_steps`-th step, or with the `last` ones; the next steps
+        begin another.
 
         Args:
             task: The history's, a row of `tasks`.
+            last: Whether the history ends with these steps, however many it has.
             **steps: By the names of columns, arrays (n, ...) of n steps: observation, as seen
                 before acting; action; reward; terminated and truncated, whether the step ended its
                 episode; and the `policies`, each (n, A). Observations of a Dict or Tuple are a list
@@ -118,7 +121,7 @@ class HistoryWriter:
         for column, values in zip(self._shard.values(), fields, strict=True):
             column[row, first : self._taken] = values[0]
         self._task, self._age = int(task), self._next_age
-        if self._taken == self.info.num_steps:
+        if last or self._taken == self.info.num_steps:
             self._end_history(self._task)
 
     def _find_histories(self) -> None:
@@ -207,7 +210,10 @@ class HistoryWriter:
         self._next_age = int(lengths[-1])
 
     def _end_history(self, task: int) -> None:
-        self._ids.append((task, self._learners[task]))
+        row, length = len(self._ids), self._taken
+        for column in self._shard.values():
+            column[row, length:] = column[row, length - 1]  # values that pass for a step's
+        self._ids.append((task, self._learners[task], length))
         self._learners[task] += 1
         self.num_histories += 1
         self._task, self._taken, self._age = None, 0, 0
@@ -223,10 +229,11 @@ class HistoryWriter:
         }
 
     def _write_shard(self) -> None:
-        task_ids, learner_ids = zip(*self._ids, strict=True)
+        task_ids, learner_ids, lengths = zip(*self._ids, strict=True)
         with ShardWriter(
-            self.path, self.info, self._shard_index, task_ids=task_ids, learner_ids=learner_ids
-        ) as writer:
+            self.path, self.info, self._shard_index, task_ids=task_ids, learner_ids=learner_ids,
+            lengths=lengths,
+        ) as writer:  # fmt: skip
             writer.append(self._shard)
         self._shard_index += 1
         self._shard, self._ids = {}, []

@@ -44,7 +44,7 @@ class HistoryDataset:
         task_ids: (num_histories,) int64, rows of `tasks`.
         learner_ids: Which learner of its task each history is of.
         history_ids: (num_histories,) int64, the numbers in the complete dataset.
-        lengths: (num_histories,) int64, committed steps.
+        lengths: (num_histories,) int64, committed steps; histories may differ.
         num_shards_complete: Shards of which every step is committed.
 
     Raises:
@@ -67,7 +67,11 @@ class HistoryDataset:
         first = np.array([shard.first_history for shard in self.shards])
         committed = np.array([shard.meta.committed_steps for shard in self.shards])
         self.history_ids = first[self._shard_of] + self._row_of
-        self.lengths = committed[self._shard_of]
+        whole = [
+            s.meta.lengths or [self.info.num_steps] * n
+            for s, n in zip(self.shards, counts, strict=True)
+        ]
+        self.lengths = np.minimum(committed[self._shard_of], np.concatenate(whole))
         self.task_ids = np.concatenate([np.array(s.meta.task_ids) for s in self.shards])
         self.learner_ids = [number for shard in self.shards for number in shard.meta.learner_ids]
         self.num_shards_complete = int((committed == self.info.num_steps).sum())

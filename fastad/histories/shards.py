@@ -42,9 +42,8 @@ def open_shard(path: Path, info: DatasetInfo, index: int) -> Shard | None:
             maps[name] = _open_column(file, column.dtype, shape)
         bounds = None
         if info.has_bounds and meta.committed_steps == info.num_steps:
-            bounds = load_bounds(
-                shard / f"{BOUNDS}.npy", len(histories), info.num_steps, fix=rerun(shard)
-            )
+            lengths = meta.lengths or [info.num_steps] * len(histories)
+            bounds = load_bounds(shard / f"{BOUNDS}.npy", lengths, fix=rerun(shard))
         # A writer that began the shard again may have replaced columns under our hands, but
         # only after it replaced meta.json: an unchanged attempt vouches for these files.
         latest = load_meta(path, info, index)
@@ -92,6 +91,16 @@ def _check_meta(shard: Path, meta: ShardMeta, info: DatasetInfo, num_histories: 
         raise UserError(
             f"{file}: field 'task_ids' holds {wrong[0]}, but tasks are 0 to "
             f"{info.num_tasks - 1}; {rerun(shard)}"
+        )
+    if meta.lengths and len(meta.lengths) != num_histories:
+        raise UserError(
+            f"{file}: field 'lengths' has {len(meta.lengths)} entries, but the shard holds "
+            f"{num_histories} histories; {rerun(shard)}"
+        )
+    if any(not 1 <= length <= info.num_steps for length in meta.lengths):
+        raise UserError(
+            f"{file}: field 'lengths' holds {min(meta.lengths)} to {max(meta.lengths)}, but "
+            f"histories have 1 to {info.num_steps} steps; {rerun(shard)}"
         )
     if not 0 <= meta.committed_steps <= info.num_steps:
         raise UserError(

@@ -100,6 +100,8 @@ class ShardWriter:
         index: Of the shard.
         task_ids: Rows of tasks.npy, one per history of the shard.
         learner_ids: Which learner of its task each history is of, one per history.
+        lengths: Steps of each history, of which those that are written behind repeat the last; all
+            that the dataset says if left out.
 
     Raises:
         UserError: If `task_ids` or `learner_ids` do not fit, another process writes the shard, or
@@ -114,6 +116,7 @@ class ShardWriter:
         *,
         task_ids: Sequence[int] | np.ndarray,
         learner_ids: Sequence[int] | np.ndarray,
+        lengths: Sequence[int] | None = None,
     ) -> None:
         self.info = info
         self.shard = shard_path(path, index)
@@ -121,6 +124,8 @@ class ShardWriter:
         self.committed_steps = 0
         self._task_ids = [int(task) for task in task_ids]
         self._learner_ids = [int(number) for number in learner_ids]
+        is_ragged = lengths is not None and min(lengths) < info.num_steps
+        self._lengths = list(lengths or []) if is_ragged else []
         self._columns = columns(info)
         self._checker = BlockChecker(info)
         self._maps: dict[str, np.memmap[Any, Any]] = {}
@@ -206,8 +211,9 @@ class ShardWriter:
 
     def _commit(self, digests: dict[str, str]) -> None:
         meta = ShardMeta(
-            self._task_ids, self._learner_ids, self.committed_steps, self._attempt, digests
-        )
+            self._task_ids, self._learner_ids, self.committed_steps, self._attempt, digests,
+            self._lengths,
+        )  # fmt: skip
         content = meta.to_json(self.info.schema_version)
         write_json(self.shard / META_FILE, content, seal=True)
 
@@ -217,7 +223,9 @@ class ShardWriter:
             return
         ended = self._maps["terminated"] | self._maps["truncated"]
         content = io.BytesIO()
-        bounds = np.concatenate([find_bounds(row) for row in ended])
+        lengths = self._lengths or [self.info.num_steps] * len(ended)
+        rows = zip(ended, lengths, strict=True)
+        bounds = np.concatenate([find_bounds(row[:length]) for row, length in rows])
         np.lib.format.write_array(content, bounds, allow_pickle=False)
         replace_durably(self._file(BOUNDS), content.getvalue())
 

@@ -45,14 +45,18 @@ class DecisionPretraining(AlgorithmDistillation):
         batch = super().batch(step)
         if not self.unordered:
             return batch
-        order = self._orders(step)
+        order = self._orders(step, batch.steps.context_start)
         targets = {name: _taken(target, order) for name, target in batch.targets.items()}
         return Batch(shuffled(batch.steps, order), targets)
 
-    def _orders(self, step: int) -> Tensor:
-        """An order of the steps of each window of `batch(step)`, (B, T); the last stays last.
+    def _orders(self, step: int, begins: Tensor | None = None) -> Tensor:
+        """An order of the steps of each context of `batch(step)`, (B, T); the last stays last.
 
-        What came of the last step is not in the window: it is a query alone.
+        What came of the last step is not in the context: it is a query alone.
+
+        Args:
+            step: Update.
+            begins: Where contexts begin, (B, T); None where each window is one.
         """
         windows, size = self.windows, self.windows.batch_size
         counter = np.array([0, step, ORDERS, 0], dtype=np.uint64)
@@ -60,7 +64,11 @@ class DecisionPretraining(AlgorithmDistillation):
         keys = random.random((size * windows.world_size, windows.num_steps))
         keys = keys[windows.rank * size : (windows.rank + 1) * size]
         keys[:, -1] = 1.0  # above all that are drawn
-        return torch.from_numpy(keys.argsort(axis=1))
+        if begins is None:
+            return torch.from_numpy(keys.argsort(axis=1))
+        starts = begins.cpu().numpy()
+        keys[:, :-1][starts[:, 1:]] = 1.0
+        return torch.from_numpy(np.lexsort((keys, starts.cumsum(axis=1))))
 
 
 def shuffled(steps: Steps, order: Tensor) -> Steps:
@@ -68,17 +76,21 @@ def shuffled(steps: Steps, order: Tensor) -> Steps:
 
     Args:
         steps: (B, T), as they happened.
-        order: (B, T) permutations that leave the last step where it is.
+        order: (B, T) permutations that leave the last step of every context where it is.
     """
+    places = torch.arange(order.shape[1]).expand_as(order)
+    begins = places == 0 if steps.context_start is None else steps.context_start
     # What came of a step stands in the one after it, where it happened; before the first, nothing.
-    after = torch.cat([torch.zeros_like(order[:, :1]), order[:, :-1] + 1], dim=1)
+    before = torch.where(begins, places, order.roll(1, dims=1))
+    after = torch.where(begins, places, before + 1)
     return Steps(
         _taken(steps.observation, order),
         _taken(steps.previous_action, after),
         _taken(steps.previous_reward, after),
         _taken(steps.episode_start, order),
         _taken(steps.episode_step, order),
-        previous_observation=_taken(steps.observation, (after - 1).clamp(min=0)),
+        previous_observation=_taken(steps.observation, before),
+        context_start=steps.context_start,
     )
 
 

@@ -53,6 +53,7 @@ class EveryKth:
         self.dataset, self.num_steps = dataset, num_steps
         self.start, self.stride = start, stride
         self._valid_starts: dict[int, np.ndarray] = {}
+        self._left: dict[int, np.ndarray] = {}
         length, time = dataset.info.episode_length, np.arange(num_steps)
         # Where episodes are equally long: steps from the first on.
         self._shown = stride * (time // length) * length + time % length
@@ -76,6 +77,26 @@ class EveryKth:
             return int(self.dataset.lengths[history])
         steps = _steps_from(self.dataset.episode_bounds(history), self.stride)
         return int(steps[0] if self.start == "history" else steps.max())
+
+    def part(self, history: int, where: float, room: int) -> np.ndarray:
+        """The steps (n,) that a window of `room` steps shows, or of as many as a history leaves.
+
+        Args:
+            history: Its number.
+            where: A draw, in [0, 1).
+            room: Steps at most.
+        """
+        bounds = self.dataset.episode_bounds(history)
+        if history not in self._left:
+            left = _steps_from(bounds, self.stride)
+            self._left[history] = left[:1] if self.start == "history" else left
+        left = self._left[history]
+        num_steps = min(room, int(left.max()))
+        starts = np.flatnonzero(left >= num_steps)
+        episode = int(starts[-1 if self.start == "end" else int(where * len(starts))])
+        if self.stride == 1:
+            return bounds[episode] + np.arange(num_steps)
+        return _joined(bounds, np.arange(episode, len(bounds) - 1, self.stride), num_steps)
 
     def _num_fixed_starts(self, lengths: np.ndarray) -> np.ndarray:
         """From how many first episodes, 0 onwards, a window fits."""

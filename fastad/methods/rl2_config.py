@@ -6,7 +6,7 @@ from typing import Any
 from fastad.base.errors import UserError
 
 # Settings of what is learned from histories, and of a model that is another in training.
-OF_HISTORIES = ("start", "every_kth_episode", "subsample", "cut", "target")
+OF_HISTORIES = ("start", "every_kth_episode", "subsample", "cut", "pack", "target")
 NOISE = ("dropout", "attention_dropout", "token_mask")
 
 

@@ -1,6 +1,5 @@
 """Training windows: slices of train tasks' histories, a pure function of (seed, step, rank)."""
 
-import threading
 from collections.abc import Collection
 from functools import cached_property
 from typing import Any
@@ -18,6 +17,7 @@ from fastad.histories.schema import DatasetInfo
 from fastad.methods.base import Batch
 from fastad.methods.episodes import Start, Subsample, make_choice
 from fastad.methods.returns import returns_to_go
+from fastad.methods.shown import Draws, Shown
 
 MAX_STAT_REWARDS, MAX_STAT_OBSERVATIONS = 2**22, 2**13
 # The columns that windows show, or are cut by; all histories have them.
@@ -29,14 +29,16 @@ class WindowSampler:
 
     A window begins at an episode's first step and never leaves its history. Its episodes, which
     `EveryKth` or `RandomEpisodes` choose, stand one after another as if nothing lay between; the
-    last one is cut at `num_steps`.
+    last one is cut at `num_steps`. With `pack`, a history that leaves room in a row is followed by
+    another, cut in its turn where the row ends: a context of its own, which sees nothing of those
+    before it. So histories and windows may be of any length, and no step is empty.
 
     Step `s` of a run draws one batch of `batch_size * world_size` windows, of which each rank
     assembles its own rows: two ranks with batch 32 see exactly what one with batch 64 sees.
     Nothing is kept between calls, so a resumed run continues with the same windows.
 
     Args:
-        dataset: Windows must fit into each of its train histories.
+        dataset: Windows must fit into each of its train histories, unless they are packed.
         num_steps: `T`, per window.
         batch_size: `B`, windows per rank.
         seed: Of the whole run; the same on every rank.
@@ -44,6 +46,7 @@ class WindowSampler:
         every_kth_episode: Subsampling of long, slow histories.
         subsample: "every-kth" episode; or "random" ones; or the "cut".
         cut: The early and the late part; see `RandomEpisodes`.
+        pack: Whether rows of `num_steps` hold as many contexts as fit.
         rank: Of this process.
         world_size: Processes in all.
 
@@ -63,6 +66,7 @@ class WindowSampler:
         every_kth_episode: int = 1,
         subsample: Subsample = "every-kth",
         cut: tuple[float, float] = (0.16, 0.5),
+        pack: bool = False,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -78,6 +82,7 @@ class WindowSampler:
             raise UserError(f"rank={rank} must lie in [0, world_size={world_size})")
         self.dataset, self.num_steps, self.batch_size = dataset, num_steps, batch_size
         self.seed, self.stride, self.subsample = seed, every_kth_episode, subsample
+        self.pack = pack
         self.rank, self.world_size = rank, world_size
         check_disjoint(dataset)
         self.histories = dataset.train_histories
@@ -88,16 +93,23 @@ class WindowSampler:
             )
         assert (dataset.task_ids[self.histories] < dataset.info.num_train).all()
         self.actions = dataset.info.actions
-        self._dtypes = _model_dtypes(dataset.info)
+        # Episodes of one length begin where arithmetic says, unless contexts are in the way.
+        self._has_flags = pack or not dataset.info.fixed_length
+        self._dtypes = _model_dtypes(dataset.info, with_flags=self._has_flags)
         self._shapes = {name: column.shape for name, column in columns(dataset.info).items()}
-        # A generator per stream; batches may be asked for by several threads.
-        self._random = [np.random.Generator(np.random.Philox(key=key)) for key in (seed, 0)]
-        self._lock = threading.Lock()
         self.choice = make_choice(
             dataset, num_steps, subsample=subsample, start=start,
             every_kth_episode=every_kth_episode, cut=cut,
         )  # fmt: skip
-        self._check_fit()
+        draws = Draws(seed, self.histories, self.choice, num_steps)
+        self._show = draws.packed if pack else draws.windows
+        if not pack:
+            self._check_fit()
+        elif subsample != "every-kth":
+            raise UserError(
+                f"pack=True shows histories in one piece, or every k-th episode of them, and "
+                f"subsample={subsample} draws episodes to fill a window; leave one of them out"
+            )
 
     def batch(self, step: int, policies: Collection[str] = ()) -> Batch:
         """The windows of update `step`, always the same ones for the same arguments.
@@ -107,34 +119,41 @@ class WindowSampler:
             policies: Columns of stored policies that are targets, (B, T, A) float32, besides the
                 "action" taken, (B, T, ...).
         """
-        histories, draws = self._mine(step)
+        shown = self._mine(step)
         # Distributions in the dtype that they are stored in: PyTorch casts quicker.
         dtypes = self._dtypes | dict.fromkeys(policies, self.actions.policy_dtype)
-        windows = self._gather(histories, draws, dtypes)
-        starts, episode_step = self._episodes(windows)
+        windows = self._gather(shown, dtypes)
+        # Where contexts begin.
+        begins = np.s_[:, 0] if shown.begins is None else shown.begins
+        starts, episode_step = self._episodes(windows, begins)
         action, reward = windows["action"], windows["reward"]
         previous_action = np.empty_like(action)
-        previous_action[:, 0] = self.actions.none.numpy()
         previous_action[:, 1:] = action[:, :-1]
-        previous_reward = np.zeros_like(reward)
+        previous_action[begins] = self.actions.none.numpy()
+        previous_reward = np.empty_like(reward)
         previous_reward[:, 1:] = reward[:, :-1]
-        shown = (windows["observation"], previous_action, previous_reward, starts, episode_step)
+        previous_reward[begins] = 0.0
+        fields = (windows["observation"], previous_action, previous_reward, starts, episode_step)
+        steps = Steps(*(torch.from_numpy(values) for values in fields))
+        if shown.begins is not None:
+            steps = steps._replace(context_start=torch.from_numpy(shown.begins))
         targets = {"action": torch.from_numpy(action)}
         for name in policies:
             targets[name] = self.actions.restored(torch.from_numpy(windows[name]))
-        return Batch(Steps(*(torch.from_numpy(values) for values in shown)), targets)
+        return Batch(steps, targets)
 
     def returns_to_go(self, step: int) -> np.ndarray:
         """What was to come in its episode at each step of `batch(step)`, (B, T) float32."""
-        histories, draws = self._mine(step)
-        return returns_to_go(self.dataset, histories, self.choice.positions(histories, draws))
+        return self._returns_to_go(self._mine(step))
 
     @cached_property
     def return_scale(self) -> float:
         """The largest return to go, by its size, in a fixed sample of windows; 1 if all are 0."""
-        histories, draws = self._sample()
-        positions = self.choice.positions(histories, draws)
-        return float(np.abs(returns_to_go(self.dataset, histories, positions)).max()) or 1.0
+        return float(np.abs(self._returns_to_go(self._sample())).max()) or 1.0
+
+    def _returns_to_go(self, shown: Shown) -> np.ndarray:
+        rows = returns_to_go(self.dataset, shown.contexts())
+        return np.concatenate(rows).reshape(shown.steps.shape)
 
     @property
     def reward_mean(self) -> float:
@@ -148,56 +167,40 @@ class WindowSampler:
 
     @cached_property
     def _reward_stats(self) -> tuple[float, float]:
-        read = self._gather(*self._sample(), {"reward": self._dtypes["reward"]})
+        read = self._gather(self._sample(), {"reward": self._dtypes["reward"]})
         rewards = read["reward"].astype(np.float64)
         return float(rewards.mean()), float(rewards.std()) or 1.0
 
     def observations(self) -> Tensor:
         """Some that windows show, (n, ...) as the model reads them, always the same ones."""
-        histories, draws = self._sample()
         # Each costs a look into a file, and many of a history tell little more than some.
         count = max(1, MAX_STAT_OBSERVATIONS // self.num_steps)
         dtype = {"observation": self._dtypes["observation"]}
-        read = self._gather(histories[:count], draws[:count], dtype)["observation"]
+        read = self._gather(self._sample().first(count), dtype)["observation"]
         return torch.from_numpy(read).flatten(0, 1)
 
-    def _sample(self) -> tuple[np.ndarray, np.ndarray]:
+    def _sample(self) -> Shown:
         """Independent of seed and rank, so that every run on a dataset normalises alike."""
         num_windows = min(256, max(16, MAX_STAT_REWARDS // self.num_steps))
-        return self._draw(0, num_windows, stream=1)
+        return self._show(0, slice(0, num_windows), statistics=True)
 
-    def _mine(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """This rank's part of what update `step` draws."""
-        histories, draws = self._draw(step, self.batch_size * self.world_size, stream=0)
+    def _mine(self, step: int) -> Shown:
+        """This rank's part of what update `step` shows."""
         mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
-        return histories[mine], draws[mine]
+        return self._show(step, mine)
 
-    def _draw(self, step: int, count: int, *, stream: int) -> tuple[np.ndarray, np.ndarray]:
-        """Choose histories (count,), and draw (count, num_draws) numbers in [0, 1) for windows.
-
-        Philox is keyed by the seed and counts from the step: no two steps share a number, and
-        none depends on an earlier one. Stream 1 is for statistics.
-        """
-        random = self._random[stream]
-        with self._lock:
-            # To set the counter is several times as quick as to make a generator.
-            state: dict[str, Any] = dict(random.bit_generator.state)
-            state["state"]["counter"][:] = 0, step, stream, 0
-            state |= {"buffer_pos": 4, "has_uint32": 0}  # nothing is left of an earlier draw
-            random.bit_generator.state = state
-            draws = random.random((count, 1 + self.choice.num_draws))
-        chosen = (draws[:, 0] * len(self.histories)).astype(np.int64)
-        return self.histories[chosen], draws[:, 1:]
-
-    def _gather(
-        self, histories: np.ndarray, draws: np.ndarray, dtypes: dict[str, Any]
-    ) -> dict[str, np.ndarray]:
-        """Copy windows of columns into arrays (B, T, ...), whose dtypes are given by name."""
+    def _gather(self, shown: Shown, dtypes: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Copy steps of columns into arrays (B, T, ...), whose dtypes are given by name."""
         arrays = {
-            name: np.empty((len(histories), self.num_steps, *self._shapes[name]), dtype)
+            name: np.empty((*shown.steps.shape, *self._shapes[name]), dtype)
             for name, dtype in dtypes.items()
         }
-        self.dataset.gather(histories, self.choice.positions(histories, draws), arrays)
+        if shown.begins is None:
+            self.dataset.gather(shown.histories, shown.steps, arrays)
+            return arrays
+        # Every step as a window of its own.
+        single = {name: x.reshape(-1, 1, *self._shapes[name]) for name, x in arrays.items()}
+        self.dataset.gather(shown.histories.ravel(), shown.steps.reshape(-1, 1), single)
         return arrays
 
     @cached_property
@@ -207,14 +210,16 @@ class WindowSampler:
         episode_step = np.tile(step, (self.batch_size, 1))
         return episode_step == 0, episode_step
 
-    def _episodes(self, windows: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def _episodes(
+        self, windows: dict[str, np.ndarray], begins: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Where episodes start, (B, T) bool, and the step within each, (B, T) int64."""
-        if self.dataset.info.fixed_length:
+        if not self._has_flags:
             return self._fixed_episodes
-        shape = windows["terminated"].shape
         time = np.arange(self.num_steps)
-        starts = np.ones(shape, dtype=bool)
+        starts = np.empty_like(windows["terminated"])
         starts[:, 1:] = (windows["terminated"] | windows["truncated"])[:, :-1]
+        starts[begins] = True
         began = np.maximum.accumulate(np.where(starts, time, 0), axis=1)
         return starts, time - began
 
@@ -235,6 +240,8 @@ class WindowSampler:
             remedy += ", or a lower every_kth_episode"
         if not self.dataset.complete:
             remedy += ", or finish the dataset with `fastad collect`"
+        if self.subsample == "every-kth" and available.max() >= self.num_steps:
+            remedy += ", or --pack, which takes histories of any length"
         rule = f"every_kth_episode={self.stride}"
         if self.subsample != "every-kth":
             rule = f"subsample={self.subsample}"
@@ -256,7 +263,7 @@ def check_columns(
         )
 
 
-def _model_dtypes(info: DatasetInfo) -> dict[str, Any]:
+def _model_dtypes(info: DatasetInfo, *, with_flags: bool) -> dict[str, Any]:
     """The columns that windows show, and their dtypes there."""
     space = info.observation_space
     is_whole = isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
@@ -265,7 +272,7 @@ def _model_dtypes(info: DatasetInfo) -> dict[str, Any]:
         "action": np.float32 if isinstance(info.action_space, spaces.Box) else np.int64,
         "reward": np.float32,
     }
-    if not info.fixed_length:
+    if with_flags:
         dtypes |= {"terminated": np.bool_, "truncated": np.bool_}
     return dtypes
 

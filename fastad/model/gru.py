@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
 from fastad.model.config import ModelConfig
 
@@ -17,13 +18,19 @@ class GRU(nn.Module):
         super().__init__()
         self.layers = nn.GRU(config.width, config.width, config.num_layers, batch_first=True)
 
-    def forward(self, tokens: Tensor, state: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tensor, state: Tensor | None, bounds: Tensor | None = None) -> Tensor:
         """Map tokens (B, T, width) to features of the same shape; each sees those before it.
 
         Args:
             tokens: Whole sequences, or what follows the tokens that `state` was carried through.
             state: As `make_state` gave it; carried on through the tokens, in place.
+            bounds: Where contexts of their own begin and end in all rows' tokens one after another,
+                (contexts + 1,); each is carried through from nothing. None: each row is one.
         """
+        if bounds is not None:
+            contexts = tokens.flatten(0, 1).split(bounds.diff().tolist())
+            packed, _ = self.layers(pack_sequence(contexts, enforce_sorted=False))
+            return torch.cat(unpack_sequence(packed)).view_as(tokens)
         features, carried = self.layers(tokens, state)
         if state is not None:
             state.copy_(carried)

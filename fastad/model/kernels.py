@@ -16,6 +16,7 @@ from fastad_kernels import (
     alibi_slopes,
     apply_rope,
     attention,
+    attention_varlen,
     decode_attention,
     draw,
     projection,
@@ -69,6 +70,8 @@ class Band:
         rope: cos and sin of the tokens' positions, (T, D / 2) or (B, T, D / 2), or None.
         slopes: ALiBi's slopes, (H,), or None.
         dropout: Of the attention weights; 0 outside training.
+        bounds: Where contexts of their own begin and end in all rows' tokens one after another,
+            (contexts + 1,) int32; None where each row is one.
         impl: A named implementation never falls back; "auto" logs its choice once.
     """
 
@@ -76,6 +79,7 @@ class Band:
     rope: tuple[Tensor, Tensor] | None = None
     slopes: Tensor | None = None
     dropout: float = 0.0
+    bounds: Tensor | None = None
     impl: Implementation = "auto"
 
 
@@ -89,6 +93,7 @@ def make_band(
     rope_base: float,
     device: torch.device,
     dropout: float = 0.0,
+    bounds: Tensor | None = None,
     impl: Implementation = "auto",
 ) -> Band:
     """Prepare what the layers share for tokens at `positions`, (T,) or (B, T) int64.
@@ -101,11 +106,11 @@ def make_band(
         assert positions is not None
         rope = rope_angles(positions, head_dim, base=rope_base)
     slopes = alibi_slopes(num_heads, device=device) if scheme == "alibi" else None
-    return Band(window=window, rope=rope, slopes=slopes, dropout=dropout, impl=impl)
+    return Band(window, rope, slopes, dropout, bounds, impl)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, band: Band, cache: RingCache | None = None) -> Tensor:
-    """Banded causal attention: over the whole sequence, or of new tokens over their ring.
+    """Banded causal attention: over whole sequences, or of new tokens over their ring.
 
     Args:
         q: (B, T, H, D).
@@ -124,10 +129,18 @@ def attend(q: Tensor, k: Tensor, v: Tensor, band: Band, cache: RingCache | None 
         )  # fmt: skip
     if band.rope is not None:
         q, k = apply_rope(q, *band.rope), apply_rope(k, *band.rope)
-    return attention(
-        q, k, v, window=band.window, alibi_slopes=band.slopes, dropout=band.dropout,
-        impl=band.impl,
+    if band.bounds is None:
+        return attention(
+            q, k, v, window=band.window, alibi_slopes=band.slopes, dropout=band.dropout,
+            impl=band.impl,
+        )  # fmt: skip
+    batch, num_tokens = q.shape[:2]
+    out = attention_varlen(
+        *(x.flatten(0, 1) for x in (q, k, v)), cu_seqlens_q=band.bounds, cu_seqlens_k=band.bounds,
+        max_seqlen_q=num_tokens, max_seqlen_k=num_tokens, window=band.window,
+        alibi_slopes=band.slopes, dropout=band.dropout, impl=band.impl,
     )  # fmt: skip
+    return out.unflatten(0, (batch, num_tokens))
 
 
 def make_ring(

@@ -95,7 +95,8 @@ class SequenceModel(nn.Module):
 
         Args:
             steps: (B, T).
-            memory: If given, the steps follow what it holds and are appended to it.
+            memory: If given, the steps follow what it holds and are appended to it; contexts begin
+                with it then, and not within the steps.
 
         Returns:
             Predictions at step t see steps up to t.
@@ -103,11 +104,13 @@ class SequenceModel(nn.Module):
         Raises:
             UserError: If learned positions run out: they cannot slide.
         """
+        bounds = self._bounds(steps.context_start)
+        assert bounds is None or memory is None
         if isinstance(self.trunk, GRU):
             assert not isinstance(memory, CachedMemory)
             state = None if memory is None else memory.state
             steps, features = self._observe(steps)
-            carried = self.trunk(self.encoder(steps, features), state)
+            carried = self.trunk(self.encoder(steps, features), state, bounds)
             return self._predict(carried, features)
         assert not isinstance(memory, RecurrentMemory)
         positions = None
@@ -118,7 +121,9 @@ class SequenceModel(nn.Module):
         steps, features = self._observe(steps)
         tokens = self.encoder(steps, features, positions)
         rings = None if memory is None else memory.rings
-        attended = self.trunk(tokens, positions, rings, window=self.window, impl=self.kernels)
+        attended = self.trunk(
+            tokens, positions, rings, window=self.window, bounds=bounds, impl=self.kernels
+        )
         return self._predict(attended, features)
 
     def _observe(self, steps: Steps) -> tuple[Steps, Tensor]:
@@ -147,7 +152,33 @@ class SequenceModel(nn.Module):
             self.check_length(num_tokens if memory is None else memory.longest() + num_tokens)
         if memory is not None:
             return memory.positions(num_tokens)
-        return torch.arange(num_tokens, device=steps.previous_action.device)
+        places = torch.arange(num_tokens, device=steps.previous_action.device)
+        if steps.context_start is None:
+            return places
+        starts = steps.context_start.repeat_interleave(self.config.tokens_per_step, dim=1)
+        step = places // self.config.tokens_per_step * self.config.tokens_per_step
+        return places - (step * starts).cummax(dim=1).values
+
+    def _bounds(self, starts: Tensor | None) -> Tensor | None:
+        """Of contexts that begin where a mask (B, T) says, and at every row; see `Band`."""
+        if starts is None:
+            return None
+        first = torch.cat([torch.ones_like(starts[:, :1]), starts[:, 1:]], dim=1).flatten()
+        bounds = F.pad(first.nonzero().squeeze(1), (0, 1), value=first.numel())
+        return (bounds * self.config.tokens_per_step).to(torch.int32)
+
+    def checkpoint_activations(self) -> None:
+        """Let training compute activations again instead of keeping them; see `Transformer`.
+
+        Raises:
+            UserError: For a GRU.
+        """
+        if isinstance(self.trunk, GRU):
+            raise UserError(
+                "activation_checkpointing=True is for blocks of a transformer, and a GRU has none; "
+                "leave it out, or use trunk=transformer"
+            )
+        self.trunk.activation_checkpointing = True
 
     def fit(self, sample: Callable[[], Tensor]) -> None:
         """Learn the size of observations, where the encoder scales any; before anything else.

@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from fastad.model.config import ModelConfig
 from fastad.model.kernels import (
@@ -93,11 +94,16 @@ class Transformer(nn.Module):
 
     Args:
         config: Of the model.
+
+    Attributes:
+        activation_checkpointing: Whether training keeps the input of every block alone, and
+            computes what is within it again in the backward pass: the same gradients, bit for bit.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.activation_checkpointing = False
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
 
@@ -108,6 +114,7 @@ class Transformer(nn.Module):
         rings: list[RingCache] | None,
         *,
         window: int,
+        bounds: Tensor | None = None,
         impl: Implementation,
     ) -> Tensor:
         """Map tokens (B, T, width) to features of the same shape; each sees those before it.
@@ -117,6 +124,7 @@ class Transformer(nn.Module):
             positions: Of the tokens, (T,) or (B, T); for rotary positions alone.
             rings: If given, one per block; the tokens are appended to them.
             window: `W`, tokens that a query may see, itself included.
+            bounds: Of contexts in whole sequences, see `Band`.
             impl: What computes attention, linear maps and MLPs.
         """
         config = self.config
@@ -130,8 +138,15 @@ class Transformer(nn.Module):
             rope_base=config.rope_base,
             device=x.device,
             dropout=config.attention_dropout if self.training else 0.0,
+            bounds=bounds,
             impl=impl,
         )
+        if self.activation_checkpointing and self.training:
+            # What is drawn in a block is drawn again alike; where nothing is, nobody looks.
+            draws = config.dropout > 0.0 or config.attention_dropout > 0.0
+            for block in self.blocks:
+                x = checkpoint(block, x, band, None, use_reentrant=False, preserve_rng_state=draws)
+            return x
         for index, block in enumerate(self.blocks):
             x = block(x, band, None if rings is None else rings[index])
         return x

@@ -243,8 +243,8 @@ def settings_of(config: dict[str, Any]) -> dict[str, Any]:
     free = (
         "command", "data", "out", "env", *ONCE, "device", "threads", "kernels",
         "attention",  # as earlier versions called the kernels
-        "log_every", "eval_every", "checkpoint_every", "eval_episodes", "eval_context",
-        "eval_tasks",
+        "activation_checkpointing", "log_every", "eval_every", "checkpoint_every",
+        "eval_episodes", "eval_context", "eval_tasks",
     )  # fmt: skip
     flat: dict[str, Any] = {}
     for key, value in config.items():

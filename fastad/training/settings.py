@@ -32,6 +32,10 @@ class TrainSettings:
     cut: tuple[float, float] = (0.16, 0.5)
     """For subsample=cut: where the early part of the history ends and its late part begins, as
     shares of its episodes."""
+    pack: bool = False
+    """Fill every row of `window` steps with histories, one after another, each a context of its
+    own; the last is cut where the row ends. For histories of different lengths: those shorter than
+    the window are used, not refused, and nothing is computed for steps that are not there."""
     target: Literal["policy", "sampled", "final", "expert"] = "policy"
     """policy: the source's own action distribution (less noise). sampled: the action taken (the
     paper's likelihood). final: look-ahead labels, what the same learner would do at the end of its
@@ -60,6 +64,10 @@ class TrainSettings:
     """Largest gradient norm; 0 turns clipping off."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 runs matrix products under autocast; faster on GPUs, slower on most CPUs."""
+    activation_checkpointing: bool = False
+    """Keep the input of every block of the transformer alone and compute the rest of it again in
+    the backward pass: the same gradients for less memory and about a third more time. For long
+    windows, wide models and many layers."""
     compile: bool = False
     """Compile the model with torch.compile. Pays on GPUs and for long runs."""
     log_every: int = 20

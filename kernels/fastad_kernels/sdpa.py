@@ -12,8 +12,9 @@ from torch import Tensor
 from fastad_kernels.cache import RingCache
 from fastad_kernels.positions import apply_rope
 
-# Smaller query blocks waste fewer masked scores but cost more calls.
-MIN_BLOCK = 64
+# Smaller query blocks waste fewer masked scores but cost more calls. The largest bounds the memory
+# that a block's mask takes, which then is in proportion to the window, not to its square.
+MIN_BLOCK, MAX_BLOCK = 64, 512
 DROPOUT_BY_SEED = False
 
 
@@ -43,9 +44,10 @@ def attention(
     q, k, v = (x.transpose(1, 2) for x in (q, *_share_heads(q, k, v)))  # (B, H, T, D)
     if causal and window is not None and window >= num_keys:
         window = None
-    if causal and window is not None and num_queries == num_keys:
-        out = _banded(q, k, v, window, scale, alibi_slopes, dropout)
-    elif window is None and alibi_slopes is None and (not causal or num_queries == num_keys):
+    is_biased = window is not None or alibi_slopes is not None
+    if causal and is_biased and num_queries == num_keys:
+        out = _banded(q, k, v, window or num_keys, scale, alibi_slopes, dropout)
+    elif not is_biased and (not causal or num_queries == num_keys):
         out = F.scaled_dot_product_attention(
             q, k, v, is_causal=causal, dropout_p=dropout, scale=scale
         )
@@ -134,7 +136,7 @@ def _banded(
     dropout: float,
 ) -> Tensor:
     """Causal attention within `window`, (B, H, T, D), block of queries by block of queries."""
-    block = max(window // 4, MIN_BLOCK)
+    block = min(max(window // 4, MIN_BLOCK), MAX_BLOCK)
     num_tokens = q.shape[2]
     reach = -(-(window - 1) // block) * block  # how far back the first query of a block may look
     bias = _bias(block, reach + block, reach, True, window, alibi_slopes, q)

@@ -61,7 +61,7 @@ def test_damaged_bounds_are_refused(tmp_path, stored):
     file = tmp_path / "bounds.npy"
     np.save(file, np.array(stored) if stored else np.zeros(0, np.int64))
     with pytest.raises(UserError, match=r"bounds.npy: .*; mend it"):
-        load_bounds(file, 3, 12, fix="mend it")
+        load_bounds(file, [12] * 3, fix="mend it")
 
 
 def test_missing_bounds_are_named(tmp_path, make_dataset):

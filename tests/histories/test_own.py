@@ -5,6 +5,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 import fastad
@@ -60,6 +61,62 @@ def test_histories_whole_and_in_parts_are_read_as_they_were_written(tmp_path, mo
     assert data.read(1, 0, 6)["reward"].tolist() == [0, 10, 20, 30, 40, 50]
     assert data.episode_bounds(1).tolist() == [0, 3, 6]
     assert verify_dataset(data.path).wrong == []
+
+
+def test_histories_may_end_before_others_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("fastad.histories.own.SHARD_BYTES", 150)  # two of 72
+    with fastad.histories.create(tmp_path / "own", **CORRIDOR) as writer:
+        writer.append(task=0, last=True, **steps(4))
+        writer.append(task=1, **part(steps(), 0, 1))
+        writer.append(task=1, last=True, **part(steps(), 1, 2))
+        writer.append(task=1, **steps())
+        writer.append(task=0, last=True, **steps(6))
+    data = HistoryDataset(tmp_path / "own")
+    assert data.complete
+    assert data.lengths.tolist() == [4, 2, 6, 6]
+    assert data.num_steps == 2
+    assert list(data.learner_ids) == [0, 0, 1, 1]
+    assert [data.episode_bounds(h).tolist() for h in range(3)] == [[0, 3, 4], [0, 2], [0, 3, 6]]
+    assert [data.num_episodes(h) for h in range(4)] == [1, 0, 2, 2]
+    assert data.read(1, 0, 2)["reward"].tolist() == [0, 1]
+    with pytest.raises(IndexError, match=r"leave history 1 of 2 steps"):
+        data.read(1, 0, 3)
+    verdict = verify_dataset(tmp_path / "own")
+    assert (verdict.wrong, verdict.unknown) == ([], [])
+    whole, ragged = (tmp_path / f"own/shard-0000{i}/meta.json" for i in (1, 0))
+    assert '"lengths"' not in whole.read_text()
+    damaged = ragged.read_text().replace('"lengths": [', '"lengths": [7, ')
+    assert damaged != ragged.read_text()
+    ragged.write_text(damaged)
+    with pytest.raises(UserError, match=r"meta.json"):
+        HistoryDataset(tmp_path / "own")
+
+
+def test_packed_histories_of_different_lengths_are_trained_on_and_resumed_bit_for_bit(tmp_path):
+    layout = CORRIDOR | {"num_steps": 30}
+    with fastad.histories.create(tmp_path / "own", **layout) as writer:
+        for task, length in ((0, 30), (1, 7), (0, 12), (1, 1)):
+            writer.append(task=task, last=True, **steps(length))
+    settings: dict[str, Any] = {
+        "data": tmp_path / "own", "width": 16, "num_layers": 1, "context": 6, "updates": 6,
+        "batch_size": 2, "positions": "rope", "dropout": 0.1, "eval_every": 0, "log_every": 1,
+    }  # fmt: skip
+    with pytest.raises(UserError, match=r"window=30 is longer than .* or --pack"):
+        fastad.train(out=tmp_path / "refused", window=30, **settings)
+    whole = fastad.train(out=tmp_path / "whole", pack=True, **settings)
+
+    def stop(done, total, **metrics):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fastad.train(out=tmp_path / "halves", pack=True, progress=stop, **settings)
+    resumed = fastad.train(
+        out=tmp_path / "halves", pack=True, resume=True, activation_checkpointing=True, **settings
+    )
+    pairs = zip(whole.model().parameters(), resumed.model().parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+    assert [r["loss"] for r in whole.metrics] == [r["loss"] for r in resumed.metrics]
 
 
 def test_what_is_written_is_trained_on_and_rollouts_say_why_they_cannot_be(tmp_path, caplog):
