@@ -45,7 +45,7 @@ def attention(
     if causal and window is not None and window >= num_keys:
         window = None
     is_biased = window is not None or alibi_slopes is not None
-    if causal and is_biased and num_queries == num_keys:
+    if causal and is_biased and num_queries == num_keys > 0:
         out = _banded(q, k, v, window or num_keys, scale, alibi_slopes, dropout)
     elif not is_biased and (not causal or num_queries == num_keys):
         out = F.scaled_dot_product_attention(
