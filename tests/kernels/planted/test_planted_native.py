@@ -167,10 +167,14 @@ MUTATIONS = [
         BACKWARD, f"{EXACT} and strided",
     ),
     Mutation(
-        "values of the backward pass are read with the token stride of the keys", "attention.cpp",
-        "columns(b.v_columns, values, shape.v.token);",
-        "columns(b.v_columns, values, shape.k.token);",
-        BACKWARD, f"{EXACT} and packed", slow=True,
+        "what earlier tiles of keys gave does not fade", "attention.cpp",
+        "load(out + d) * fade[m]", "load(out + d)",
+        BACKWARD, EXACT, slow=True,
+    ),
+    Mutation(
+        "queries see keys of their block behind the band's end", "band.h",
+        "mask_rows(std::max(tile.end_whole, tile.whole), tile.keys);", "",
+        BACKWARD, EXACT, slow=True,
     ),
     Mutation(
         "values are found with the head and sequence strides of the keys", "attention.cpp",
