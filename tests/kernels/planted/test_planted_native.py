@@ -65,8 +65,8 @@ MUTATIONS = [
     ),
     Mutation(
         "a packed sequence writes its gradients into the first one", "attention.cpp",
-        "float* dk = sequence.at(g.dk, of_keys, sequence.first_key, kv_head);",
-        "float* dk = sequence.at(g.dk, of_keys, 0, kv_head);",
+        "float* dk = sequence.at(g.dk, s.dkv, sequence.first_key, kv_head);",
+        "float* dk = sequence.at(g.dk, s.dkv, 0, kv_head);",
         BACKWARD, "native and packed_histories_give_bitwise", slow=True,
     ),
     Mutation(

@@ -123,7 +123,7 @@ struct Gradients {
   const float *q, *k, *v, *out;
   RowSums sums;
   const float* grad_out;
-  float *dq, *dk, *dv;  // contiguous: (sequences, tokens, heads, dim)
+  float *dq, *dk, *dv;
 };
 
 // Queries of a block, by rows and columns, what flows back to them, and their sums.
@@ -220,7 +220,7 @@ void backward_block(const AttentionShape& shape, const Sequence& s, int64_t head
                          nullptr, b.dv.data() + first, padded);
   });
   copy_rows(dq, padded, block.rows, dim, dim, (float)shape.scale,
-            s.at(g.dq, shape.out, s.first_query + block.first, head), shape.out.token);
+            s.at(g.dq, shape.dq, s.first_query + block.first, head), shape.dq.token);
 }
 
 // Those that some query sees, where they stand.
@@ -289,13 +289,11 @@ void fastad_attention_backward(const AttentionShape* shape, const Gradients* gra
       for (int64_t head = kv_head * groups; head < (kv_head + 1) * groups; head++)
         for (int64_t start = 0; start < sequence.num_queries; start += BLOCK_QUERIES)
           backward_block(s, sequence, head, g, Block(sequence, start), b);
-      const int64_t row = s.num_kv_heads * s.dim;
-      const Strides of_keys = {s.cu_keys ? 0 : s.num_keys * row, row, s.dim};
-      float* dk = sequence.at(g.dk, of_keys, sequence.first_key, kv_head);
-      float* dv = sequence.at(g.dv, of_keys, sequence.first_key, kv_head);
+      float* dk = sequence.at(g.dk, s.dkv, sequence.first_key, kv_head);
+      float* dv = sequence.at(g.dv, s.dkv, sequence.first_key, kv_head);
       copy_rows(b.dk.data(), padded, sequence.num_keys, dim, dim, (float)s.scale, dk,
-                of_keys.token);
-      copy_rows(b.dv.data(), padded, sequence.num_keys, dim, dim, 1.0f, dv, of_keys.token);
+                s.dkv.token);
+      copy_rows(b.dv.data(), padded, sequence.num_keys, dim, dim, 1.0f, dv, s.dkv.token);
     }
   }
 }

@@ -25,7 +25,8 @@ struct AttentionShape {
   int64_t causal;
   double scale;
   const float* slopes;                     // of ALiBi, (heads), or null
-  Strides q, k, v, out;                    // gradients are laid out as `out`, of keys in their own
+  Strides q, k, v, out;
+  Strides dq, dkv;                         // of the gradients, of keys as of values
   int64_t row_sequence, row_head;          // of numbers per query, (sequences, heads, tokens)
 };
 
