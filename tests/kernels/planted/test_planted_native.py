@@ -60,7 +60,8 @@ MUTATIONS = [
     ),
     Mutation(
         "delta is not subtracted", "attention.cpp",
-        "weight * (load(grad) - delta)", "weight * load(grad)",
+        "weight * (load(grad + i * BLOCK_QUERIES) - delta)",
+        "weight * load(grad + i * BLOCK_QUERIES)",
         BACKWARD, EXACT, slow=True,
     ),
     Mutation(
