@@ -26,6 +26,7 @@ from fastad_kernels import (
 from fastad_kernels.blocks import absorb
 from fastad_kernels.cache import Order
 from fastad_kernels.dispatch import OPERATIONS, find_implementation, resolve
+from fastad_kernels.native.heads import split_heads
 from torch import Tensor, nn
 
 from fastad.base.errors import UserError
@@ -53,6 +54,7 @@ __all__ = [
     "residual_mlp",
     "resolve_kernels",
     "rope_angles",
+    "split_heads",
 ]
 
 Positions = Literal["none", "rope", "alibi", "learned"]

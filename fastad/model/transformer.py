@@ -18,6 +18,7 @@ from fastad.model.kernels import (
     make_ring,
     projection,
     residual_mlp,
+    split_heads,
 )
 
 
@@ -68,7 +69,7 @@ class Block(nn.Module):
             x, weight, bias, norm=(norm.weight, norm.bias) if self.pre_norm else None,
             epsilon=norm.eps, impl=band.impl,
         ).unflatten(-1, (-1, self.head_dim))  # fmt: skip
-        q, k, v = heads.split(self.heads, dim=2)  # (B, T, H or Hkv, D)
+        q, k, v = split_heads(heads, self.heads)  # (B, T, H or Hkv, D)
         attended = attend(q, k, v, band, ring).flatten(2)
         return projection(attended, out.weight, out.bias, residual=residual, impl=band.impl)
 

@@ -2,6 +2,7 @@
 
 import ctypes
 from ctypes import c_double, c_int64, c_void_p
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from fastad_kernels import checks
 from fastad_kernels.native.build import addresses, library
 from fastad_kernels.native.common import as_function, at_once, call, refuse_second_backward
+from fastad_kernels.native.heads import make_beside
 
 DROPOUT_BY_SEED = False
 
@@ -26,7 +28,7 @@ class _Shape(ctypes.Structure):
         *((name, c_int64) for name in ("window", "causal")),
         ("scale", c_double),
         ("slopes", c_void_p),
-        *((name, _Strides) for name in ("q", "k", "v", "out")),
+        *((name, _Strides) for name in ("q", "k", "v", "out", "dq", "dkv")),
         *((name, c_int64) for name in ("row_sequence", "row_head")),
     ]
 
@@ -126,12 +128,15 @@ def _gradients(
     window: int | None,
     causal: bool,
     scale: float,
+    *,
+    may_share: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     q, k, v = map(_with_rows, (q, k, v))
     grad_out, out = grad_out.contiguous(), out.contiguous()
-    dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
+    dq, dk, dv = make_beside(q, k, v) if may_share else map(torch.empty_like, (q, k, v))
     slopes = None if alibi_slopes is None else alibi_slopes.float().contiguous()
     shape = _shape(q, k, v, cu_seqlens_q, cu_seqlens_k, slopes, window, causal, scale)
+    shape.dq, shape.dkv = _strides(dq), _strides(dk)
     tensors = (q, k, v, out, top, total, grad_out, dq, dk, dv)
     library().fastad_attention_backward(
         ctypes.byref(shape), addresses(tensors), torch.get_num_threads()
@@ -248,7 +253,7 @@ def _backward(ctx: Any, grad_out: Tensor, *unused: Tensor | None) -> tuple[Tenso
     tensors = (grad_out, *ctx.saved_tensors)
     # The operator refuses a second derivative.
     direct = at_once(*tensors) and not torch.is_grad_enabled()
-    gradients: Any = _gradients if direct else attention_backward_op
+    gradients: Any = partial(_gradients, may_share=True) if direct else attention_backward_op
     return *gradients(*tensors, *ctx.settings), *(None,) * (3 + len(ctx.settings))
 
 

@@ -60,13 +60,14 @@ MUTATIONS = [
     ),
     Mutation(
         "delta is not subtracted", "attention.cpp",
-        "weight * (load(grad) - delta)", "weight * load(grad)",
+        "weight * (load(grad + i * BLOCK_QUERIES) - delta)",
+        "weight * load(grad + i * BLOCK_QUERIES)",
         BACKWARD, EXACT, slow=True,
     ),
     Mutation(
         "a packed sequence writes its gradients into the first one", "attention.cpp",
-        "float* dk = sequence.at(g.dk, of_keys, sequence.first_key, kv_head);",
-        "float* dk = sequence.at(g.dk, of_keys, 0, kv_head);",
+        "float* dk = sequence.at(g.dk, s.dkv, sequence.first_key, kv_head);",
+        "float* dk = sequence.at(g.dk, s.dkv, 0, kv_head);",
         BACKWARD, "native and packed_histories_give_bitwise", slow=True,
     ),
     Mutation(
@@ -167,10 +168,14 @@ MUTATIONS = [
         BACKWARD, f"{EXACT} and strided",
     ),
     Mutation(
-        "values of the backward pass are read with the token stride of the keys", "attention.cpp",
-        "columns(b.v_columns, values, shape.v.token);",
-        "columns(b.v_columns, values, shape.k.token);",
-        BACKWARD, f"{EXACT} and packed", slow=True,
+        "what earlier tiles of keys gave does not fade", "attention.cpp",
+        "load(out + d) * fade[m]", "load(out + d)",
+        BACKWARD, EXACT, slow=True,
+    ),
+    Mutation(
+        "queries see keys of their block behind the band's end", "band.h",
+        "mask_rows(std::max(tile.end_whole, tile.whole), tile.keys);", "",
+        BACKWARD, EXACT, slow=True,
     ),
     Mutation(
         "values are found with the head and sequence strides of the keys", "attention.cpp",

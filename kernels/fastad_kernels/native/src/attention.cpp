@@ -1,10 +1,10 @@
 // Banded attention over whole sequences and its gradient, float32.
 //
-// A task is one sequence of one key/value head. Its keys and values are laid out as columns and
-// rows in whole vectors; blocks of queries meet tiles of keys, in the first cache, and only those
-// that the band touches. The softmax, to base 2, runs on as in FlashAttention; the backward pass
-// recomputes the weights from each row's largest score and sum, every product once, and adds in a
-// fixed order.
+// A task is one sequence of one key/value head. Blocks of queries meet tiles of keys, in the first
+// cache, and only those that the band touches. A tile has a row per key and a column per query: the
+// lanes of a vector are queries, and nothing is ever summed across lanes. The softmax, to base 2,
+// runs on as in FlashAttention; the backward pass recomputes the weights from each query's largest
+// score and sum, every product once, and adds in a fixed order.
 
 #include <vector>
 
@@ -12,82 +12,86 @@
 
 namespace {
 
-using Tile = Strided<BLOCK_KEYS, 1>;
-using TurnedTile = Strided<1, BLOCK_KEYS>;
-
-// Scores of a tile: what ALiBi takes away, and -inf where a query sees no key.
-void mask_tile(const AttentionShape& shape, const Sequence& s, int64_t first_query, int rows,
-               int64_t start, int vecs, float slope, bool whole, float* tile) {
-  const Vec lanes = __builtin_convertvector(lane_numbers(), Vec);
-  for (int m = 0; m < rows; m++) {
-    const int64_t query = first_query + m;
-    float* row = tile + m * BLOCK_KEYS;
-    if (shape.slopes) {
-      const int64_t distance = s.position(query) - start;
-      for (int n = 0; n < vecs; n++)
-        store(row + n * LANES, fused(splat(-slope), (float)(distance - n * LANES) - lanes,
-                                     load(row + n * LANES)));
-    }
-    if (whole) continue;
-    const int64_t first = s.first_seen(query), end = s.end_seen(query);
-    for (int n = 0; n < vecs; n++) {
-      const int64_t at = start + n * LANES;
-      if (at >= first && at + LANES <= end) continue;
-      store(row + n * LANES, select(lanes_between(at, first, end), load(row + n * LANES),
-                                    splat(-INFINITY)));
-    }
-  }
-}
+using Tile = Strided<BLOCK_QUERIES, 1>;
+using TurnedTile = Strided<1, BLOCK_QUERIES>;
 
 struct Buffers {
-  std::vector<float> q, plain_q, k_columns, v_columns, k_rows, v_rows;
-  std::vector<float> out_rows, grad_rows, dq, dk, dv;
+  std::vector<float> k_rows, v_rows, dk, dv;              // (keys, features in whole vectors)
+  std::vector<float> q_columns, grad_columns, out_columns;  // (features, queries of a block)
+  std::vector<float> q_rows, grad_rows, block_rows;       // (queries of a block, features)
   // Apart by no multiple of 4096 bytes: a load would wait for a store at the same place of a page.
-  alignas(64) float scores[BLOCK_QUERIES * BLOCK_KEYS + 256];
-  alignas(64) float grads[BLOCK_QUERIES * BLOCK_KEYS];
+  alignas(64) float scores[BLOCK_KEYS * BLOCK_QUERIES + 256];
+  alignas(64) float grads[BLOCK_KEYS * BLOCK_QUERIES];
   alignas(64) float top[BLOCK_QUERIES], total[BLOCK_QUERIES], delta[BLOCK_QUERIES];
 };
 
-void attend_block(const AttentionShape& shape, const Sequence& s, int64_t first, int rows,
-                  int padded, int64_t length, float slope, Buffers& b, float* out) {
-  const KeyRange range(s, first, first + rows);
-  std::fill_n(b.top, rows, -INFINITY);
-  std::fill_n(b.total, rows, 0.0f);
-  std::fill_n(out, rows * padded, 0.0f);
-  for (int64_t start = range.start; start < range.end; start += BLOCK_KEYS) {
-    const int vecs = divide_up(std::min<int64_t>(BLOCK_KEYS, range.end - start), LANES);
-    multiply<Start::ZERO>(Rows{b.q.data(), padded}, rows, (int)shape.dim,
-                          b.k_columns.data() + start, length, vecs, nullptr, b.scores, BLOCK_KEYS);
-    const bool whole = sees_all(s, first, first + rows, start, vecs * LANES);
-    if (!whole || shape.slopes)
-      mask_tile(shape, s, first, rows, start, vecs, slope, whole, b.scores);
-    for (int m = 0; m < rows; m++) {
-      float* row = b.scores + m * BLOCK_KEYS;
-      Vec peaks = load(row);
-      for (int n = 1; n < vecs; n++) peaks = at_least(peaks, load(row + n * LANES));
-      const float best = largest(peaks), peak = std::max(b.top[m], best);
-      if (best == -INFINITY && peak == best) {  // nothing is seen yet
-        for (int n = 0; n < vecs; n++) store(row + n * LANES, Vec{});
-        continue;
-      }
+// Scores of a tile of keys, of each of which `vecs` vectors of queries may see.
+void score_tile(const AttentionShape& shape, const Block& block, const KeyTile& tile, float slope,
+                Buffers& b) {
+  const int dim = (int)shape.dim, padded = (int)round_up(dim, LANES);
+  multiply<Start::ZERO>(Rows{b.k_rows.data() + tile.start * padded, padded}, tile.keys, dim,
+                        b.q_columns.data(), BLOCK_QUERIES, block.vecs, nullptr, b.scores,
+                        BLOCK_QUERIES);
+  if (shape.slopes) block.add_alibi(tile, slope, b.scores);
+  block.mask(tile, b.scores);
+}
+
+// The next tile of the softmax, from scores to weights; `fade` is what earlier ones are worth yet.
+void weigh_tile(const Block& block, const KeyTile& tile, Buffers& b, float* fade) {
+  for (int n = 0; n < block.vecs; n++) {
+    float* scores = b.scores + n * LANES;
+    const Vec before = load(b.top + n * LANES);
+    Vec peak = before;
+    for (int j = 0; j < tile.keys; j++) peak = at_least(peak, load(scores + j * BLOCK_QUERIES));
+    // Where nothing is seen yet, there is nothing to compare with.
+    const Vec base = select(peak == -INFINITY, Vec{}, peak);
+    Vec total = {};
+    for (int j = 0; j < tile.keys;) {
       Vec part = {};
-      for (int n = 0; n < vecs; n++) {
-        const Vec x = load(row + n * LANES) - peak;
-        const Vec weight = whole ? exp2(x) : select(x == -INFINITY, Vec{}, exp2(x));
-        part += weight;
-        store(row + n * LANES, weight);
-      }
-      const float fade = std::exp2(b.top[m] - peak);
-      b.top[m] = peak;
-      b.total[m] = b.total[m] * fade + sum(part);
-      if (fade != 1.0f)
-        for (int d = 0; d < padded; d += LANES)
-          store(out + m * padded + d, load(out + m * padded + d) * fade);
+      const auto weigh = [&](int end, auto masked) __attribute__((always_inline)) {
+        in_fours(j, end, [&](int row, auto count) __attribute__((always_inline)) {
+          constexpr int N = decltype(count)::value;
+          float* score = scores + row * BLOCK_QUERIES;
+          Vec x[N], weight[N];
+          UNROLL for (int i = 0; i < N; i++)
+            weight[i] = x[i] = load(score + i * BLOCK_QUERIES) - base;
+          exp2(weight);
+          UNROLL for (int i = 0; i < N; i++) {
+            if (decltype(masked)::value) weight[i] = select(x[i] == -INFINITY, Vec{}, weight[i]);
+            part += weight[i];
+            store(score + i * BLOCK_QUERIES, weight[i]);
+          }
+        });
+        j = end;
+      };
+      tile.by_mask(j, std::min(j + SHORT_CHAIN, tile.keys), weigh);
+      total += part;
     }
-    multiply<Start::ADD>(Tile{b.scores}, rows, vecs * LANES,
-                         b.v_rows.data() + start * padded, padded, padded / LANES, nullptr, out,
-                         padded);
+    const Vec worth = exp2(before - base);
+    store(fade + n * LANES, worth);
+    store(b.top + n * LANES, peak);
+    store(b.total + n * LANES, fused(load(b.total + n * LANES), worth, total));
   }
+}
+
+void attend_block(const AttentionShape& shape, const Block& block, float slope, Buffers& b) {
+  const int padded = (int)round_up(shape.dim, LANES);
+  float* out = b.block_rows.data();
+  std::fill_n(b.top, BLOCK_QUERIES, -INFINITY);
+  std::fill_n(b.total, BLOCK_QUERIES, 0.0f);
+  std::fill_n(out, block.rows * padded, 0.0f);
+  alignas(64) float fade[BLOCK_QUERIES];
+  block.for_tiles([&](const KeyTile& tile) {
+    score_tile(shape, block, tile, slope, b);
+    weigh_tile(block, tile, b, fade);
+    if (tile.start != block.start)
+      for (int m = 0; m < block.rows; m++)
+        for (int d = m * padded; d < (m + 1) * padded; d += LANES)
+          store(out + d, load(out + d) * fade[m]);
+    multiply<Start::ADD>(TurnedTile{b.scores}, block.rows, tile.keys,
+                         b.v_rows.data() + tile.start * padded, padded, padded / LANES, nullptr,
+                         out, padded);
+  });
 }
 
 // Of each query: the largest score, to base 2, and the sum of powers of two above it.
@@ -96,25 +100,21 @@ struct RowSums {
 };
 
 void forward_head(const AttentionShape& shape, const Sequence& s, int64_t head, const float* q,
-                  float* out, const RowSums& sums, int64_t length, Buffers& b) {
+                  float* out, const RowSums& sums, Buffers& b) {
   const int dim = (int)shape.dim, padded = (int)round_up(dim, LANES);
   const float slope = shape.slopes ? shape.slopes[head] * LOG2_E : 0.0f;
-  const float* queries = s.at(q, shape.q, s.first_query, head);
-  float* outs = s.at(out, shape.out, s.first_query, head);
-  const int64_t at = s.row(shape, head);
-  float* rows_out = b.out_rows.data();
   for (int64_t start = 0; start < s.num_queries; start += BLOCK_QUERIES) {
-    const int rows = (int)std::min<int64_t>(BLOCK_QUERIES, s.num_queries - start);
-    pack_rows(queries + start * shape.q.token, shape.q.token, rows, dim, padded,
-              (float)shape.scale * LOG2_E, b.q.data());
-    attend_block(shape, s, start, rows, padded, length, slope, b, rows_out);
-    for (int m = 0; m < rows; m++) {
+    const Block block(s, start);
+    const int64_t at = s.first_query + start, row = s.row(shape, head) + start;
+    turn(s.at(q, shape.q, at, head), shape.q.token, block.rows, dim, (float)shape.scale * LOG2_E,
+         b.q_columns.data(), BLOCK_QUERIES);
+    attend_block(shape, block, slope, b);
+    for (int m = 0; m < block.rows; m++) {
       const bool blind = b.top[m] == -INFINITY && b.total[m] == 0.0f;
-      for (int d = 0; d < dim; d++)
-        outs[(start + m) * shape.out.token + d] =
-            blind ? 0.0f : rows_out[m * padded + d] / b.total[m];
-      sums.top[at + start + m] = b.top[m];
-      sums.total[at + start + m] = b.total[m];
+      sums.top[row + m] = b.top[m];
+      sums.total[row + m] = b.total[m];
+      copy_row(b.block_rows.data() + m * padded, dim, blind ? 0.0f : 1.0f / b.total[m],
+               s.at(out, shape.out, at + m, head));
     }
   }
 }
@@ -123,116 +123,127 @@ struct Gradients {
   const float *q, *k, *v, *out;
   RowSums sums;
   const float* grad_out;
-  float *dq, *dk, *dv;  // contiguous: (sequences, tokens, heads, dim)
+  float *dq, *dk, *dv;
 };
+
+// Queries of a block, by rows and columns, what flows back to them, and their sums.
+void read_block(const AttentionShape& shape, const Sequence& s, int64_t head, const Gradients& g,
+                const Block& block, Buffers& b) {
+  const int dim = (int)shape.dim, padded = (int)round_up(dim, LANES);
+  const int64_t at = s.first_query + block.first, row = s.row(shape, head) + block.first;
+  const float* q = s.at(g.q, shape.q, at, head);
+  const float* out = s.at(g.out, shape.out, at, head);
+  const float* grad = s.at(g.grad_out, shape.out, at, head);
+  pack_rows(q, shape.q.token, block.rows, dim, padded, 1.0f, b.q_rows.data());
+  pack_rows(grad, shape.out.token, block.rows, dim, padded, 1.0f, b.grad_rows.data());
+  turn(b.q_rows.data(), padded, block.rows, dim, (float)shape.scale * LOG2_E, b.q_columns.data(),
+       BLOCK_QUERIES);
+  turn(b.grad_rows.data(), padded, block.rows, dim, 1.0f, b.grad_columns.data(), BLOCK_QUERIES);
+  turn(out, shape.out.token, block.rows, dim, 1.0f, b.out_columns.data(), BLOCK_QUERIES);
+  for (int n = 0; n < block.vecs * LANES; n += LANES) {
+    Vec delta = {};
+    for (int d = 0; d < dim;) {
+      Vec part = {};
+      for (const int end = std::min(d + SHORT_CHAIN, dim); d < end; d++)
+        part = fused(load(b.out_columns.data() + d * BLOCK_QUERIES + n),
+                     load(b.grad_columns.data() + d * BLOCK_QUERIES + n), part);
+      delta += part;
+    }
+    store(b.delta + n, delta);
+  }
+  for (int m = 0; m < block.vecs * LANES; m++) {
+    b.top[m] = b.total[m] = 0.0f;
+    if (m >= block.rows) continue;
+    if (g.sums.total[row + m] != 0.0f) {
+      b.top[m] = g.sums.top[row + m];
+      b.total[m] = 1.0f / g.sums.total[row + m];
+    } else {  // a query that sees nothing, whatever it holds
+      b.delta[m] = 0.0f;
+      for (int d = 0; d < dim; d++)
+        b.q_columns[d * BLOCK_QUERIES + m] = b.grad_columns[d * BLOCK_QUERIES + m] = 0.0f;
+      std::fill_n(b.q_rows.data() + m * padded, padded, 0.0f);
+      std::fill_n(b.grad_rows.data() + m * padded, padded, 0.0f);
+    }
+  }
+}
+
+// From scores to weights, and from gradients of weights to those of scores.
+void differentiate_tile(const Block& block, const KeyTile& tile, Buffers& b) {
+  for (int n = 0; n < block.vecs * LANES; n += LANES) {
+    const Vec top = load(b.top + n), share = load(b.total + n), delta = load(b.delta + n);
+    int j = 0;
+    tile.by_mask(0, tile.keys, [&](int end, auto masked) __attribute__((always_inline)) {
+      in_fours(j, end, [&](int row, auto count) __attribute__((always_inline)) {
+        constexpr int N = decltype(count)::value;
+        float* score = b.scores + row * BLOCK_QUERIES + n;
+        float* grad = b.grads + row * BLOCK_QUERIES + n;
+        Vec x[N], power[N];
+        UNROLL for (int i = 0; i < N; i++)
+          power[i] = x[i] = load(score + i * BLOCK_QUERIES) - top;
+        exp2(power);
+        UNROLL for (int i = 0; i < N; i++) {
+          constexpr bool MASKED = decltype(masked)::value;
+          const Vec all = power[i] * share;
+          const Vec weight = MASKED ? select(x[i] == -INFINITY, Vec{}, all) : all;
+          store(score + i * BLOCK_QUERIES, weight);
+          const Vec change = weight * (load(grad + i * BLOCK_QUERIES) - delta);
+          store(grad + i * BLOCK_QUERIES,
+                MASKED ? select(x[i] == -INFINITY, Vec{}, change) : change);
+        }
+      });
+      j = end;
+    });
+  }
+}
 
 // A block of queries of one head: its part of all three gradients.
 void backward_block(const AttentionShape& shape, const Sequence& s, int64_t head,
-                    const Gradients& g, int64_t first, int rows, int64_t length, Buffers& b) {
+                    const Gradients& g, const Block& block, Buffers& b) {
   const int dim = (int)shape.dim, padded = (int)round_up(dim, LANES);
   const float slope = shape.slopes ? shape.slopes[head] * LOG2_E : 0.0f;
-  const float scale = (float)shape.scale;
-  const Strides of_queries = shape.out;
-  const int64_t at = s.first_query + first;
-  const int64_t row = s.row(shape, head) + first;
-  const float* out = s.at(g.out, of_queries, at, head);
-  const float* grad = s.at(g.grad_out, of_queries, at, head);
-  pack_rows(s.at(g.q, shape.q, at, head), shape.q.token, rows, dim, padded,
-            scale * LOG2_E, b.q.data());
-  pack_rows(s.at(g.q, shape.q, at, head), shape.q.token, rows, dim, padded, 1.0f,
-            b.plain_q.data());
-  pack_rows(grad, of_queries.token, rows, dim, padded, 1.0f, b.grad_rows.data());
-  pack_rows(out, of_queries.token, rows, dim, padded, 1.0f, b.out_rows.data());
-  for (int m = 0; m < rows; m++) {
-    Vec product = {};
-    for (int d = m * padded; d < (m + 1) * padded; d += LANES)
-      product = fused(load(b.out_rows.data() + d), load(b.grad_rows.data() + d), product);
-    b.delta[m] = sum(product);
-    b.top[m] = g.sums.top[row + m];
-    b.total[m] = 1.0f / g.sums.total[row + m];
-    if (g.sums.total[row + m] == 0.0f) {  // a query that sees nothing, whatever it holds
-      b.top[m] = b.total[m] = 0.0f;
-      std::fill_n(b.q.data() + m * padded, padded, 0.0f);
-      std::fill_n(b.plain_q.data() + m * padded, padded, 0.0f);
-      std::fill_n(b.grad_rows.data() + m * padded, padded, 0.0f);
-      b.delta[m] = 0.0f;
-    }
-  }
-  std::fill_n(b.dq.data(), rows * padded, 0.0f);
-  const KeyRange range(s, first, first + rows);
-  for (int64_t start = range.start; start < range.end; start += BLOCK_KEYS) {
-    const int vecs = divide_up(std::min<int64_t>(BLOCK_KEYS, range.end - start), LANES);
-    const int keys = vecs * LANES;
-    multiply<Start::ZERO>(Rows{b.q.data(), padded}, rows, dim, b.k_columns.data() + start, length,
-                          vecs, nullptr, b.scores, BLOCK_KEYS);
-    multiply<Start::ZERO>(Rows{b.grad_rows.data(), padded}, rows, dim, b.v_columns.data() + start,
-                          length, vecs, nullptr, b.grads, BLOCK_KEYS);
-    const bool whole = sees_all(s, first, first + rows, start, keys);
-    if (!whole || shape.slopes)
-      mask_tile(shape, s, first, rows, start, vecs, slope, whole, b.scores);
-    for (int m = 0; m < rows; m++) {
-      const float top = b.top[m], share = b.total[m], delta = b.delta[m];
-      for (int n = 0; n < vecs; n++) {
-        float *score = b.scores + m * BLOCK_KEYS + n * LANES,
-              *grad = b.grads + m * BLOCK_KEYS + n * LANES;
-        const Vec x = load(score) - top, power = exp2(x) * share;
-        const Vec weight = whole ? power : select(x == -INFINITY, Vec{}, power);
-        store(score, weight);
-        const Vec change = weight * (load(grad) - delta);
-        store(grad, whole ? change : select(x == -INFINITY, Vec{}, change));
-      }
-    }
-    const int feature_vecs = padded / LANES;
-    multiply<Start::ADD>(Tile{b.grads}, rows, keys, b.k_rows.data() + start * padded,
-                         padded, feature_vecs, nullptr, b.dq.data(), padded);
-    multiply<Start::ADD>(TurnedTile{b.grads}, keys, rows, b.plain_q.data(), padded, feature_vecs,
-                         nullptr, b.dk.data() + start * padded, padded);
-    multiply<Start::ADD>(TurnedTile{b.scores}, keys, rows, b.grad_rows.data(), padded,
-                         feature_vecs, nullptr, b.dv.data() + start * padded, padded);
-  }
-  copy_rows(b.dq.data(), padded, rows, dim, dim, scale, s.at(g.dq, of_queries, at, head),
-            of_queries.token);
+  read_block(shape, s, head, g, block, b);
+  float* dq = b.block_rows.data();
+  std::fill_n(dq, block.rows * padded, 0.0f);
+  block.for_tiles([&](const KeyTile& tile) {
+    const int64_t first = tile.start * padded;
+    score_tile(shape, block, tile, slope, b);
+    multiply<Start::ZERO>(Rows{b.v_rows.data() + first, padded}, tile.keys, dim,
+                          b.grad_columns.data(), BLOCK_QUERIES, block.vecs, nullptr, b.grads,
+                          BLOCK_QUERIES);
+    differentiate_tile(block, tile, b);
+    const int vecs = padded / LANES;
+    multiply<Start::ADD>(TurnedTile{b.grads}, block.rows, tile.keys, b.k_rows.data() + first,
+                         padded, vecs, nullptr, dq, padded);
+    multiply<Start::ADD>(Tile{b.grads}, tile.keys, block.rows, b.q_rows.data(), padded, vecs,
+                         nullptr, b.dk.data() + first, padded);
+    multiply<Start::ADD>(Tile{b.scores}, tile.keys, block.rows, b.grad_rows.data(), padded, vecs,
+                         nullptr, b.dv.data() + first, padded);
+  });
+  copy_rows(dq, padded, block.rows, dim, dim, (float)shape.scale,
+            s.at(g.dq, shape.dq, s.first_query + block.first, head), shape.dq.token);
 }
 
-// Keys and values outside of [first, end) are seen by no query: zeros stand for what they hold.
+// Those that some query sees, where they stand.
 void pack_keys(const AttentionShape& shape, const Sequence& s, int64_t kv_head, const float* k,
-               const float* v, int64_t length, bool backward, Buffers& b) {
+               const float* v, Buffers& b) {
   const int dim = (int)shape.dim, padded = (int)round_up(dim, LANES);
   const int64_t first = s.num_queries ? std::min(s.first_seen(0), s.num_keys) : s.num_keys;
-  const int64_t seen = s.num_keys - first;
   const float* keys = s.at(k, shape.k, s.first_key + first, kv_head);
   const float* values = s.at(v, shape.v, s.first_key + first, kv_head);
-  const auto columns = [&](std::vector<float>& to, const float* x, int64_t stride) {
-    to.resize(dim * length);
-    for (int d = 0; d < dim; d++) std::fill_n(to.data() + d * length, first, 0.0f);
-    // Columns of the part that is seen, in place: `length` is theirs, too.
-    for (int64_t r = 0; r < seen; r++)
-      for (int d = 0; d < dim; d++) to[d * length + first + r] = x[r * stride + d];
-    for (int d = 0; d < dim; d++)
-      std::fill_n(to.data() + d * length + s.num_keys, length - s.num_keys, 0.0f);
-  };
   const auto rows = [&](std::vector<float>& to, const float* x, int64_t stride) {
-    to.resize(length * padded);
-    std::fill_n(to.data(), first * padded, 0.0f);
-    pack_rows(x, stride, seen, dim, padded, 1.0f, to.data() + first * padded);
-    std::fill_n(to.data() + s.num_keys * padded, (length - s.num_keys) * padded, 0.0f);
+    to.resize(s.num_keys * padded);
+    pack_rows(x, stride, s.num_keys - first, dim, padded, 1.0f, to.data() + first * padded);
   };
-  columns(b.k_columns, keys, shape.k.token);
-  if (backward) {
-    columns(b.v_columns, values, shape.v.token);
-    rows(b.k_rows, keys, shape.k.token);
-  } else {
-    rows(b.v_rows, values, shape.v.token);
-  }
+  rows(b.k_rows, keys, shape.k.token);
+  rows(b.v_rows, values, shape.v.token);
 }
 
-void reserve_block(const AttentionShape& shape, Buffers& b) {
+void reserve_block(const AttentionShape& shape, bool backward, Buffers& b) {
   const size_t size = BLOCK_QUERIES * round_up(shape.dim, LANES);
-  b.q.resize(size);
-  b.plain_q.resize(size);
-  b.out_rows.resize(size);
-  b.grad_rows.resize(size);
-  b.dq.resize(size);
+  b.q_columns.resize(size);
+  b.block_rows.resize(size);
+  if (!backward) return;
+  for (auto* x : {&b.grad_columns, &b.out_columns, &b.q_rows, &b.grad_rows}) x->resize(size);
 }
 
 }  // namespace
@@ -246,15 +257,14 @@ void fastad_attention_forward(const AttentionShape* shape, const float* q, const
 #pragma omp parallel num_threads(threads)
   {
     Buffers b;
-    reserve_block(s, b);
+    reserve_block(s, false, b);
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < s.num_sequences * s.num_kv_heads; task++) {
       const Sequence sequence(s, task / s.num_kv_heads);
       const int64_t kv_head = task % s.num_kv_heads;
-      const int64_t length = round_up(sequence.num_keys, LANES);
-      pack_keys(s, sequence, kv_head, k, v, length, false, b);
+      pack_keys(s, sequence, kv_head, k, v, b);
       for (int64_t head = kv_head * groups; head < (kv_head + 1) * groups; head++)
-        forward_head(s, sequence, head, q, out, *sums, length, b);
+        forward_head(s, sequence, head, q, out, *sums, b);
     }
   }
 }
@@ -268,27 +278,22 @@ void fastad_attention_backward(const AttentionShape* shape, const Gradients* gra
 #pragma omp parallel num_threads(threads)
   {
     Buffers b;
-    reserve_block(s, b);
+    reserve_block(s, true, b);
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < s.num_sequences * s.num_kv_heads; task++) {
       const Sequence sequence(s, task / s.num_kv_heads);
       const int64_t kv_head = task % s.num_kv_heads;
-      const int64_t length = round_up(sequence.num_keys, LANES);
-      pack_keys(s, sequence, kv_head, g.k, g.v, length, true, b);
-      b.dk.assign(length * padded, 0.0f);
-      b.dv.assign(length * padded, 0.0f);
+      pack_keys(s, sequence, kv_head, g.k, g.v, b);
+      b.dk.assign(sequence.num_keys * padded, 0.0f);
+      b.dv.assign(sequence.num_keys * padded, 0.0f);
       for (int64_t head = kv_head * groups; head < (kv_head + 1) * groups; head++)
         for (int64_t start = 0; start < sequence.num_queries; start += BLOCK_QUERIES)
-          backward_block(s, sequence, head, g, start,
-                         (int)std::min<int64_t>(BLOCK_QUERIES, sequence.num_queries - start),
-                         length, b);
-      const int64_t row = s.num_kv_heads * s.dim;
-      const Strides of_keys = {s.cu_keys ? 0 : s.num_keys * row, row, s.dim};
-      float* dk = sequence.at(g.dk, of_keys, sequence.first_key, kv_head);
-      float* dv = sequence.at(g.dv, of_keys, sequence.first_key, kv_head);
+          backward_block(s, sequence, head, g, Block(sequence, start), b);
+      float* dk = sequence.at(g.dk, s.dkv, sequence.first_key, kv_head);
+      float* dv = sequence.at(g.dv, s.dkv, sequence.first_key, kv_head);
       copy_rows(b.dk.data(), padded, sequence.num_keys, dim, dim, (float)s.scale, dk,
-                of_keys.token);
-      copy_rows(b.dv.data(), padded, sequence.num_keys, dim, dim, 1.0f, dv, of_keys.token);
+                s.dkv.token);
+      copy_rows(b.dv.data(), padded, sequence.num_keys, dim, dim, 1.0f, dv, s.dkv.token);
     }
   }
 }

@@ -4,9 +4,13 @@
 #include <algorithm>
 
 #include "multiply.h"
+#include "turn.h"
 
-constexpr int BLOCK_QUERIES = 32, BLOCK_KEYS = 128;
-static_assert(BLOCK_KEYS % LANES == 0);
+// Two vectors of queries fill a panel of products. Small blocks waste little where the band ends; a
+// window of 200 is one tile.
+constexpr int BLOCK_QUERIES = WIDE ? 32 : 16, BLOCK_KEYS = WIDE ? 128 : 224;
+constexpr int SHORT_CHAIN = 16;  // sums over keys and features that no product takes
+static_assert(BLOCK_QUERIES % LANES == 0);
 
 // Tensors are (sequences, tokens, heads, dim) with dim contiguous, or packed without the first.
 struct Strides {
@@ -21,7 +25,8 @@ struct AttentionShape {
   int64_t causal;
   double scale;
   const float* slopes;                     // of ALiBi, (heads), or null
-  Strides q, k, v, out;                    // gradients are laid out as `out`, of keys in their own
+  Strides q, k, v, out;
+  Strides dq, dkv;                         // of the gradients, of keys as of values
   int64_t row_sequence, row_head;          // of numbers per query, (sequences, heads, tokens)
 };
 
@@ -61,18 +66,22 @@ struct Sequence {
   }
 };
 
-// Scaled rows of `dim` features, from one stride to another; what is beyond `dim` becomes zero.
-// Rows are far apart in memory, so those of the next block are fetched now.
+// A row of `dim` features times a number; what is beyond `dim`, up to `padded`, becomes zero.
+INLINE void copy_row(const float* x, int dim, float scale, float* out, int padded = 0) {
+  int d = 0;
+  for (; d + LANES <= dim; d += LANES) store(out + d, scale * load(x + d));
+  for (; d < dim; d++) out[d] = scale * x[d];
+  for (; d < padded; d++) out[d] = 0.0f;
+}
+
+// Rows from one stride to another. They are far apart in memory, so those of the next block, or some
+// further on, are fetched now.
 INLINE void copy_rows(const float* x, int64_t x_row, int64_t rows, int dim, int padded, float scale,
                       float* out, int64_t out_row) {
   for (int64_t r = 0; r < rows; r++) {
-    __builtin_prefetch(x + (r + rows) * x_row);
-    __builtin_prefetch(out + (r + rows) * out_row, 1);
-    int d = 0;
-    for (; d + LANES <= dim; d += LANES)
-      store(out + r * out_row + d, scale * load(x + r * x_row + d));
-    for (; d < dim; d++) out[r * out_row + d] = scale * x[r * x_row + d];
-    for (; d < padded; d++) out[r * out_row + d] = 0.0f;
+    __builtin_prefetch(x + (r + 32) * x_row);
+    __builtin_prefetch(out + (r + 32) * out_row, 1);
+    copy_row(x + r * x_row, dim, scale, out + r * out_row, padded);
   }
 }
 
@@ -82,17 +91,91 @@ static void pack_rows(const float* x, int64_t stride, int64_t rows, int dim, int
   copy_rows(x, stride, rows, dim, padded, scale, out, padded);
 }
 
-// Keys [start, end) that some query of a block sees, from where the block's tiles begin.
-struct KeyRange {
-  int64_t start, end;
+// Call `use(first, how many as a constant)` for numbers [first, end), four at a time.
+template <class Use>
+INLINE void in_fours(int first, int end, Use use) {
+  for (; first + 4 <= end; first += 4) use(first, std::integral_constant<int, 4>());
+  for (; first < end; first++) use(first, std::integral_constant<int, 1>());
+}
 
-  KeyRange(const Sequence& s, int64_t first_query, int64_t end_query) {
-    start = s.first_seen(first_query) / LANES * LANES;
-    end = s.end_seen(end_query - 1);
+// Some keys that a block of queries meets. Those of [whole, end_whole) are seen by all of them.
+struct KeyTile {
+  int64_t start;
+  int keys, whole, end_whole;
+
+  // Call `use(end, whether queries may be blind for a key)` for the parts of keys [first, end).
+  template <class Use>
+  INLINE_METHOD void by_mask(int first, int end, Use use) const {
+    const int middle = std::min(std::max(whole, first), end);
+    const int last = std::max(std::min(end_whole, end), middle);
+    use(middle, std::true_type());
+    use(last, std::false_type());
+    use(end, std::true_type());
   }
 };
 
-// Whether every query of [first, end) sees every key of a tile.
-INLINE bool sees_all(const Sequence& s, int64_t first, int64_t end, int64_t start, int64_t keys) {
-  return start >= s.first_seen(end - 1) && start + keys <= s.end_seen(first);
-}
+// A block of queries, and the keys [start, end) that some of them see.
+struct Block {
+  int64_t first, start, end;
+  int rows, vecs;
+  int64_t distance;  // from `start` to where the first query stands
+  int64_t whole, end_whole;
+  // Of each query, from `start`: the first key that it sees, and the one behind the last.
+  alignas(64) int32_t first_seen[BLOCK_QUERIES], end_seen[BLOCK_QUERIES];
+
+  Block(const Sequence& s, int64_t first)
+      : first(first), rows((int)std::min<int64_t>(BLOCK_QUERIES, s.num_queries - first)),
+        vecs((int)divide_up(rows, LANES)) {
+    const int64_t last = first + rows - 1;
+    start = s.first_seen(first);
+    end = s.end_seen(last);
+    distance = s.position(first) - start;
+    whole = s.first_seen(last), end_whole = s.end_seen(first);
+    for (int m = 0; m < vecs * LANES; m++) {
+      const int64_t query = std::min(first + m, last);
+      first_seen[m] = (int32_t)(s.first_seen(query) - start);
+      end_seen[m] = (int32_t)(s.end_seen(query) - start);
+    }
+  }
+
+  // Call `use(tile)` for tiles of about the same size.
+  template <class Use>
+  INLINE_METHOD void for_tiles(Use use) const {
+    const int64_t count = divide_up(end - start, BLOCK_KEYS);
+    for (int64_t at = start, left = count; left > 0; left--) {
+      const int keys = (int)std::min(round_up(divide_up(end - at, left), 2), end - at);
+      const auto within = [&](int64_t key) {
+        return (int)std::min<int64_t>(std::max<int64_t>(key - at, 0), keys);
+      };
+      use(KeyTile{at, keys, within(whole), within(end_whole)});
+      at += keys;
+    }
+  }
+
+  void add_alibi(const KeyTile& tile, float slope, float* scores) const {
+    const Vec lanes = __builtin_convertvector(lane_numbers(), Vec);
+    for (int j = 0; j < tile.keys; j++)
+      for (int n = 0; n < vecs * LANES; n += LANES) {
+        float* score = scores + j * BLOCK_QUERIES + n;
+        const Vec away = lanes + (float)(distance + n - (tile.start - start + j));
+        store(score, fused(splat(-slope), away, load(score)));
+      }
+  }
+
+  // -inf where a query sees no key.
+  void mask(const KeyTile& tile, float* scores) const {
+    const auto mask_rows = [&](int j, int end) {
+      for (; j < end; j++) {
+        const int32_t key = (int32_t)(tile.start - start + j);
+        for (int n = 0; n < vecs * LANES; n += LANES) {
+          float* score = scores + j * BLOCK_QUERIES + n;
+          const IntVec seen = (*(const IntVec*)(first_seen + n) <= key) &
+                              (*(const IntVec*)(end_seen + n) > key);
+          store(score, select(seen, load(score), splat(-INFINITY)));
+        }
+      }
+    };
+    mask_rows(0, std::min(tile.whole, tile.keys));
+    mask_rows(std::max(tile.end_whole, tile.whole), tile.keys);
+  }
+};

@@ -52,6 +52,7 @@ struct Scratch {
   const Shape& s;
   const int width, hidden, whole_width, whole_hidden;
   const int64_t row, hidden_row;
+  Moments of_rows[ROWS];
   std::vector<float> tokens, h, dtokens, dh;
 
   Scratch(const Shape& s, bool backward)
@@ -63,7 +64,8 @@ struct Scratch {
   // h before its GELU.
   void enter(const Norm& norm, const Packed& packed, const float* x, int64_t x_row, int rows) {
     for (int r = 0; r < rows; r++)
-      layer_norm(norm, x + r * x_row, tokens.data() + r * row, width, (float)s.epsilon);
+      of_rows[r] =
+          layer_norm(norm, x + r * x_row, tokens.data() + r * row, width, (float)s.epsilon);
     linear<Start::BIAS>(tokens.data(), row, rows, width, packed.in.data(), whole_hidden,
                         packed.in_bias.data(), h.data(), hidden_row);
   }
@@ -89,7 +91,9 @@ void fastad_mlp_forward(const Shape* shape, const Weights* weights, const float*
       const int64_t first = span.first;
       const int rows = (int)(span.last - first);
       float* y_rows = ys.take(y + first * width);
+      fetch<true>(y + first * width, rows * width);
       t.enter(w.norm, packed, x + first * width, width, rows);
+      fetch<false>(x + span.last * width, ROWS * width);
       for (int r = 0; r < rows; r++) {
         float* h = t.h.data() + r * t.hidden_row;
         for (int i = 0; i < t.whole_hidden; i += LANES) store(h + i, gelu(load(h + i)));
@@ -122,7 +126,10 @@ void fastad_mlp_backward(const Shape* shape, const Weights* weights, const float
         const int rows = (int)std::min<int64_t>(ROWS, span.last - first);
         const float *x_rows = xs(x + first * width, rows), *dy_rows = dys(dy + first * width, rows);
         float* dx_rows = dxs.take(dx + first * width);
+        fetch<false>(dy + first * width, rows * width);
         t.enter(w.norm, packed, x_rows, xs.stride, rows);
+        fetch<true>(dx + first * width, rows * width);
+        fetch<false>(x + (first + rows) * width, ROWS * width);
         linear<Start::ZERO>(dy_rows, dys.stride, rows, width, packed.out_back.data(),
                             t.whole_hidden, nullptr, t.dh.data(), t.hidden_row);
         for (int r = 0; r < rows; r++) {
@@ -134,17 +141,17 @@ void fastad_mlp_backward(const Shape* shape, const Weights* weights, const float
             store(dh + i, load(dh + i) * slope);
           }
         }
-        multiply<Start::ADD>(Turned{dy_rows, 1, dys.stride}, width, rows, t.h.data(), t.hidden_row,
-                             t.whole_hidden / LANES, nullptr, dout.data(), dout.stride());
-        multiply<Start::ADD>(Turned{t.dh.data(), 1, t.hidden_row}, hidden, rows, t.tokens.data(),
-                             t.row, t.whole_width / LANES, nullptr, din.data(), din.stride());
+        gather({dy_rows, dys.stride}, width, {t.h.data(), t.hidden_row}, t.whole_hidden, rows,
+               dout.data(), dout.stride());
+        gather({t.dh.data(), t.hidden_row}, hidden, {t.tokens.data(), t.row}, t.whole_width, rows,
+               din.data(), din.stride());
         add_rows(dy_rows, dys.stride, rows, width, dout_bias.data());
         add_rows(t.dh.data(), t.hidden_row, rows, hidden, din_bias.data());
         linear<Start::ZERO>(t.dh.data(), t.hidden_row, rows, hidden, packed.in_back.data(),
                             t.whole_width, nullptr, t.dtokens.data(), t.row);
         std::copy_n(dy_rows, rows * dys.stride, dx_rows);  // both are as far apart
-        norm_backward({packed.scale.data(), nullptr}, {x_rows, xs.stride}, {t.dtokens.data(), t.row},
-                      rows, width, (float)s.epsilon, dx_rows, dxs.stride,
+        norm_backward({packed.scale.data(), nullptr}, t.of_rows, {x_rows, xs.stride},
+                      {t.dtokens.data(), t.row}, rows, width, dx_rows, dxs.stride,
                       {dscale.data(), dshift.data()});
         dxs.give(dx + first * width, rows);
       }

@@ -30,11 +30,12 @@ static Moments moments(const float* x, int width, float epsilon) {
   return {mean, 1.0f / std::sqrt(variance / width + epsilon)};
 }
 
-static void layer_norm(const Norm& norm, const float* x, float* y, int width, float epsilon) {
+static Moments layer_norm(const Norm& norm, const float* x, float* y, int width, float epsilon) {
   const Moments m = moments(x, width, epsilon);
   int i = 0;
   for (; i + LANES <= width; i += LANES)
     store(y + i, fused((load(x + i) - m.mean) * m.scale, load(norm.weight + i),
                        load(norm.bias + i)));
   for (; i < width; i++) y[i] = (x[i] - m.mean) * m.scale * norm.weight[i] + norm.bias[i];
+  return m;
 }

@@ -25,10 +25,11 @@ struct Sums {
 
 // norm(x) of some rows, or x itself.
 Rows normed(const Shape& s, const Weights& w, const float* x, int64_t x_row, int rows,
-            float* tokens) {
+            float* tokens, Moments* of_rows) {
   if (!w.norm.weight) return {x, x_row};
   for (int r = 0; r < rows; r++)
-    layer_norm(w.norm, x + r * x_row, tokens + r * apart(s.in), (int)s.in, (float)s.epsilon);
+    of_rows[r] =
+        layer_norm(w.norm, x + r * x_row, tokens + r * apart(s.in), (int)s.in, (float)s.epsilon);
   return {tokens, apart(s.in)};
 }
 
@@ -47,14 +48,16 @@ void fastad_projection_forward(const Shape* shape, const Weights* weights, const
 #pragma omp parallel num_threads(threads)
   {
     std::vector<float> tokens(w.norm.weight ? ROWS * apart(in) : 0);
+    Moments of_rows[ROWS];
     WholeRows ys(s.out);
 #pragma omp for schedule(dynamic, 1)
     for (int64_t block = 0; block < divide_up(s.num_tokens, ROWS); block++) {
       const Span span(block, ROWS, s.num_tokens);
       const int64_t first = span.first;
       const int rows = (int)(span.last - first);
-      const Rows input = normed(s, w, x + first * in, in, rows, tokens.data());
+      const Rows input = normed(s, w, x + first * in, in, rows, tokens.data(), of_rows);
       float* y_rows = ys.take(y + first * s.out);
+      fetch<true>(y + first * s.out, rows * s.out);
       if (residual) {
         for (int r = 0; r < rows; r++)
           std::copy_n(residual + (first + r) * s.out, s.out, y_rows + r * ys.stride);
@@ -81,6 +84,7 @@ void fastad_projection_backward(const Shape* shape, const Weights* weights, cons
 #pragma omp parallel num_threads(threads)
   {
     std::vector<float> tokens(ROWS * apart(in)), dtokens(ROWS * apart(in));
+    Moments of_rows[ROWS];
     WholeRows xs(in), dys(out), dxs(in);
     Gathered dscale(sums->norm.weight, 1, in), dshift(sums->norm.bias, 1, in);
     Gathered dweight(sums->weight, out, in), dbias(sums->bias, 1, out);
@@ -91,9 +95,12 @@ void fastad_projection_backward(const Shape* shape, const Weights* weights, cons
         const int rows = (int)std::min<int64_t>(ROWS, span.last - first);
         const float *x_rows = xs(x + first * in, rows), *dy_rows = dys(dy + first * out, rows);
         float* dx_rows = dxs.take(dx + first * in);
-        const Rows input = normed(s, w, x_rows, xs.stride, rows, tokens.data());
-        multiply<Start::ADD>(Turned{dy_rows, 1, dys.stride}, out, rows, input.data, input.any_row,
-                             whole_in / LANES, nullptr, dweight.data(), dweight.stride());
+        fetch<false>(dy + first * out, rows * out);
+        const Rows input = normed(s, w, x_rows, xs.stride, rows, tokens.data(), of_rows);
+        gather({dy_rows, dys.stride}, out, input, whole_in, rows, dweight.data(),
+               dweight.stride());
+        fetch<true>(dx + first * in, rows * in);
+        fetch<false>(x + (first + rows) * in, ROWS * in);
         add_rows(dy_rows, dys.stride, rows, out, dbias.data());
         float* to = has_norm ? dtokens.data() : dx_rows;
         const int64_t to_row = has_norm ? apart(in) : dxs.stride;
@@ -101,8 +108,8 @@ void fastad_projection_backward(const Shape* shape, const Weights* weights, cons
                             to_row);
         if (has_norm) {
           std::fill_n(dx_rows, rows * dxs.stride, 0.0f);
-          norm_backward({scale.data(), nullptr}, {x_rows, xs.stride}, {to, to_row}, rows, in,
-                        (float)s.epsilon, dx_rows, dxs.stride, {dscale.data(), dshift.data()});
+          norm_backward({scale.data(), nullptr}, of_rows, {x_rows, xs.stride}, {to, to_row}, rows,
+                        in, dx_rows, dxs.stride, {dscale.data(), dshift.data()});
         }
         dxs.give(dx + first * in, rows);
       }

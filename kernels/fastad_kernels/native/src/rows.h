@@ -85,6 +85,24 @@ struct Gathered {
   }
 };
 
+// Rows in memory that will be needed soon, to be read or written over.
+template <bool WRITTEN>
+INLINE void fetch(const float* x, int64_t size) {
+  for (int64_t i = 0; i < size; i += BORDER) __builtin_prefetch(x + i, WRITTEN, 2);
+}
+
+// Add left^T right to `total`, a gradient of weights: both of them rows, of (left, right) features.
+// The narrower ones stay in the first cache, the wider ones pass through it once.
+INLINE void gather(Rows left, int left_width, Rows right, int right_width, int rows, float* total,
+                   int64_t total_row) {
+  constexpr int GROUP = 48;  // features of `left`: whole tiles, whole lines of a cache
+  const int group = left_width > right_width ? GROUP : left_width;
+  for (int m = 0; m < left_width; m += group)
+    multiply<Start::ADD>(Turned{left.data + m, 1, left.any_row}, std::min(group, left_width - m),
+                         rows, right.data, right.any_row, right_width / LANES, nullptr,
+                         total + m * total_row, total_row);
+}
+
 // Add to `total` what `row` gives of each row, as sums of short chains.
 template <class Row>
 INLINE void add_up(int rows, float* total, Row row) {
@@ -109,11 +127,10 @@ struct NormSums {
 
 // Through the norm: d(token) to d(x), which is added to `dx`; sums of the norm's own gradient.
 // Rows are whole vectors, of which `width` features count; behind them dtoken and weight are 0.
-static void norm_backward(const Norm& norm, Rows x, Rows dtoken, int rows, int width,
-                          float epsilon, float* dx, int64_t dx_row, const NormSums& sums) {
-  Moments of_rows[ROWS];
+static void norm_backward(const Norm& norm, const Moments* of_rows, Rows x, Rows dtoken, int rows,
+                          int width, float* dx, int64_t dx_row, const NormSums& sums) {
   for (int r = 0; r < rows; r++) {
-    const Moments m = of_rows[r] = moments(x.at(r, 0), width, epsilon);
+    const Moments m = of_rows[r];
     Vec sum_d = {}, sum_dx = {};
     for (int i = 0; i < width; i += LANES) {
       const Vec normed = (load(x.at(r, i)) - m.mean) * m.scale;

@@ -89,11 +89,25 @@ INLINE IntVec lanes_between(int64_t start, int64_t first, int64_t last) {
 }
 
 INLINE float sum(Vec x) {
+#if defined(__AVX__)
+  // As below, in registers.
+#if defined(__AVX512F__)
+  const __m512 wide = (__m512)x;
+  __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(wide), _mm256_castpd_ps(
+      _mm512_extractf64x4_pd(_mm512_castps_pd(wide), 1)));
+#else
+  __m256 eight = (__m256)x;
+#endif
+  __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(four, _mm_shuffle_ps(four, four, 1)));
+#else
   float lanes[LANES];
   store(lanes, x);
   for (int width = LANES / 2; width > 0; width /= 2)
     for (int i = 0; i < width; i++) lanes[i] += lanes[i + width];
   return lanes[0];
+#endif
 }
 
 INLINE float largest(Vec x) {
@@ -109,21 +123,30 @@ constexpr float LOG2_E = 1.442695041f;
 
 // 2^x to about one unit in the last place, for -100 <= x <= 127; 2^-100 below. That is nothing
 // beside 1, while products with anything much smaller would be denormal, which takes processors
-// a hundred times as long.
-INLINE Vec exp2(Vec x) {
-  x = at_least(x, splat(-100.0f));
-  // x = n + r: adding 1.5 * 2^23 rounds to an integer, which then stands in the low bits.
-  const Vec shifted = x + 12582912.0f;
-  const Vec n = shifted - 12582912.0f, r = x - n;
+// a hundred times as long. Of several vectors step by step: each waits for none of the others.
+template <int N>
+INLINE void exp2(Vec (&x)[N]) {
+  Vec shifted[N], r[N], p[N];
+  UNROLL for (int i = 0; i < N; i++) {
+    x[i] = at_least(x[i], splat(-100.0f));
+    // x = n + r: adding 1.5 * 2^23 rounds to an integer, which then stands in the low bits.
+    shifted[i] = x[i] + 12582912.0f;
+    r[i] = x[i] - (shifted[i] - 12582912.0f);
+    p[i] = splat(1.535336188e-4f);
+  }
   // Cephes' polynomial for 2^r on [-1/2, 1/2].
-  Vec p = splat(1.535336188e-4f);
-  p = fused(p, r, splat(1.339887440e-3f));
-  p = fused(p, r, splat(9.618437357e-3f));
-  p = fused(p, r, splat(5.550332471e-2f));
-  p = fused(p, r, splat(2.402264791e-1f));
-  p = fused(p, r, splat(6.931472028e-1f));
-  p = fused(p, r, splat(1.0f));
-  return p * (Vec)(((IntVec)shifted << 23) + 0x3F800000);  // NaN stays, whatever its bits
+  constexpr float COEFFICIENTS[] = {1.339887440e-3f, 9.618437357e-3f, 5.550332471e-2f,
+                                    2.402264791e-1f, 6.931472028e-1f, 1.0f};
+  UNROLL for (int k = 0; k < 6; k++)
+    UNROLL for (int i = 0; i < N; i++) p[i] = fused(p[i], r[i], splat(COEFFICIENTS[k]));
+  UNROLL for (int i = 0; i < N; i++)  // NaN stays, whatever its bits
+    x[i] = p[i] * (Vec)(((IntVec)shifted[i] << 23) + 0x3F800000);
+}
+
+INLINE Vec exp2(Vec x) {
+  Vec one[1] = {x};
+  exp2(one);
+  return one[0];
 }
 
 // erf(x) = 1 - polynomial(1 / (1 + 0.3275911 x)) e^(-x^2) for x >= 0, off by 1.5e-7 at most:
@@ -142,7 +165,8 @@ INLINE void gelu(Vec x, Vec& value, Vec& slope) {
   const Vec y = x * 0.7071067812f;
   const Vec magnitude = select(y < 0.0f, -y, y);
   const Vec bell = exp2(magnitude * magnitude * -LOG2_E);
-  const Vec tail = 0.5f * erf_polynomial(1.0f / fused(splat(0.3275911f), magnitude, splat(1.0f))) * bell;
+  const Vec t = 1.0f / fused(splat(0.3275911f), magnitude, splat(1.0f));
+  const Vec tail = 0.5f * erf_polynomial(t) * bell;
   const Vec below = select(y < 0.0f, tail, 1.0f - tail);  // Phi(x)
   value = x * below;
   slope = fused(x, bell * 0.3989422804f, below);
