@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +20,7 @@ from fastad.histories.schema import DatasetInfo
 from fastad.histories.writer import ShardWriter, create_dataset
 
 NUM_ACTIONS = 5
+STATE = tempfile.TemporaryDirectory(prefix="fastad-state-")  # gone when the tests end
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
@@ -31,6 +33,8 @@ def pytest_configure() -> None:
     """
     if not torch.cuda.is_available():
         os.environ.setdefault("TRITON_INTERPRET", "1")
+    # What tests collect is nothing that the user asked for.
+    os.environ["XDG_STATE_HOME"] = STATE.name
     for number in (getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)):
         if signal.getsignal(number) is signal.SIG_IGN:
             is_interrupt = number == signal.SIGINT

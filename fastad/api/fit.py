@@ -8,12 +8,13 @@ import torch
 
 from fastad.base.errors import UserError
 from fastad.base.progress import Report, unwatched
+from fastad.base.trust import check_calls
 from fastad.configs import TrainConfig, check_env, how_to_finish
 from fastad.evaluate.learning_curve import LearningCurve
 from fastad.histories.reader import HistoryDataset
 from fastad.methods.registry import make_method
 from fastad.model.sequence_model import SequenceModel
-from fastad.sources.registry import is_at_hand
+from fastad.sources.registry import is_at_hand, is_own_class
 from fastad.training import trainer
 from fastad.training.checkpoint_folder import list_checkpoints, step_of
 from fastad.training.numerics import Numerics, settle
@@ -117,7 +118,8 @@ def _open_data(config: TrainConfig) -> HistoryDataset:
         )
     if not dataset.complete:
         fix = f"finish it with: {how_to_finish(config.data, dataset.info)}"
-        if not is_at_hand(dataset.info.source):
+        source = dataset.info.source
+        if not (is_own_class(source) or is_at_hand(source)):
             fix = "go on with it by fastad.histories.create(..., resume=True), or write it anew"
         raise UserError(
             f"data={config.data} is not complete ({'; '.join(dataset.unfinished[:3])}); {fix}"
@@ -169,6 +171,11 @@ def _learning_curve(
             f"{config.data} has no validation tasks: what is looked at during training comes from "
             "its test tasks; collect with --num-validation-tasks 1 or more to keep those unseen"
         )
+    # Not within the block: without a curve for want of trust, nobody would know why.
+    try:
+        check_calls(dataset.info.calls(), str(dataset.path))
+    except UserError as error:
+        raise UserError(f"{error}, or train without a curve: --eval-every 0") from error
     try:
         curve = LearningCurve(
             dataset, num_tasks=config.eval_tasks,

@@ -133,7 +133,7 @@ def read_bytes(file: Path, *, fix: str, limit: int) -> bytes:
         size = os.fstat(stream.fileno()).st_size
         if size > limit:
             raise UserError(f"{file}: {size:,} bytes long, at most {limit:,} are read; {fix}")
-        return stream.read(limit)
+        return stream.read(size)  # not `limit`: as much memory would be taken at once
 
 
 def kind_of(mode: int) -> str:
@@ -222,7 +222,9 @@ def say_once(text: str, path: Path) -> None:
 
 
 def _is_intact(content: bytes, stored: object) -> bool:
-    seal = _seal(str(stored))
+    if not isinstance(stored, str) or not stored.isascii():
+        return False
+    seal = _seal(stored)
     return content.endswith(seal) and digest(content.removesuffix(seal)) == stored
 
 

@@ -22,7 +22,8 @@ from fastad.base.errors import (
     unknown,
 )
 from fastad.base.interrupt import Stopped, stop_signals
-from fastad.cli.flags import parse
+from fastad.base.trust import trusting
+from fastad.cli.flags import names_typed, parse
 from fastad.cli.table import COMMANDS, overview
 
 
@@ -111,7 +112,7 @@ def _main(arguments: list[str]) -> None:
     module = import_module(f"fastad.commands.{name}")
     function = getattr(module, COMMANDS[name].function)
     config = parse(name, rest)
-    with _libraries_speak(), _settings_named(config):
+    with trusting(names_typed(name, rest)), _libraries_speak(), _settings_named(config):
         function(config)
 
 

@@ -7,8 +7,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from fastad.base.config import RENAMED
+from fastad.base.config import RENAMED, parse_options
 from fastad.base.errors import UserError
+from fastad.base.trust import names_within
 from fastad.cli.help import show_help
 from fastad.cli.table import COMMANDS
 from fastad.cli.values import convert
@@ -29,18 +30,34 @@ def parse(name: str, arguments: list[str]) -> Any:
     command, kind, takes = COMMANDS[name], kind_of(name), flags_of(name)
     given, bare = sort_words(name, _by_todays_names(arguments, takes), takes)
     source = given.pop("--config", None)
+    given.pop("--trust", None)  # see `names_typed`
     default = None if source is None else _load(name, kind, source[0])
     if default is None and hasattr(kind, "begin_with"):
         default = kind.begin_with({flag[2:]: words[-1] for flag, words in given.items() if words})
     if "--help" in given or (bare == ["help"] and not given):
         word = command.positional.upper()
         usage = f"fastad {name} [{word}]" if word else f"fastad {name}"
-        show_help(usage, kind, default, command.settings)
+        show_help(usage, kind, default, command.settings, trust=command.runs_code)
     if bare:
         given |= _place(name, bare, given, takes)
     config = _build(name, kind, default, _values(kind, given))
     _check_sizes(config)
     return config
+
+
+def names_typed(name: str, arguments: list[str]) -> list[str]:
+    """The code that was typed by name, "module:callable", which may therefore be run.
+
+    A file given by --config was not typed, nor is a folder code that is called like some.
+    """
+    takes = flags_of(name)
+    given, _ = sort_words(name, _by_todays_names(arguments, takes), takes)
+    typed = [name for word in given.get("--trust", []) for name in word.split(",")]
+    for flag in ("--env", "--source"):
+        typed += given.get(flag, [])
+    for flag in ("--env-options", "--source-options"):
+        typed += names_within(parse_options(flag[2:], given.get(flag, [])))
+    return typed
 
 
 def kind_of(name: str) -> Any:
@@ -53,6 +70,8 @@ def flags_of(name: str) -> dict[str, Takes]:
     takes: dict[str, Takes] = {"--help": 0}
     if COMMANDS[name].settings:
         takes["--config"] = 1
+    if COMMANDS[name].runs_code:
+        takes["--trust"] = 1
     for field, hint in settings_of(kind_of(name)):
         flag = f"--{field.replace('_', '-')}"
         if hint is bool:

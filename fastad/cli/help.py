@@ -13,7 +13,14 @@ CONFIG_HELP = {
 }
 
 
-def show_help(usage: str, kind: Any, default: Any, settings: str) -> NoReturn:
+TRUST_HELP = (
+    "Code that a dataset, run or config may have run, by the name that it has there, as "
+    "treasure:make; several with commas between. Needed once for files from elsewhere: what you "
+    "collected yourself is known."
+)
+
+
+def show_help(usage: str, kind: Any, default: Any, settings: str, *, trust: bool) -> NoReturn:
     """Print the help of a command.
 
     Args:
@@ -21,6 +28,7 @@ def show_help(usage: str, kind: Any, default: Any, settings: str) -> NoReturn:
         kind: Its dataclass.
         default: An instance whose values are shown as the defaults; None: those of `kind`.
         settings: What --config takes, a key of `CONFIG_HELP`; "" if there is no such option.
+        trust: Whether there is the option --trust.
 
     Raises:
         SystemExit: Always.
@@ -31,6 +39,9 @@ def show_help(usage: str, kind: Any, default: Any, settings: str) -> NoReturn:
     if settings:
         told = tyro.conf.arg(metavar=settings, help=CONFIG_HELP[settings], help_behavior_hint="")
         shown.insert(0, ("config", Annotated[str | None, told], field(default=None)))
+    if trust:
+        told = tyro.conf.arg(metavar="NAME,...", help=TRUST_HELP, help_behavior_hint="")
+        shown.insert(1, ("trust", Annotated[str | None, told], field(default=None)))
     tyro.cli(
         _dataclass(kind, shown),
         prog=usage,

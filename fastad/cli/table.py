@@ -13,6 +13,7 @@ class Command:
     summary: str
     settings: str = ""  # what --config takes; "": there is no such option
     continued: tuple[str, ...] | None = None  # flags that continue it; None: it starts anew
+    runs_code: bool = False  # whether files may name code for it to run, see `fastad.base.trust`
 
 
 COMMANDS = {
@@ -21,17 +22,19 @@ COMMANDS = {
     ),
     "collect": Command(
         "CollectConfig", "run_collect", "out", "source + env -> learning histories",
-        "FILE|PRESET", ("--resume",),
+        "FILE|PRESET", ("--resume",), runs_code=True,
     ),
     "train": Command(
         "TrainConfig", "run_train", "data", "learning histories -> run folder",
-        "FILE|PRESET", ("--resume",),
+        "FILE|PRESET", ("--resume",), runs_code=True,
     ),
     "rollout": Command(
-        "RolloutConfig", "run_rollout", "run", "frozen weights on unseen tasks", "FILE|PRESET"
+        "RolloutConfig", "run_rollout", "run", "frozen weights on unseen tasks", "FILE|PRESET",
+        runs_code=True,
     ),
     "compare": Command(
-        "CompareConfig", "run_compare", "what", "methods side by side, over seeds", "FILE", ()
+        "CompareConfig", "run_compare", "what", "methods side by side, over seeds", "FILE", (),
+        runs_code=True,
     ),
     "inspect": Command(
         "InspectConfig", "run_inspect", "path", "what is in a dataset or run", "FILE"

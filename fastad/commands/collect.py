@@ -6,6 +6,7 @@ import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from fastad.base.errors import UserError
 from fastad.configs import CollectConfig
 
 if TYPE_CHECKING:
@@ -17,11 +18,29 @@ def run_collect(config: CollectConfig, *, is_part: bool = False) -> None:
     from fastad.api import collect
     from fastad.base.progress import reporting
 
+    _check_typed(config)
     with reporting("steps", "collect") as report:
         dataset = collect(config, progress=report)
     print_summary(dataset)
     if not is_part:
         print(f"next: {shlex.join(['fastad', 'train', *_what_to_train(config)])}")
+
+
+def _check_typed(config: CollectConfig) -> None:
+    """Refuse code that nobody typed: a file of settings, from anywhere, names it."""
+    from fastad.base.config import parse_options
+    from fastad.base.trust import trusted
+    from fastad.envs.registry import runs_code
+    from fastad.sources.registry import code_within
+
+    options = parse_options("source_options", config.source_options)
+    names = [*([config.env] if runs_code(config.env) else []), *code_within(config.source, options)]
+    missing = [name for name in dict.fromkeys(names) if name not in trusted()]
+    if missing:
+        raise UserError(
+            f"config names code to be run, {' '.join(missing)}; if you trust it, add --trust "
+            f"{','.join(missing)}"
+        )
 
 
 def print_summary(dataset: HistoryDataset) -> None:

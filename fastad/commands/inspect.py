@@ -197,7 +197,7 @@ def _run_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     loss = "-" if summary["loss"] is None else f"{summary['loss']:.4f}"
     return [
         ("run", summary["path"]),
-        ("dataset", config["data"]),
+        ("dataset", config.get("data", "-")),
         ("environment", _call(summary["env"], summary["env_kwargs"])),
         ("source", source),
         ("tasks", f"{summary['num_tasks']:,}"),
@@ -211,7 +211,7 @@ def _run_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("checkpoints", ", ".join(summary["checkpoints"]) or "none yet"),
         (
             "made by",
-            f"fastad {made_by['fastad']}, torch {made_by['torch']}, commit {made_by['commit']}",
+            ", ".join(f"{name} {made_by.get(name)}" for name in ("fastad", "torch", "commit")),
         ),
         ("seed", str(settings["seed"])),
     ]

@@ -32,6 +32,9 @@ ENVS: dict[str, str] = {
     "watermaze": "fastad.envs.watermaze:Watermaze",
 }
 
+# Classes that do nothing but what they are for, whatever they are given. MuJoCo's read files.
+OF_GYMNASIUM = tuple(f"gymnasium.envs.{kind}." for kind in ("classic_control", "toy_text", "box2d"))
+
 OUTSIDE = "fastad.envs.gym_in:Gym"  # the family of every name with a colon
 
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
@@ -58,6 +61,15 @@ def is_outside(name: str) -> bool:
 def is_known(name: str) -> bool:
     """Whether a name is that of an environment: histories may be of one that is nowhere here."""
     return name in ENVS or is_outside(name)
+
+
+def runs_code(name: str) -> bool:
+    """Whether making an environment runs what is neither fastad's nor Gymnasium's own."""
+    if not is_outside(name):
+        return False
+    spec = gymnasium.registry.get(name.removeprefix("gym:")) if name.startswith("gym:") else None
+    entry = None if spec is None else spec.entry_point
+    return not (isinstance(entry, str) and entry.startswith(OF_GYMNASIUM))
 
 
 def env_options(name: str) -> dict[str, Any]:

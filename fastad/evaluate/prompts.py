@@ -10,7 +10,6 @@ from torch import Tensor
 
 from fastad.acting.interact import Transition
 from fastad.base.errors import UserError
-from fastad.envs.registry import make_family
 from fastad.evaluate.task_set import TaskSet
 from fastad.histories.bounds import find_bounds
 from fastad.histories.reader import HistoryDataset
@@ -80,7 +79,7 @@ def _of_source(tasks: TaskSet) -> list[_History]:
 def _of_dataset(where: Path, tasks: TaskSet) -> list[_History]:
     """One history per rollout, of those that a dataset has of its task."""
     dataset = HistoryDataset(where)
-    theirs, ours = (make_family(i.env, **i.env_kwargs) for i in (dataset.info, tasks.info))
+    theirs, ours = dataset.info.family(where), tasks.info.family("the run")
     if theirs != ours:
         raise UserError(f"prompt_from={where} is of {theirs}, and the rollout of {ours}")
     rows = dataset.tasks[dataset.task_ids]

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from fastad.acting.interact import Transition, episode_returns
 from fastad.base.errors import UserError
+from fastad.base.trust import check_calls
 from fastad.envs.base import BatchedEnv
 from fastad.envs.family import Split
 from fastad.envs.registry import is_known, make_family
 from fastad.evaluate.metrics import task_means
 from fastad.histories.learning import run_source
 from fastad.histories.reader import load_description
-from fastad.histories.schema import DatasetInfo
+from fastad.histories.schema import INFO_FILE, DatasetInfo
 from fastad.model.sequence_model import SequenceModel
 from fastad.rollouts.engine import RolloutResult, rollout
 from fastad.sources.base import Source
@@ -54,6 +55,7 @@ class TaskSet:
                 "environment here, and nobody can act in it; create the dataset with the name of "
                 "one, such as gym:ID or package.module:callable"
             )
+        check_calls(self.info.calls(), INFO_FILE)
         if len(self.tasks) == 0:
             raise UserError(
                 f"the {self.split} split is empty; collect with --num-{self.split}-tasks 1 or more"

@@ -18,6 +18,7 @@ from fastad.base.possession import (
     refuse_strangers,
     strangers,
 )
+from fastad.base.trust import remember
 from fastad.envs.family import SPLITS
 from fastad.histories.columns import SHARD_FILES
 from fastad.histories.fields import REBUILD
@@ -62,6 +63,7 @@ def begin_dataset(
         if overwrite and _is_dataset(out):
             delete_own(out, "dataset", _is_of(load_info(out)), last=(INFO_FILE, MARKER))
         create_dataset(out, info, tasks.numpy())
+        remember(info.calls())  # whoever collects or writes histories named them
         yield load_info(out)
 
 

@@ -13,10 +13,17 @@ from fastad.acting.interact import NoiseLabels
 from fastad.actions import ActionDistribution, distribution_over
 from fastad.base.errors import UserError, unknown
 from fastad.base.files import as_json
-from fastad.envs.family import SPLITS, Split
-from fastad.envs.registry import env_options
+from fastad.base.trust import Call, check_calls
+from fastad.envs.family import SPLITS, Split, TaskFamily
+from fastad.envs.gym_tasks import SEEDS
+from fastad.envs.registry import env_options, is_outside, make_family, runs_code
 from fastad.histories.fields import REBUILD, SCHEMA_VERSION, check_version, complete
-from fastad.sources.registry import FORMER_DEFAULTS, source_options
+from fastad.sources.registry import (
+    FORMER_DEFAULTS,
+    code_within,
+    is_own_class,
+    source_options,
+)
 from fastad.spaces import space_from_json, space_to_json
 
 MAX_SHARDS, MAX_COUNT = 100_000, 2**40  # beyond these a description is damaged
@@ -155,8 +162,32 @@ class DatasetInfo:
         with contextlib.suppress(UserError):
             found["env_kwargs"] = env_options(self.env)
         with contextlib.suppress(UserError):
-            found["source_kwargs"] = source_options(self.source)
+            if not is_own_class(self.source):  # whose options only its code knows
+                found["source_kwargs"] = source_options(self.source)
         return found
+
+    def calls(self) -> list[Call]:
+        """The code that is named here and is neither fastad's nor of a library that it uses."""
+        stored, calls = as_json(self.to_json()), []
+        if runs_code(self.env):
+            calls.append(Call("env", (self.env,), stored["env_kwargs"]))
+        names = code_within(self.source, self.source_kwargs)
+        if names:
+            calls.append(Call("source", tuple(names), stored["source_kwargs"]))
+        return calls
+
+    def family(self, where: str | Path) -> TaskFamily:
+        """The family of the environments.
+
+        Args:
+            where: The dataset or run that says so.
+
+        Raises:
+            UserError: If there is none, or it is code that the user does not know of, see
+                `fastad.base.trust`.
+        """
+        check_calls(self.calls(), str(where))
+        return make_family(self.env, **self.env_kwargs)
 
     @classmethod
     def from_json(
@@ -183,6 +214,8 @@ class DatasetInfo:
             for name in ("observation_space", "action_space"):
                 values[name] = space_from_json(values[name])
             info = cls(**values)
+            if is_outside(info.env) and isinstance(info.env_kwargs.get("tasks"), str):
+                _check_told(info.env_kwargs["tasks"])
             former = FORMER_DEFAULTS.get(info.source, {})
             values["source_kwargs"] = former | info.source_kwargs
             given: dict[str, Any] = {
@@ -192,3 +225,9 @@ class DatasetInfo:
             return dataclasses.replace(info, **given)
         except UserError as error:
             raise UserError(f"{file}: {error}") from error
+
+
+def _check_told(tasks: str) -> None:
+    """Refuse tasks that lie in a file elsewhere: what it held was stored when it was read."""
+    if tasks != SEEDS:
+        raise UserError(f"env_kwargs: tasks={tasks!r} is a file elsewhere; {REBUILD}")

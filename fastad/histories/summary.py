@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from fastad.envs.registry import make_family
 from fastad.histories.labels import label_words
 from fastad.histories.reader import HistoryDataset
 
@@ -25,12 +24,12 @@ def learned(dataset: HistoryDataset) -> Learned | None:
     info = dataset.info
     # Histories visit the tasks in turn: whole rounds show every task equally often.
     rounds = max(1, AVERAGED_HISTORIES // info.num_train)
-    histories = np.arange(min(info.num_histories, rounds * info.num_train, AVERAGED_HISTORIES))
+    histories = np.arange(min(dataset.num_histories, rounds * info.num_train, AVERAGED_HISTORIES))
     returns = dataset.returns(histories, max_histories=len(histories)).mean
     if len(returns) == 0:
         return None
     tasks = torch.from_numpy(dataset.tasks[dataset.task_ids[histories]])
-    env = make_family(info.env, **info.env_kwargs).make(tasks, torch.Generator())
+    env = info.family(dataset.path).make(tasks, torch.Generator())
     optimal = env.optimal_return()
     mean = None if optimal is None else optimal.mean().item()
     return Learned(float(returns[0]), float(returns[-1]), mean)

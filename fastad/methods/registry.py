@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import torch
 
 from fastad.base.errors import UserError, unknown
-from fastad.envs.registry import make_family
 from fastad.histories.reader import HistoryDataset
 from fastad.methods.ad import AlgorithmDistillation, Target
 from fastad.methods.decision_transformer import DecisionTransformer
@@ -87,7 +86,7 @@ def _reinforce(
 ) -> RL2:
     """RL^2: act in the environment, on the train tasks, and be reinforced."""
     check_disjoint(dataset)
-    family = make_family(dataset.info.env, **dataset.info.env_kwargs)
+    family = dataset.info.family(dataset.path)
     tasks = torch.from_numpy(dataset.train_tasks)
     return RL2(family, tasks, num_steps=num_steps, batch_size=batch_size, seed=seed, config=config)
 

@@ -1,11 +1,12 @@
 """Sources by name, and their construction from what a user wrote."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
 from fastad.base.errors import UserError, unknown
+from fastad.base.trust import names_within
 from fastad.envs.base import BatchedEnv
 from fastad.envs.registry import make_family
 from fastad.sources.actor_critic import ActorCritic
@@ -60,6 +61,18 @@ def is_at_hand(name: str) -> bool:
     except UserError:
         return False
     return True
+
+
+def is_own_class(name: str) -> bool:
+    """Whether a source's name leads to a class from anywhere, as "sb3:package.module:Class"."""
+    return name.startswith(PREFIX) and ":" in name.removeprefix(PREFIX)
+
+
+def code_within(name: str, kwargs: Mapping[str, Any]) -> list[str]:
+    """What a source and its options name of other code, as "module:NAME"."""
+    if not name.startswith(PREFIX):
+        return []
+    return [*([name] if is_own_class(name) else []), *names_within(dict(kwargs))]
 
 
 def source_options(name: str) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Checkpoints: safetensors and JSON, each held to its digest; loading executes no code."""
 
 import json
-from collections.abc import Iterator
+import math
+import reprlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -10,11 +12,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
 from fastad.base.config import from_plain
-from fastad.base.errors import UserError
+from fastad.base.errors import UserError, unknown
 from fastad.envs.family import TaskFamily
-from fastad.envs.registry import make_family
+from fastad.envs.registry import ENVS, make_family
 from fastad.model.config import ModelConfig
 from fastad.model.sequence_model import SequenceModel
 from fastad.spaces import space_from_json, space_to_json
@@ -31,6 +34,7 @@ from fastad.training.checkpoint_folder import (
 )
 from fastad.training.optimizers import named_state, restore_state
 
+MAX_NUMBER = 1e30  # in a description
 # 1: without digests, optimiser states by position. 2: parameters by their earlier names.
 FORMAT_VERSION = 3
 # How parameters were called before the model had slots: by prefix, then and now. No name of now
@@ -97,8 +101,10 @@ def load_model_of_update(path: Path) -> tuple[SequenceModel, int | None]:
 def _load_from(folder: Path) -> tuple[SequenceModel, int | None]:
     with _way_on_named(folder):
         files, update = read_checkpoint(folder, DESCRIPTION, MODEL)
-        model = _build(_parse_json(files[DESCRIPTION], folder / DESCRIPTION), folder / DESCRIPTION)
-        _load_weights(model, files[MODEL], folder)
+        tensors = _parse_weights(files[MODEL], folder / MODEL)
+        description = _parse_json(files[DESCRIPTION], folder / DESCRIPTION)
+        model = _build_for(tensors, description, folder)
+        _load_weights(model, tensors, folder)
     return model, update
 
 
@@ -117,11 +123,14 @@ def load_training_state(
                 f"{folder} is of a fastad that stored optimiser states by position, which no "
                 "longer fit; it can be rolled out"
             )
-        _load_weights(model, files[MODEL], folder)
+        _load_weights(model, _parse_weights(files[MODEL], folder / MODEL), folder)
         tensors = _parse_tensors(files[OPTIMIZER], folder / OPTIMIZER)
         restore_state(model, optimizers, _by_parameter(tensors), folder / OPTIMIZER)
-        progress = _parse_json(files[STATE], folder / STATE)
-    return step, float(progress["train_seconds"])
+        seconds = _parse_json(files[STATE], folder / STATE).get("train_seconds")
+        if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+            shown = reprlib.repr(seconds)
+            raise UserError(f"{folder / STATE}: train_seconds={shown} is no time; {DAMAGED}")
+    return step, float(seconds)
 
 
 @contextmanager
@@ -133,7 +142,32 @@ def _way_on_named(folder: Path) -> Iterator[None]:
         raise UserError(f"{error}; {way_on(folder)}") from error
 
 
-def _build(description: dict[str, Any], file: Path) -> SequenceModel:
+def _build_for(
+    weights: Mapping[str, Tensor], description: dict[str, Any], folder: Path
+) -> SequenceModel:
+    """A model of a description, once it is of these very weights: they are there, it is words."""
+    file = folder / DESCRIPTION
+    # Without memory for any weight.
+    with torch.device("meta"):
+        imagined = _build(description, file, max_layers=len(weights)).state_dict()
+    shapes = {name: tensor.shape for name, tensor in imagined.items()}
+    for name in sorted(shapes.keys() | weights.keys()):
+        told, there = shapes.get(name), weights[name].shape if name in weights else None
+        if told != there:
+            raise UserError(
+                f"{folder / MODEL} does not fit its {DESCRIPTION}: {name} is {_size(there)}, not "
+                f"{_size(told)}"
+            )
+    return _build(description, file)
+
+
+def _size(shape: torch.Size | None) -> str:
+    return "missing" if shape is None else f"of shape {tuple(shape)}"
+
+
+def _build(
+    description: dict[str, Any], file: Path, *, max_layers: int | None = None
+) -> SequenceModel:
     """A model of the description that `_describe` gave."""
     version = description.get("format_version")
     if version not in (1, 2, FORMAT_VERSION):
@@ -142,28 +176,52 @@ def _build(description: dict[str, Any], file: Path) -> SequenceModel:
             "fastad or train again"
         )
     try:
+        config = from_plain(description["config"], ModelConfig, f"{file}: config")
+        if max_layers is not None and config.num_layers > max_layers:
+            raise UserError(f"{file}: num_layers={config.num_layers} has no weights; {DAMAGED}")
         return SequenceModel(
-            from_plain(description["config"], ModelConfig, f"{file}: config"),
+            config,
             space_from_json(description["observation_space"]),
             space_from_json(description["action_space"]),
-            int(description["episode_length"]),
-            reward_shift=float(description["reward_shift"]),
-            reward_scale=float(description["reward_scale"]),
+            int(_number(description, "episode_length", low=1)),
+            reward_shift=_number(description, "reward_shift"),
+            reward_scale=_number(description, "reward_scale"),
             # Not in earlier versions, as the next.
             squash=bool(description.get("squash", False)),
             family=_family(description),
             auxiliary=bool(description.get("auxiliary", False)),
             value=bool(description.get("value", False)),
-            return_scale=description.get("return_scale"),
+            return_scale=(
+                None
+                if description.get("return_scale") is None
+                else _number(description, "return_scale")
+            ),
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{file} is not a fastad model: {error!r}") from error
 
 
+def _number(description: dict[str, Any], name: str, *, low: float = -MAX_NUMBER) -> float:
+    """A field that is a number of a size that occurs.
+
+    Raises:
+        TypeError: If it is anything else.
+        KeyError: If it is missing.
+    """
+    value: object = description[name]
+    if not isinstance(value, int | float) or not low <= value <= MAX_NUMBER:
+        raise TypeError(f"{name}={reprlib.repr(value)}")
+    return float(value)
+
+
 def _family(description: dict[str, Any]) -> TaskFamily | None:
     """Of the environments that a model is for, if what it reads depends on them."""
     env = description.get("env")
-    return None if env is None else make_family(env, **description["env_kwargs"])
+    if env is None:
+        return None
+    if env not in ENVS:
+        raise unknown("env", env, ENVS)  # others show what is stored, and name code
+    return make_family(env, **description["env_kwargs"])
 
 
 def _describe(model: SequenceModel) -> dict[str, Any]:
@@ -195,7 +253,7 @@ def _now_called(name: str) -> str:
 
 def _optimizer_tensors(
     model: SequenceModel, optimizers: list[torch.optim.Optimizer]
-) -> dict[str, torch.Tensor]:
+) -> dict[str, Tensor]:
     """Optimiser states by "FIELD.PARAMETER"."""
     return {
         f"{field}.{name}": tensor.contiguous()
@@ -204,24 +262,28 @@ def _optimizer_tensors(
     }
 
 
-def _by_parameter(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+def _by_parameter(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """States by the name of their parameter, from `_optimizer_tensors` of now or earlier."""
-    kept: dict[str, dict[str, torch.Tensor]] = {}
+    kept: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         field, _, name = key.partition(".")
         kept.setdefault(_now_called(name), {})[field] = tensor
     return kept
 
 
-def _load_weights(model: SequenceModel, content: bytes, folder: Path) -> None:
-    tensors = _parse_tensors(content, folder / MODEL)
+def _load_weights(model: SequenceModel, tensors: Mapping[str, Tensor], folder: Path) -> None:
     try:
-        model.load_state_dict({_now_called(name): tensor for name, tensor in tensors.items()})
+        model.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(f"{folder / MODEL} does not fit its {DESCRIPTION}: {error}") from error
 
 
-def _parse_tensors(content: bytes, file: Path) -> dict[str, torch.Tensor]:
+def _parse_weights(content: bytes, file: Path) -> dict[str, Tensor]:
+    """Weights by the names that they have now."""
+    return {_now_called(name): tensor for name, tensor in _parse_tensors(content, file).items()}
+
+
+def _parse_tensors(content: bytes, file: Path) -> dict[str, Tensor]:
     try:
         return load(content)
     except SafetensorError as error:

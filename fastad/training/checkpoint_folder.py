@@ -194,7 +194,23 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
     manifest = read_json(file, fix=DAMAGED, limit=MAX_JSON_BYTES)
     if not is_sealed(file):
         raise UserError(f"{file} is missing or damaged (it lacks its digest); {DAMAGED}")
+    if not _is_whole(manifest):
+        raise UserError(f"{file} is missing or damaged (it does not tell every file); {DAMAGED}")
     return manifest
+
+
+def _is_whole(manifest: dict[str, Any]) -> bool:
+    """Whether a manifest tells the step, and size and digest of every file."""
+    files = manifest.get("files")
+    if type(manifest.get("step")) is not int or not isinstance(files, dict):
+        return False
+    entries = [files.get(name) for name in CHECKPOINT_FILES if name != MANIFEST]
+    return all(
+        isinstance(entry, dict)
+        and type(entry.get("bytes")) is int
+        and isinstance(entry.get("digest"), str)
+        for entry in entries
+    )
 
 
 def _format_version(folder: Path) -> object:

@@ -3,11 +3,13 @@
 import json
 import logging
 import re
+import reprlib
 import shlex
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastad.base.config import parse_yaml
+from fastad.base.config import from_plain, parse_yaml, to_plain
 from fastad.base.errors import UserError
 from fastad.base.files import (
     digest,
@@ -22,6 +24,8 @@ from fastad.base.possession import is_marked, marker_name
 from fastad.histories.reader import load_info
 from fastad.histories.schema import INFO_FILE, TASKS_FILE, DatasetInfo
 from fastad.methods.ad import known_family
+from fastad.model.config import ModelConfig
+from fastad.training.settings import TrainSettings
 
 _logger = logging.getLogger(__name__)
 
@@ -82,7 +86,7 @@ def seal_run(run: Path, contents: dict[str, bytes]) -> None:
 
 def replace_config(run: Path, content: bytes) -> None:
     """Give a run a new config; a kill at any moment leaves the old or the new one, sealed."""
-    stored = read_json(run / MANIFEST, fix=DAMAGED, limit=MAX_JSON_BYTES)["files"]
+    stored, _ = _read_manifest(run)
     new = {CONFIG: digest(content)}
     write_json(run / MANIFEST, {"files": stored, "next": new}, seal=True)
     replace_durably(run / CONFIG, content)
@@ -98,8 +102,7 @@ def verify_run(run: Path) -> list[str]:
     if not file.exists():
         return [f"{file} is missing; {DAMAGED}"] if is_marked(run, "run") else []
     try:
-        manifest = read_json(file, fix=DAMAGED, limit=MAX_JSON_BYTES)
-        stored, coming = manifest["files"], manifest.get("next", {})
+        stored, coming = _read_manifest(run)
     except UserError as error:
         return [str(error)]
     if not is_sealed(file):
@@ -107,13 +110,23 @@ def verify_run(run: Path) -> list[str]:
     wrong = []
     for name in FIXED:
         try:
-            if digest(_read_fixed(run, name)) not in (stored[name], coming.get(name)):
+            if digest(_read_fixed(run, name)) not in (stored.get(name), coming.get(name)):
                 wrong.append(f"{run / name}: damaged, not the content that was stored; {DAMAGED}")
         except FileNotFoundError:
             wrong.append(f"{run / name} is missing; {DAMAGED}")
         except UserError as error:
             wrong.append(str(error))
     return wrong
+
+
+def _read_manifest(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The digests of the files that never change, and of those that are about to be replaced."""
+    file = run / MANIFEST
+    manifest = read_json(file, fix=DAMAGED, limit=MAX_JSON_BYTES)
+    stored, coming = manifest.get("files"), manifest.get("next", {})
+    if not isinstance(stored, dict) or not isinstance(coming, dict):
+        raise UserError(f"{file}: damaged, it holds no digests; {DAMAGED}")
+    return stored, coming
 
 
 def check_run(run: Path) -> None:
@@ -144,7 +157,20 @@ def read_config(run: Path) -> dict[str, Any]:
         content = parse_yaml(_read_fixed(run, CONFIG), str(file))
     except (FileNotFoundError, UserError) as error:
         raise UserError(f"{file} is missing or damaged; is {run} a run folder?") from error
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        raise UserError(f"{file} holds no fields; {DAMAGED}")
+    for name, kind in (("model", ModelConfig), ("settings", TrainSettings)):
+        given = content.get(name, {})
+        if not isinstance(given, dict):
+            raise UserError(f"{file}: {name}={reprlib.repr(given)} holds no fields; {DAMAGED}")
+        # What a later fastad added is let through: a rollout may not need it.
+        ours = {field.name for field in fields(kind)}
+        known = {key: value for key, value in given.items() if key in ours}
+        content[name] = given | to_plain(from_plain(known, kind, f"{file}: {name}"))
+    for name in ("data", "method"):
+        if not isinstance(content.get(name, ""), str):
+            raise UserError(f"{file}: {name}={reprlib.repr(content[name])} is no word; {DAMAGED}")
+    return content
 
 
 def episodes_per_window(run: Path, info: DatasetInfo) -> int:
@@ -194,7 +220,12 @@ def begun_numerics(run: Path) -> dict[str, Any] | None:
     if not (run / CONFIG).exists() or not is_marked(run, "run"):
         return None
     check_run(run)
-    facts: dict[str, Any] = read_made_by(run)["numerics"]
+    facts = read_made_by(run).get("numerics")
+    kinds = {"device": str, "threads": int, "kernels": dict}
+    if not isinstance(facts, dict) or any(
+        not isinstance(facts.get(name), kind) for name, kind in kinds.items()
+    ):
+        raise UserError(f"{run / MADE_BY} does not tell what the run computes with; {DAMAGED}")
     return facts
 
 
@@ -222,6 +253,21 @@ def settings_of(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if key not in free}
 
 
+def _is_record(record: object) -> bool:
+    """Whether a line's value is a step and numbers that were measured then."""
+    if not isinstance(record, dict) or type(record.get("step")) is not int:
+        return False
+    if "loss" in record and "train_seconds" not in record:
+        return False
+    # A curve is a list of numbers.
+    measured = (value if isinstance(value, list) else [value] for value in record.values())
+    return all(
+        type(value) is float or (type(value) is int and abs(value) < 2**63)
+        for values in measured
+        for value in values
+    )
+
+
 def read_metrics(file: Path) -> list[dict[str, Any]]:
     """Records of metrics.jsonl in order; lines that are none are left out, and the log says so.
 
@@ -239,7 +285,7 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
             record = json.loads(line)
         except (ValueError, RecursionError):
             record = None
-        if isinstance(record, dict) and type(record.get("step")) is int:
+        if _is_record(record):
             records.append(record)
         elif number <= len(lines):
             damaged.append(number)

@@ -1,0 +1,194 @@
+"""One fuzzed file, read under limits: it loads, or it is refused in one line; nothing else.
+
+An input is a line of words, the file's path among the samples and "sealed" where every digest is
+to fit it, and below it the file's content.
+"""
+
+import os
+import random
+import resource
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+from types import FrameType
+
+from fastad.base.errors import UserError
+from tests.fuzz.mutations import PLANTED, change
+from tests.fuzz.samples import make_samples, sealed
+from tests.fuzz.targets import TARGETS, Target
+
+MAX_BYTES, MAX_SECONDS = 2**28, 5  # that one file may take, when it is read
+# Of CPython's audit table: whatever begins a program, calls home or unpickles.
+FORBIDDEN = (
+    "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.remove", "os.rename", "os.mkdir",
+    "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.truncate", "shutil.", "subprocess.Popen",
+    "socket.connect", "socket.bind", "pickle.find_class", "ctypes.dlopen", "urllib.Request",
+)  # fmt: skip
+
+
+class BrokenPromiseError(AssertionError):
+    """A file had something done that no file may have done."""
+
+
+class Samples:
+    """A folder of valid files, of which one at a time is replaced.
+
+    Args:
+        folder: Filled with samples.
+        target: A name of `TARGETS`.
+    """
+
+    def __init__(self, folder: Path, target: str) -> None:
+        self.folder, self.target = folder, TARGETS[target]
+        found = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+        self.contents = {name: (folder / name).read_bytes() for name in sorted(found)}
+        self.names = [n for n in self.contents if any(fnmatch(n, p) for p in self.target.files)]
+
+    def inputs(self) -> list[bytes]:
+        """Every file of the target as it is, an input each."""
+        return [join(name, True, self.contents[name]) for name in self.names]
+
+    def run(self, data: bytes) -> bool:
+        """Read an input; whether it was loaded.
+
+        Raises:
+            Exception: Whatever is no UserError.
+        """
+        name, is_sealed, content = split(data)
+        if name not in self.names:
+            return False
+        changed = sealed(name, content, self.contents) if is_sealed else {name: content}
+        try:
+            for path, new in changed.items():
+                (self.folder / path).write_bytes(new)
+            with watched():
+                return self._read(name, content, is_sealed)
+        finally:
+            for path in changed:
+                (self.folder / path).write_bytes(self.contents[path])
+
+    def _read(self, name: str, content: bytes, is_sealed: bool) -> bool:
+        try:
+            self.target.read(self.folder)
+        except UserError as error:
+            line = str(error)
+            assert line.isprintable(), f"no one line to be shown: {line!r}"
+            return False
+        if not is_sealed and content != self.contents[name] and not name.endswith(".jsonl"):
+            assert self.target.notices(self.folder), "a changed file that nobody notices"
+        return True
+
+    def mutate(self, data: bytes, rng: random.Random) -> bytes | None:
+        """An input like this one, changed in its form; None where it has none any more."""
+        name, is_sealed, content = split(data)
+        if name not in self.names or rng.random() < 0.15:
+            name = rng.choice(self.names)
+            content = self.contents[name]
+        new = change(name, content, rng)
+        if new is None:
+            return None
+        return join(name, is_sealed if rng.random() < 0.9 else not is_sealed, new)
+
+
+def join(name: str, is_sealed: bool, content: bytes) -> bytes:
+    """An input, from what it is of."""
+    return f"{name}{' sealed' * is_sealed}\n".encode() + content
+
+
+def split(data: bytes) -> tuple[str, bool, bytes]:
+    """What an input is of: path, whether digests fit it, content."""
+    head, _, content = data.partition(b"\n")
+    name, _, word = head.decode("latin1").partition(" ")
+    return name, word == "sealed", content
+
+
+@contextmanager
+def samples_of(target: str) -> Iterator[Samples]:
+    """Valid files in a folder that goes again, as far as possible in memory."""
+    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=place, prefix="fastad-fuzz-") as scratch:
+        make_samples(Path(scratch))
+        yield Samples(Path(scratch), target)
+
+
+@contextmanager
+def limited(max_bytes: int = MAX_BYTES) -> Iterator[None]:
+    """Within the block, this process gets only so much memory more."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    status = Path("/proc/self/statm")
+    if status.exists():
+        used = int(status.read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + max_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@contextmanager
+def timed(seconds: int = MAX_SECONDS) -> Iterator[None]:
+    """Within the block, so many seconds."""
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise BrokenPromiseError(f"a file takes longer than {seconds} s to be read")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+_watches: list[list[str]] = []  # an audit hook stays for good; while this is empty it looks away
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Within the block, nothing runs a program, unpickles, imports the planted or writes a file.
+
+    Raises:
+        BrokenPromiseError: If anything did, also where the error was caught within.
+    """
+    if _judge not in _hooks:
+        sys.addaudithook(_judge)
+        _hooks.append(_judge)
+    broken: list[str] = []
+    _watches.append(broken)
+    try:
+        yield
+    finally:
+        _watches.pop()
+        if broken:
+            raise BrokenPromiseError(broken[0])
+
+
+_hooks: list[object] = []
+
+
+def _judge(event: str, arguments: tuple[object, ...]) -> None:
+    if not _watches:
+        return
+    deed = ""
+    if event == "open":
+        path, _, flags = arguments
+        writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if writes and str(path) != os.devnull:
+            deed = f"a file has {path} written"
+        if str(path).endswith(("/etc/passwd", "outside")):
+            deed = f"a file has {path} read"
+    elif event == "import" and str(arguments[0]).startswith(PLANTED):
+        deed = f"a file has {arguments[0]} imported"
+    elif event.startswith(FORBIDDEN) and arguments != (None,):  # dlopen(None): this very program
+        deed = f"a file causes {event}{arguments}"
+    if deed:
+        _watches[-1].append(deed)
+        raise BrokenPromiseError(deed)
+
+
+__all__ = ["TARGETS", "BrokenPromiseError", "Samples", "Target", "limited", "samples_of", "timed"]

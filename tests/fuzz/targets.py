@@ -1,0 +1,133 @@
+"""What is done with a fuzzed file: everything that reads it, without a command around it."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastad.base.config import from_plain, load_config, to_plain
+from fastad.base.errors import UserError
+from fastad.commands.inspect import run_inspect  # noqa: F401  (imported before limits are set)
+from fastad.compare_config import CompareConfig
+from fastad.configs import CollectConfig, RolloutConfig, TrainConfig
+from fastad.evaluate.result import Result
+from fastad.evaluate.task_set import load_task_set
+from fastad.histories.reader import HistoryDataset
+from fastad.histories.summary import learned, summarize
+from fastad.histories.verify import verify_dataset
+from fastad.training.checkpoint import load_model, load_training_state
+from fastad.training.optimizers import make_optimizers
+from fastad.training.run import Run
+from fastad.training.run_files import begun_numerics, episodes_per_window, taught
+from fastad.training.run_folder import _check_continued
+from fastad.training.settings import TrainSettings
+from fastad.training.verify import verify_whole_run
+from tests.fuzz.samples import CHECKPOINT, DATA, RESULT, RUN
+
+COMMANDS = {
+    "collect": CollectConfig,
+    "train": TrainConfig,
+    "rollout": RolloutConfig,
+    "compare": CompareConfig,
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Files of one kind, and what reads them.
+
+    Attributes:
+        files: Patterns of paths in the folder of samples.
+        read: Given that folder; raises UserError, or nothing.
+        proof: Whether a change that no digest was fitted to must be noticed.
+    """
+
+    files: tuple[str, ...]
+    read: Callable[[Path], object]
+    notices: Callable[[Path], bool]
+
+
+def _read_dataset(folder: Path) -> None:
+    dataset = HistoryDataset(folder / DATA)
+    for history in range(min(dataset.num_histories, 8)):
+        steps = dataset.read(history, 0, int(dataset.lengths[history]))
+        assert {len(column) for column in steps.values()} == {int(dataset.lengths[history])}
+        bounds = dataset.episode_bounds(history)
+        assert bounds[0] == 0
+        assert bounds[-1] == dataset.lengths[history]
+    summarize(dataset)
+    again = type(dataset.info).from_json(dataset.info.to_json())
+    assert again.settings() == dataset.info.settings()
+    learned(dataset)
+
+
+def _read_checkpoint(folder: Path) -> None:
+    model = load_model(folder / RUN)
+    optimizers = make_optimizers(model, TrainSettings())
+    step, seconds = load_training_state(folder / CHECKPOINT, model, optimizers)
+    assert isinstance(step, int)
+    assert isinstance(seconds, float)
+
+
+def _read_run(folder: Path) -> None:
+    run = folder / RUN
+    summary = Run(run).summary()
+    episodes_per_window(run, Run(run).dataset_info)
+    taught(run)
+    begun_numerics(run)
+    load_task_set(run, split="test", num_tasks=None, repeats=None, seed=0)
+    with suppress(UserError):
+        _check_continued(run, TrainConfig(), run / "dataset", True, None)
+    assert isinstance(summary["updates_done"], int)
+    _read_config(folder)
+
+
+def _read_config(folder: Path) -> None:
+    """As `--config` of every command reads it."""
+    for command, kind in COMMANDS.items():
+        try:
+            config = load_config(folder / RUN / "config.yaml", command, kind)
+        except UserError:
+            continue
+        assert from_plain(to_plain(config), kind, "again") == config
+
+
+def _read_result(folder: Path) -> None:
+    result = Result.load(folder / RESULT)
+    result.conditions  # noqa: B018
+    stored = result.to_json()
+    assert stored["rollout_returns"] == result.returns.tolist() or result.returns.size
+
+
+def _dataset_notices(folder: Path) -> bool:
+    verdict = verify_dataset(folder / DATA)
+    return bool(verdict.wrong or verdict.unknown)
+
+
+def _run_notices(folder: Path) -> bool:
+    verdict = verify_whole_run(folder / RUN)
+    return bool(verdict.wrong or verdict.unknown)
+
+
+def _everything(folder: Path) -> bool:
+    return True
+
+
+TARGETS = {
+    "dataset": Target((f"{DATA}/dataset.json",), _read_dataset, _dataset_notices),
+    "meta": Target((f"{DATA}/shard-00000/meta.json",), _read_dataset, _dataset_notices),
+    "npy": Target((f"{DATA}/*.npy", f"{DATA}/shard-00000/*.npy"), _read_dataset, _dataset_notices),
+    "checkpoint": Target((f"{CHECKPOINT}/*",), _read_checkpoint, _run_notices),
+    "config": Target(
+        tuple(
+            f"{RUN}/{name}"
+            for name in (
+                *("config.yaml", "made_by.json", "manifest.json", "metrics.jsonl"),
+                "dataset/*",
+            )
+        ),
+        _read_run,
+        _run_notices,
+    ),
+    "result": Target((RESULT,), _read_result, _everything),
+}
