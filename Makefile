@@ -10,7 +10,7 @@ small_torch = $(if $(and $(TORCH_INDEX),$(filter Linux,$(shell uname -s))),$(if 
 	&& echo --extra-index-url '$(TORCH_INDEX)')))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test planted machines accuracy oldest slow faults bench budgets lint types check install clean
+.PHONY: help demo test planted machines accuracy oldest slow faults fuzz bench budgets lint types check install clean
 .DEFAULT_GOAL := help
 
 help:  ## show what can be made
@@ -42,6 +42,14 @@ faults: .venv/dev  ## kill collect and train 200 times each, flip 500 bits: noth
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.kills
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.flips
 
+fuzz: .venv/fuzz  ## fuzz every file that is read: TARGET=meta: one of them; SECONDS=600: for each
+	for target in $(or $(TARGET),dataset meta npy checkpoint config result); do \
+		OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --target $$target \
+			--seconds $(or $(SECONDS),600) || exit 1; done
+	HYPOTHESIS_PROFILE=thorough OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -q \
+		tests/histories/test_random_histories.py tests/base/test_random_configs.py \
+		tests/cli/test_random_words.py tests/kernels/test_ring_machine.py
+
 bench: .venv/bench  ## measure fastad beside its peers, and rewrite the README's section
 	$(BIN)/fastad bench --out benchmarks/results
 	$(BIN)/python -m benchmarks.readme
@@ -70,6 +78,10 @@ install: .venv/installed  ## create .venv with fastad in it
 
 .venv/dev: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.venv/fuzz: .venv/dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,fuzz]'
 	touch $@
 
 .venv/bench: .venv/dev

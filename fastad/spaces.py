@@ -77,6 +77,8 @@ def space_from_json(description: dict[str, Any]) -> spaces.Space[Any]:
             return spaces.Discrete(n, start=start)
         if kind == "MultiDiscrete":
             nvec = np.asarray(_nested(description["nvec"]), dtype=np.int64)
+            if nvec.size == 0:
+                raise ValueError("nvec holds no numbers")
             return spaces.MultiDiscrete(nvec)
         if kind == "Box":
             return _box_from_json(description)

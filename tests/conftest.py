@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -22,6 +23,12 @@ from fastad.histories.writer import ShardWriter, create_dataset
 NUM_ACTIONS = 5
 STATE = tempfile.TemporaryDirectory(prefix="fastad-state-")  # gone when the tests end
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+# Few examples, always the same ones, where nobody asks for more: HYPOTHESIS_PROFILE=thorough.
+hypothesis.settings.register_profile("ci", max_examples=12, derandomize=True, deadline=None)
+hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 def pytest_configure() -> None:

@@ -7,6 +7,7 @@ Gymnasium without torch.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import fields
 from importlib import import_module
@@ -37,6 +38,7 @@ OF_GYMNASIUM = tuple(f"gymnasium.envs.{kind}." for kind in ("classic_control", "
 
 OUTSIDE = "fastad.envs.gym_in:Gym"  # the family of every name with a colon
 
+MAX_OPTION = 2**31 - 1
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
 
@@ -100,7 +102,11 @@ def make_family(name: str, /, **options: Any) -> TaskFamily:
         allowed = (int, float) if kind is float else (kind,)
         # bool is a subclass of int, but true is no size.
         if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
-            raise UserError(f"{option}={value!r} of {name} must be {_KINDS[kind]}")
+            shown = reprlib.repr(value)
+            raise UserError(f"{option}={shown} of {name} must be {_KINDS[kind]}")
+        if kind is not str and abs(value) > MAX_OPTION:
+            shown = reprlib.repr(value)
+            raise UserError(f"{option}={shown} of {name} must lie within +-{MAX_OPTION:,}")
     return family_class(name)(**options)
 
 

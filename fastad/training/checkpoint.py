@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from fastad.base.config import from_plain
 from fastad.base.errors import UserError, unknown
@@ -148,7 +149,7 @@ def _build_for(
     """A model of a description, once it is of these very weights: they are there, it is words."""
     file = folder / DESCRIPTION
     # Without memory for any weight.
-    with torch.device("meta"):
+    with _Imagined():
         imagined = _build(description, file, max_layers=len(weights)).state_dict()
     shapes = {name: tensor.shape for name, tensor in imagined.items()}
     for name in sorted(shapes.keys() | weights.keys()):
@@ -159,6 +160,19 @@ def _build_for(
                 f"{_size(told)}"
             )
     return _build(description, file)
+
+
+class _Imagined(TorchFunctionMode):
+    """Gives weights no memory and draws none; everything else is as ever."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        if func is torch.empty:  # as modules of PyTorch make their weights
+            given = given | {"device": "meta"}
+        elif getattr(func, "__name__", "") in ("normal_", "uniform_"):
+            # There is nothing to be drawn; on that device it would take seconds.
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
 
 
 def _size(shape: torch.Size | None) -> str:

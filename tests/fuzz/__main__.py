@@ -99,8 +99,8 @@ def main() -> None:
             return new[:max_size]
 
         atheris.Setup(
-            [sys.argv[0], f"-seed={asked.seed}", "-max_len=65536", "-len_control=0", "-timeout=30",
-             "-rss_limit_mb=0", "-print_final_stats=1", corpus],
+            [sys.argv[0], f"-seed={asked.seed}", "-max_len=65536", "-len_control=0", "-timeout=120",
+             "-rss_limit_mb=0", f"-artifact_prefix={corpus}/", "-print_final_stats=1", corpus],
             findings.try_input,
             custom_mutator=mutate,
         )  # fmt: skip
