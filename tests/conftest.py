@@ -26,8 +26,11 @@ STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 # Few examples, always the same ones, where nobody asks for more: HYPOTHESIS_PROFILE=thorough.
-hypothesis.settings.register_profile("ci", max_examples=12, derandomize=True, deadline=None)
-hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=None)
+AS_THE_MACHINE_IS = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile(
+    "ci", max_examples=12, derandomize=True, database=None, **AS_THE_MACHINE_IS
+)
+hypothesis.settings.register_profile("thorough", max_examples=1000, **AS_THE_MACHINE_IS)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 

@@ -10,10 +10,12 @@ import argparse
 import hashlib
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import atheris
@@ -31,11 +33,14 @@ class Findings:
     Args:
         samples: What inputs are of.
         folder: Where they go.
-        seconds: After these a child of libFuzzer stops.
+        seconds: After these the search ends, and this process with it.
+        scratch: Folders to delete then.
     """
 
-    def __init__(self, samples: Samples, folder: Path, seconds: float) -> None:
-        self.samples, self.folder = samples, folder
+    def __init__(
+        self, samples: Samples, folder: Path, seconds: float, scratch: Sequence[Path]
+    ) -> None:
+        self.samples, self.folder, self.scratch = samples, folder, scratch
         self.kinds: dict[str, int] = {}
         self.runs = self.loaded = 0
         self.end = time.monotonic() + seconds
@@ -44,6 +49,8 @@ class Findings:
         """Read one input; an error that is none of the user's is kept, and the search goes on."""
         if time.monotonic() > self.end:
             self.report()
+            for folder in self.scratch:
+                shutil.rmtree(folder, ignore_errors=True)
             os._exit(bool(self.kinds))  # libFuzzer's own way out reports the last input as a crash
         self.runs += 1
         try:
@@ -87,7 +94,9 @@ def main() -> None:
         for number, data in enumerate(samples.inputs()):
             Path(corpus, f"sample-{number}").write_bytes(data)
             assert samples.run(data), f"a valid sample is refused: {data[:80]!r}"
-        findings = Findings(samples, asked.out / asked.target, asked.seconds)
+        findings = Findings(
+            samples, asked.out / asked.target, asked.seconds, (samples.folder, Path(corpus))
+        )
 
         def mutate(data: bytes, max_size: int, seed: int) -> bytes:
             rng = random.Random(seed)

@@ -39,7 +39,7 @@ class Target:
     Attributes:
         files: Patterns of paths in the folder of samples.
         read: Given that folder; raises UserError, or nothing.
-        proof: Whether a change that no digest was fitted to must be noticed.
+        notices: Given that folder; whether a change that no digest was fitted to is noticed.
     """
 
     files: tuple[str, ...]
