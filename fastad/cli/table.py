@@ -13,6 +13,7 @@ class Command:
     summary: str
     settings: str = ""  # what --config takes; "": there is no such option
     continued: tuple[str, ...] | None = None  # flags that continue it; None: it starts anew
+    ranks: bool = False  # whether several processes, which torchrun starts, do it together
 
 
 COMMANDS = {
@@ -25,7 +26,7 @@ COMMANDS = {
     ),
     "train": Command(
         "TrainConfig", "run_train", "data", "learning histories -> run folder",
-        "FILE|PRESET", ("--resume",),
+        "FILE|PRESET", ("--resume",), ranks=True,
     ),
     "rollout": Command(
         "RolloutConfig", "run_rollout", "run", "frozen weights on unseen tasks", "FILE|PRESET"

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from fastad.base.errors import UserError
 from fastad.model.config import ModelConfig
+from fastad.model.share import Share
 
 __all__ = [
     "Affine",
@@ -69,6 +70,7 @@ class Band:
         rope: cos and sin of the tokens' positions, (T, D / 2) or (B, T, D / 2), or None.
         slopes: ALiBi's slopes, (H,), or None.
         dropout: Of the attention weights; 0 outside training.
+        share: Of the batch that dropout draws for; None: the rows are all there are.
         impl: A named implementation never falls back; "auto" logs its choice once.
     """
 
@@ -76,6 +78,7 @@ class Band:
     rope: tuple[Tensor, Tensor] | None = None
     slopes: Tensor | None = None
     dropout: float = 0.0
+    share: Share | None = None
     impl: Implementation = "auto"
 
 
@@ -89,6 +92,7 @@ def make_band(
     rope_base: float,
     device: torch.device,
     dropout: float = 0.0,
+    share: Share | None = None,
     impl: Implementation = "auto",
 ) -> Band:
     """Prepare what the layers share for tokens at `positions`, (T,) or (B, T) int64.
@@ -101,7 +105,7 @@ def make_band(
         assert positions is not None
         rope = rope_angles(positions, head_dim, base=rope_base)
     slopes = alibi_slopes(num_heads, device=device) if scheme == "alibi" else None
-    return Band(window=window, rope=rope, slopes=slopes, dropout=dropout, impl=impl)
+    return Band(window, rope, slopes, dropout, share, impl)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, band: Band, cache: RingCache | None = None) -> Tensor:
@@ -124,10 +128,16 @@ def attend(q: Tensor, k: Tensor, v: Tensor, band: Band, cache: RingCache | None 
         )  # fmt: skip
     if band.rope is not None:
         q, k = apply_rope(q, *band.rope), apply_rope(k, *band.rope)
-    return attention(
+    share = band.share if band.dropout > 0.0 else None
+    if share is not None:
+        # Kernels draw masks of their own, by place in the batch: each row goes where it stands in
+        # the whole one. That costs a part the attention of the whole.
+        q, k, v = share.spread(q), share.spread(k), share.spread(v)
+    out = attention(
         q, k, v, window=band.window, alibi_slopes=band.slopes, dropout=band.dropout,
         impl=band.impl,
     )  # fmt: skip
+    return out if share is None else out.index_select(0, share.rows)
 
 
 def make_ring(

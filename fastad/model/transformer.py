@@ -18,6 +18,7 @@ from fastad.model.kernels import (
     projection,
     residual_mlp,
 )
+from fastad.model.share import Dropout, Share
 
 
 class Block(nn.Module):
@@ -37,7 +38,7 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp_in = nn.Linear(width, hidden)
         self.mlp_out = nn.Linear(hidden, width)
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.dropout = Dropout(config.dropout) if config.dropout else nn.Identity()
 
     def forward(self, x: Tensor, band: Band, ring: RingCache | None) -> Tensor:
         """Map tokens (B, T, width) to (B, T, width)."""
@@ -45,7 +46,7 @@ class Block(nn.Module):
             x = self.attention_norm(x + self.dropout(self._attention(x, band, ring)))
             out: Tensor = self.mlp_norm(x + self.dropout(self._mlp(x)))
             return out
-        if self.training and isinstance(self.dropout, nn.Dropout):
+        if self.training and isinstance(self.dropout, Dropout):
             x = x + self.dropout(self._attention(x, band, ring))
             return x + self.dropout(self._mlp(self.mlp_norm(x)))
         x = self._attention(x, band, ring, residual=x)
@@ -93,12 +94,17 @@ class Transformer(nn.Module):
 
     Args:
         config: Of the model.
+
+    Attributes:
+        share: Of the batch; see `fastad.model.share`.
     """
+
+    share: Share | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.dropout = Dropout(config.dropout) if config.dropout else nn.Identity()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
 
     def forward(
@@ -130,6 +136,7 @@ class Transformer(nn.Module):
             rope_base=config.rope_base,
             device=x.device,
             dropout=config.attention_dropout if self.training else 0.0,
+            share=self.share,
             impl=impl,
         )
         for index, block in enumerate(self.blocks):

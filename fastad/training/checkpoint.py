@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
 from fastad.base.config import from_plain
 from fastad.base.errors import UserError
@@ -30,6 +31,8 @@ from fastad.training.checkpoint_folder import (
     write_checkpoint,
 )
 from fastad.training.optimizers import named_state, restore_state
+from fastad.training.parallel import Trained
+from fastad.training.ranks import ALONE, Ranks
 
 # 1: without digests, optimiser states by position. 2: parameters by their earlier names.
 FORMAT_VERSION = 3
@@ -43,6 +46,24 @@ EARLIER_NAMES = {
 }
 
 
+class TrainingState(NamedTuple):
+    """What a training goes on from.
+
+    Attributes:
+        folder: The checkpoint that it is from.
+        weights: Whole tensors by name.
+        optimizers: The optimisers' states, whole tensors too, by parameter and field.
+        step: Updates done.
+        train_seconds: Spent on them.
+    """
+
+    folder: Path
+    weights: dict[str, Tensor]
+    optimizers: dict[str, dict[str, Tensor]]
+    step: int
+    train_seconds: float
+
+
 def save_checkpoint(
     run: Path,
     step: int,
@@ -51,25 +72,38 @@ def save_checkpoint(
     *,
     train_seconds: float,
     keep: int = 2,
-) -> Path:
+    trained: Trained | None = None,
+    ranks: Ranks = ALONE,
+) -> Path | None:
     """Write checkpoints/step-XXXXXXXX under `run`; it appears whole or not at all.
 
     Args:
         run: The run folder, which nobody else writes to.
         step: Updates done.
-        model: Its weights, config and spaces are stored.
+        model: Its config and spaces are stored, and its weights.
         optimizers: Their state is stored, for an exact resume.
         train_seconds: Spent on the updates so far.
         keep: Newest checkpoints that stay.
+        trained: Has the weights, and the parameters of the optimisers, if not the model itself.
+        ranks: All of them call this; what they hold between them is stored whole, by the first.
+
+    Returns:
+        The checkpoint; None on the other ranks.
     """
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    files = {
-        MODEL: save(weights),
-        OPTIMIZER: save(_optimizer_tensors(model, optimizers)),
-        DESCRIPTION: json.dumps(_describe(model), indent=2).encode(),
-        STATE: json.dumps({"step": step, "train_seconds": train_seconds}).encode(),
-    }
-    return write_checkpoint(run, step, files, keep=keep)
+    trained = trained or Trained(model, model)
+    weights = trained.weights(everywhere=False)
+    tensors = _optimizer_tensors(trained.model, optimizers)
+
+    def write() -> Path:
+        files = {
+            MODEL: save({name: tensor.contiguous() for name, tensor in weights.items()}),
+            OPTIMIZER: save(tensors),
+            DESCRIPTION: json.dumps(_describe(model), indent=2).encode(),
+            STATE: json.dumps({"step": step, "train_seconds": train_seconds}).encode(),
+        }
+        return write_checkpoint(run, step, files, keep=keep)
+
+    return ranks.on_first(write)
 
 
 def load_model(path: Path) -> SequenceModel:
@@ -98,14 +132,13 @@ def _load_from(folder: Path) -> tuple[SequenceModel, int | None]:
     with _way_on_named(folder):
         files, update = read_checkpoint(folder, DESCRIPTION, MODEL)
         model = _build(_parse_json(files[DESCRIPTION], folder / DESCRIPTION), folder / DESCRIPTION)
-        _load_weights(model, files[MODEL], folder)
+        weights = _by_todays_names(_parse_tensors(files[MODEL], folder / MODEL))
+        _load_weights(model, weights, folder)
     return model, update
 
 
-def load_training_state(
-    folder: Path, model: SequenceModel, optimizers: list[torch.optim.Optimizer]
-) -> tuple[int, float]:
-    """Restore weights and optimiser states in place; returns (updates done, train seconds).
+def read_training_state(folder: Path) -> TrainingState:
+    """What a training goes on from, of whatever layout over ranks the checkpoint was written.
 
     Raises:
         UserError: If a file of the checkpoint is damaged; the message names the way on.
@@ -117,11 +150,33 @@ def load_training_state(
                 f"{folder} is of a fastad that stored optimiser states by position, which no "
                 "longer fit; it can be rolled out"
             )
-        _load_weights(model, files[MODEL], folder)
+        weights = _parse_tensors(files[MODEL], folder / MODEL)
         tensors = _parse_tensors(files[OPTIMIZER], folder / OPTIMIZER)
-        restore_state(model, optimizers, _by_parameter(tensors), folder / OPTIMIZER)
         progress = _parse_json(files[STATE], folder / STATE)
-    return step, float(progress["train_seconds"])
+    seconds = float(progress["train_seconds"])
+    return TrainingState(folder, _by_todays_names(weights), _by_parameter(tensors), step, seconds)
+
+
+def restore_weights(model: SequenceModel, kept: TrainingState) -> None:
+    """Restore weights in place.
+
+    Raises:
+        UserError: If they are another model's.
+    """
+    with _way_on_named(kept.folder):
+        _load_weights(model, kept.weights, kept.folder)
+
+
+def restore_optimizers(
+    model: SequenceModel, optimizers: list[torch.optim.Optimizer], kept: TrainingState
+) -> None:
+    """Restore the states of the optimisers of a model's parameters in place.
+
+    Raises:
+        UserError: If they are another model's.
+    """
+    with _way_on_named(kept.folder):
+        restore_state(model, optimizers, kept.optimizers, kept.folder / OPTIMIZER)
 
 
 @contextmanager
@@ -193,9 +248,13 @@ def _now_called(name: str) -> str:
     return name
 
 
+def _by_todays_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {_now_called(name): tensor for name, tensor in tensors.items()}
+
+
 def _optimizer_tensors(
     model: SequenceModel, optimizers: list[torch.optim.Optimizer]
-) -> dict[str, torch.Tensor]:
+) -> dict[str, Tensor]:
     """Optimiser states by "FIELD.PARAMETER"."""
     return {
         f"{field}.{name}": tensor.contiguous()
@@ -204,24 +263,23 @@ def _optimizer_tensors(
     }
 
 
-def _by_parameter(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+def _by_parameter(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """States by the name of their parameter, from `_optimizer_tensors` of now or earlier."""
-    kept: dict[str, dict[str, torch.Tensor]] = {}
+    kept: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         field, _, name = key.partition(".")
         kept.setdefault(_now_called(name), {})[field] = tensor
     return kept
 
 
-def _load_weights(model: SequenceModel, content: bytes, folder: Path) -> None:
-    tensors = _parse_tensors(content, folder / MODEL)
+def _load_weights(model: SequenceModel, weights: dict[str, Tensor], folder: Path) -> None:
     try:
-        model.load_state_dict({_now_called(name): tensor for name, tensor in tensors.items()})
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(f"{folder / MODEL} does not fit its {DESCRIPTION}: {error}") from error
 
 
-def _parse_tensors(content: bytes, file: Path) -> dict[str, torch.Tensor]:
+def _parse_tensors(content: bytes, file: Path) -> dict[str, Tensor]:
     try:
         return load(content)
     except SafetensorError as error:
