@@ -345,13 +345,3 @@ def how_to_finish(data: Path, info: DatasetInfo) -> str:
         resume=True,
     )
     return shlex.join(["fastad", "collect", *typed(config, bare="out")])
-
-
-def check_env(wanted: str | None, found: str, where: Path) -> None:
-    """Refuse data of another environment than the settings are for."""
-    if wanted not in (None, found):
-        raise UserError(
-            f"env={wanted} is what these settings are for, and {where} is of {found}; choose a "
-            f"preset for that (`fastad presets` lists them), or use them all the same with "
-            f"--env {found}"
-        )

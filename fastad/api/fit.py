@@ -11,7 +11,8 @@ from fastad.base.config import to_plain
 from fastad.base.errors import UserError
 from fastad.base.progress import Report, unwatched
 from fastad.base.provenance import __version__
-from fastad.configs import TrainConfig, check_env, how_to_finish
+from fastad.configs import TrainConfig, how_to_finish
+from fastad.envs.registry import check_env
 from fastad.evaluate.learning_curve import LearningCurve
 from fastad.histories.reader import HistoryDataset
 from fastad.methods.registry import make_method
@@ -165,8 +166,6 @@ def _as_begun(config: TrainConfig) -> tuple[TrainConfig, dict[str, Any] | None]:
     """The config, extended if it asks for that, and what decided the bits of a run to continue."""
     config = _extended(config)
     return config, begun_numerics(config.folder) if config.resume else None
-
-
 
 
 def _extended(config: TrainConfig) -> TrainConfig:

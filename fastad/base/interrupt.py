@@ -52,6 +52,7 @@ class Requests:
             self.is_held = True
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Take note of a request, as `signal.signal` has it."""
         now = time.monotonic()
         if self._asked_at is None:
             self._asked_at = now

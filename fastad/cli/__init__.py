@@ -121,7 +121,8 @@ def _command(arguments: list[str]) -> tuple[str, Any]:
         raise unknown("command", name, COMMANDS)
     if launched().size > 1 and not COMMANDS[name].ranks:
         raise UserError(
-            f"fastad {name} is for one process, and WORLD_SIZE={launched().size}; leave torchrun out"
+            f"fastad {name} is for one process, and WORLD_SIZE={launched().size}; "
+            "leave torchrun out"
         )
     return name, parse(name, rest)
 

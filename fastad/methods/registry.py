@@ -82,9 +82,7 @@ def _pretrain(
     )
 
 
-def _reinforce(
-    dataset: HistoryDataset, *, config: RL2Config, **sizes: int
-) -> RL2:
+def _reinforce(dataset: HistoryDataset, *, config: RL2Config, **sizes: int) -> RL2:
     """RL^2: act in the environment, on the train tasks, and be reinforced."""
     check_disjoint(dataset)
     family = make_family(dataset.info.env, **dataset.info.env_kwargs)

@@ -132,7 +132,6 @@ class RL2:
         figures = {"reward": reward.mean(), "entropy": entropy, "value_error": value_error}
         return loss, {name: figure.detach() for name, figure in figures.items()}
 
-
     def moments(self, output: Output, batch: Batch) -> Tensor:
         """See `Method.moments`: sums by which to normalise advantages and errors of values."""
         advantage, target = (x.detach().double() for x in self._advantages(output, batch))

@@ -12,7 +12,6 @@ from fastad.base.device import choose_device
 from fastad.model.config import ModelConfig
 from fastad.model.kernels import check_kernels, impose_kernels, resolve_kernels
 
-
 # One process that takes whole batches: as all runs were before there was a choice.
 BY_ITSELF = {"ranks": 1, "accumulate": 1, "parallel": "none"}
 

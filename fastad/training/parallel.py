@@ -1,8 +1,10 @@
 """A model made ready to be trained by one process or by several, from outside the model."""
 
 import copy
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -24,6 +26,9 @@ class Trained:
         forward: The model's, by way of whatever lets ranks exchange gradients.
     """
 
+    # Whether the first gradient of a session differs from those after it, by rounding.
+    is_unsettled = False
+
     def __init__(self, model: SequenceModel, forward: Callable[[Steps], Output]) -> None:
         self.model, self.forward = model, forward
 
@@ -44,17 +49,23 @@ class Trained:
 
 
 class _Replicated(Trained):
-    """Every rank has the whole model; gradients are averaged."""
+    """Every rank has the whole model; gradients are averaged.
+
+    PyTorch puts them together in another order once it has seen a first one, and so adds them up
+    in another: a first one of a session that counted would cost a resumed run its bits.
+    """
+
+    is_unsettled = True
 
     def __init__(self, model: SequenceModel, forward: Callable[..., Any]) -> None:
         from torch.nn.parallel import DistributedDataParallel
 
         assert isinstance(forward, nn.Module)
-        # As it says: without this the order in which gradients are added changes after the first
-        # update of every session, and with it the bits of a resumed run.
-        self.replica = DistributedDataParallel(
-            forward, broadcast_buffers=False, find_unused_parameters=True
-        )
+        # Buffers never change in training. As later versions call it, and earlier ones.
+        known = signature(DistributedDataParallel).parameters
+        name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        untouched: dict[str, Any] = {name: False}
+        self.replica = DistributedDataParallel(forward, **untouched)
         super().__init__(model, self.replica)
 
     def exchanging(self, exchange: bool) -> AbstractContextManager[Any]:
@@ -72,8 +83,15 @@ class _Sharded(Trained):
         mesh = init_device_mesh(device.type, (size,))
         for block in getattr(model.trunk, "blocks", ()):
             fully_shard(block, mesh=mesh)
-        self.root = fully_shard(model, mesh=mesh)
-        super().__init__(model, model)
+        self.root: Any = fully_shard(model, mesh=mesh)
+        super().__init__(model, self._forward)
+
+    def _forward(self, steps: Steps) -> Output:
+        with warnings.catch_warnings():
+            # About changes in place of what the model returns; losses make none.
+            warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
+            output: Output = self.root(steps)
+        return output
 
     def exchanging(self, exchange: bool) -> AbstractContextManager[Any]:
         """See `Trained.exchanging`."""

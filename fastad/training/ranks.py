@@ -4,7 +4,7 @@ They work in step: whatever one of them does for all, or has to stop for, all kn
 goes on. So none ever waits for one that has left.
 """
 
-import logging
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from fastad.base.errors import UserError, os_error
@@ -20,8 +21,7 @@ from fastad.base.interrupt import Requests, Stopped, deferred_interrupt, interru
 from fastad.base.launched import launched
 
 T = TypeVar("T")
-_logger = logging.getLogger(__name__)
-
+_opened = itertools.count()
 PATIENCE = timedelta(days=7)  # the others wait while the first evaluates
 # What a rank has to stop for, beside the numbers of signals; the largest of all decides.
 SYSTEM_REFUSED, FAILED = 1000, 1001
@@ -100,9 +100,7 @@ class SeveralRanks(Ranks):
         control: The group in which they talk, on CPUs; None: the one of the gradients.
     """
 
-    def __init__(
-        self, rank: int, size: int, store: Any, control: dist.ProcessGroup | None
-    ) -> None:
+    def __init__(self, rank: int, size: int, store: Any, control: dist.ProcessGroup | None) -> None:
         self.rank, self.size = rank, size
         self._store, self._control = store, control
         self._requests: Requests | None = None
@@ -192,7 +190,7 @@ class SeveralRanks(Ranks):
     def claims_the_word(self) -> bool:
         """Whether this process is the first that has something to say."""
         try:
-            return self._store.add("fastad/word", 1) == 1
+            return self._store.add("word", 1) == 1
         except RuntimeError:
             return True  # whoever kept the notes is gone
 
@@ -245,7 +243,9 @@ def open_ranks(device: str) -> Iterator[Ranks]:
             "one process"
         )
     on_gpu = local_device(device).startswith("cuda")
-    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    shared, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    # Another training in the same processes shall find nothing of this one.
+    store = PrefixStore(f"fastad/{next(_opened)}", shared)
     if on_gpu:
         torch.cuda.set_device(torch.device(local_device(device)))
     dist.init_process_group(

@@ -108,10 +108,10 @@ class _Training:
         kept = ranks.from_first(self._newest)
         if kept is not None:
             ranks.together(lambda: restore_weights(model, kept))
-        self.share = self._make_share()
         self.trained = make_trained(
             model, ranks, layout=layout, compile=settings.compile, acts=method.follows_weights
         )
+        self.share = self._make_share()
         self.optimizers = make_optimizers(self.trained.model, settings)
         self.step, self.seconds = 0, 0.0
         if kept is not None:
@@ -136,7 +136,7 @@ class _Training:
         total = self.settings.batch_size
         rows = torch.zeros(total // self.ranks.size // self.accumulate, dtype=torch.int64)
         share = Share(rows.to(self.device), total)
-        take_share(self.model, share)
+        take_share(self.trained.model, share)
         return share
 
     def fit(self) -> float:
@@ -197,12 +197,16 @@ class _Training:
         if not self.trained.model.training:
             self.trained.model.train()
         set_learning_rate(self.optimizers, learning_rate_factor(self.step, settings))
+        if self.trained.is_unsettled:
+            self._gradient(batch)
+            self._forget_gradient()
+            self.trained.is_unsettled = False
         loss, figures = self._gradient(batch)
         norm = self.trained.clip(settings.clip if settings.clip > 0 else float("inf"))
         self.is_whole = False
         for optimizer in self.optimizers:
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        self._forget_gradient()
         self.losses.append(loss)
         self.norms.append(norm)
         self.figures.append(figures)
@@ -235,6 +239,10 @@ class _Training:
             return losses[0], figures[0]
         means = {name: torch.stack([f[name] for f in figures]).mean() for name in figures[0]}
         return torch.stack(losses).mean(), means
+
+    def _forget_gradient(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
 
     def _moments(self, parts: list[Batch]) -> Tensor:
         """What the loss of each part has to know of all: found by looking at all of them first."""

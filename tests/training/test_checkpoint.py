@@ -8,7 +8,12 @@ import torch
 
 from fastad.base.errors import UserError
 from fastad.base.files import digest, read_json, write_json
-from fastad.training.checkpoint import load_model, read_training_state, restore_optimizers, save_checkpoint
+from fastad.training.checkpoint import (
+    load_model,
+    read_training_state,
+    restore_optimizers,
+    save_checkpoint,
+)
 from fastad.training.checkpoint_folder import find_checkpoint, list_checkpoints
 from fastad.training.optimizers import make_optimizers
 from fastad.training.settings import TrainSettings
@@ -95,7 +100,7 @@ def test_a_newer_format_and_a_foreign_description_are_refused(saved):
 
 
 def test_a_checkpoint_of_the_first_format_is_rolled_out_but_not_resumed(saved, tiny_training):
-    model, optimizers, path = saved
+    model, _, path = saved
     description = json.loads((path / "model.json").read_text())
     (path / "model.json").write_text(json.dumps(description | {"format_version": 1}))
     (path / "manifest.json").unlink()
