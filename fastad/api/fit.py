@@ -98,8 +98,9 @@ def open_training(config: TrainConfig, ranks: Ranks = ALONE) -> _Opened:
         UserError: If settings and data do not go together.
     """
     _check_divides(config, ranks)
-    # Ranks on other machines may not see the run folder.
-    config, begun = ranks.from_first(lambda: _as_begun(config))
+    asked = config
+    config, begun = ranks.from_first(lambda: _as_begun(asked))
+    config = replace(config, data=asked.data, threads=asked.threads)
     numerics = ranks.on_first(lambda: _settle(config, begun, ranks))
     # What is quickest differs from machine to machine, and from moment to moment.
     facts = ranks.from_first(lambda: None if numerics is None else numerics.facts)

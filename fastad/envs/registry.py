@@ -17,6 +17,8 @@ import gymnasium
 from fastad.base.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fastad.envs.family import TaskFamily
 
 # Module and class of each family. Gymnasium calls it by its class: fastad/DarkRoom-v0.

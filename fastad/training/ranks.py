@@ -44,8 +44,13 @@ class Ranks:
         """Whether this is the process that alone writes, evaluates and speaks."""
         return self.rank == 0
 
-    def on_first(self, work: Callable[[], T]) -> T | None:
-        """Let the first process work while the others wait; what it raises ends all."""
+    def on_first(self, work: Callable[[], T], *, long: bool = False) -> T | None:
+        """Let the first process work while the others wait; what it raises ends all.
+
+        Args:
+            work: What to do.
+            long: Whether a request to stop interrupts it, within an `update` or not.
+        """
         return work()
 
     def from_first(self, work: Callable[[], T]) -> T:
@@ -105,12 +110,12 @@ class SeveralRanks(Ranks):
         self._store, self._control = store, control
         self._requests: Requests | None = None
 
-    def on_first(self, work: Callable[[], T]) -> T | None:
+    def on_first(self, work: Callable[[], T], *, long: bool = False) -> T | None:
         """See `Ranks.on_first`; the others raise what makes them end, or save, as the first."""
         outcome, error = None, None
         if self.is_first:
             try:
-                with self._requests.released() if self._requests else nullcontext():
+                with self._requests.released() if self._requests and long else nullcontext():
                     outcome = work()
             except (Exception, KeyboardInterrupt) as raised:
                 error = raised
@@ -187,10 +192,24 @@ class SeveralRanks(Ranks):
         yield
         self._agree(None)
 
-    def claims_the_word(self) -> bool:
+    def ending(self, error: BaseException) -> BaseException:
+        """What is to be raised of an error that ends this process: one of all says something."""
+        lost = any(_is_loss(cause) for cause in _chain(error))
+        if isinstance(error, KeyboardInterrupt) and not lost:
+            return error if self.is_first else SystemExit(128 + _code(error))
+        if not self._has_the_word():
+            return SystemExit(2 if lost or isinstance(error, UserError | OSError) else 1)
+        if not lost:
+            return error
+        return UserError(
+            f"another of the {self.size} ranks is gone, and training stopped; what it said stands "
+            "above, or in the launcher's report; go on from the last checkpoint with --resume"
+        )
+
+    def _has_the_word(self) -> bool:
         """Whether this process is the first that has something to say."""
         try:
-            return self._store.add("word", 1) == 1
+            return bool(self._store.add("word", 1) == 1)
         except RuntimeError:
             return True  # whoever kept the notes is gone
 
@@ -255,22 +274,17 @@ def open_ranks(device: str) -> Iterator[Ranks]:
     ranks = SeveralRanks(rank, size, store, control)
     try:
         yield ranks
-    except KeyboardInterrupt as stop:
-        if ranks.is_first:
-            raise
-        raise SystemExit(128 + _code(stop)) from None
-    except Exception as error:
-        if not ranks.claims_the_word():
-            raise SystemExit(2 if isinstance(error, UserError | OSError) else 1) from None
-        if _is_loss(error):
-            raise UserError(
-                f"another of the {size} ranks is gone, and training stopped; what it said stands "
-                "above, or in the launcher's report; go on from the last checkpoint with --resume"
-            ) from error
-        raise
-    finally:
-        with suppress(RuntimeError):
-            dist.destroy_process_group()
+    except (Exception, KeyboardInterrupt) as error:
+        # A launcher that notices a lost process asks the others to stop, while one is speaking.
+        with deferred_interrupt():
+            _leave()
+            raise ranks.ending(error) from error
+    _leave()
+
+
+def _leave() -> None:
+    with suppress(RuntimeError):
+        dist.destroy_process_group()
 
 
 def local_device(name: str) -> str:
@@ -289,6 +303,12 @@ def _code(error: BaseException | None) -> int:
     return SYSTEM_REFUSED if isinstance(error, OSError) else FAILED
 
 
-def _is_loss(error: Exception) -> bool:
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__context__
+
+
+def _is_loss(error: BaseException) -> bool:
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(words in text for words in LOST)

@@ -312,7 +312,7 @@ class _Training:
             return
         self._check_finite()
         self.trained.write_to(self.model, everywhere=False)
-        self.ranks.on_first(self._evaluate)
+        self.ranks.on_first(self._evaluate, long=True)
         self.evaluated = self.step
         self.clock = time.perf_counter()
 
