@@ -277,14 +277,10 @@ def open_ranks(device: str) -> Iterator[Ranks]:
     except (Exception, KeyboardInterrupt) as error:
         # A launcher that notices a lost process asks the others to stop, while one is speaking.
         with deferred_interrupt():
-            _leave()
             raise ranks.ending(error) from error
-    _leave()
-
-
-def _leave() -> None:
-    with suppress(RuntimeError):
-        dist.destroy_process_group()
+    finally:
+        with suppress(RuntimeError):
+            dist.destroy_process_group()
 
 
 def local_device(name: str) -> str:

@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -18,7 +20,8 @@ from fastad.model.share import Dropout, Share, take_share
 from fastad.training.run_files import read_made_by
 from tests.training.ranks import AD, ADAMW, RL2, SAME, ending, stop_after
 
-LAST = "checkpoints/step-00000006"
+# Processes start slowly on a machine that has much else to do.
+pytestmark = pytest.mark.timeout(900)
 
 
 def collect(path, **changes):
@@ -201,3 +204,50 @@ def test_a_launcher_that_makes_no_sense_is_refused(monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="RANK=2, WORLD_SIZE=2"):
         launched()
+
+
+def torchrun(*arguments, **options):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    return subprocess.Popen(
+        [*command, "2", "-m", "fastad", "train", *map(str, arguments)], stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, **options,
+    )  # fmt: skip
+
+
+ROOM = ["--width", "16", "--num-layers", "2", "--context", "12", "--batch-size", "8"]
+
+
+@pytest.mark.slow
+def test_torchrun_passes_a_request_to_stop_on_and_the_run_goes_on_by_one_rank(tmp_path):
+    data, out = collect(tmp_path / "data"), tmp_path / "run"
+    long = [*ROOM, "--updates", "100000", "--log-every", "1", "--eval-every", "0"]
+    launcher = torchrun(data, "--out", out, *long)
+    metrics = out / "metrics.jsonl"
+    while not metrics.exists() or metrics.read_text().count("\n") < 4:
+        assert launcher.poll() is None, launcher.communicate()[0]
+        time.sleep(0.1)
+    launcher.send_signal(signal.SIGTERM)
+    said = launcher.communicate(timeout=300)[0]
+    assert said.count("fastad: stopped by SIGTERM; what was finished is kept; go on with: ") == 1
+    assert "go on with: torchrun --nproc-per-node 2 -m fastad train" in said
+    run = fastad.Run(out)
+    (kept,) = run.checkpoints
+    assert kept.name == f"step-{run.updates:08d}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("layout", ["ddp", "fsdp2"])
+def test_compiled_ranks_learn_what_one_rank_learns(tmp_path, layout):
+    data = collect(tmp_path / "data")
+    compiled = [*ROOM, "--updates", "4", "--log-every", "1", "--eval-every", "0", "--compile"]
+    two = torchrun(data, "--out", tmp_path / "two", *compiled, "--parallel", layout)
+    said = two.communicate()[0]
+    assert two.returncode == 0, said
+    fastad.train(
+        data=data, out=tmp_path / "one", width=16, num_layers=2, context=12, batch_size=8,
+        updates=4, log_every=1, eval_every=0,
+    )  # fmt: skip
+    torch.testing.assert_close(
+        losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=0, atol=2e-5
+    )
