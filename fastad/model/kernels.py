@@ -105,7 +105,7 @@ def make_band(
         assert positions is not None
         rope = rope_angles(positions, head_dim, base=rope_base)
     slopes = alibi_slopes(num_heads, device=device) if scheme == "alibi" else None
-    return Band(window, rope, slopes, dropout, share, impl)
+    return Band(window=window, rope=rope, slopes=slopes, dropout=dropout, share=share, impl=impl)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, band: Band, cache: RingCache | None = None) -> Tensor:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 _opened = itertools.count()
 PATIENCE = timedelta(days=7)  # the others wait while the first evaluates
 # What a rank has to stop for, beside the numbers of signals; the largest of all decides.
-SYSTEM_REFUSED, FAILED = 1000, 1001
+TERMINAL_REFUSED, FILE_REFUSED, FAILED = 1000, 1001, 1002
 # How PyTorch says, in an exception of no class of its own, that another process is gone.
 LOST = ("gloo", "connection closed", "connection reset", "nccl", "broken pipe")
 
@@ -227,8 +227,10 @@ class SeveralRanks(Ranks):
             self._requests.pending = None
         if error is not None:
             raise error
-        if code == SYSTEM_REFUSED:
-            raise OSError("the first rank could not go on")
+        if code in (TERMINAL_REFUSED, FILE_REFUSED):
+            # As where it happened: whether a file has failed decides what is kept.
+            file = "a file of the first rank" if code == FILE_REFUSED else None
+            raise OSError(0, "the first rank could not go on", file)
         raise SystemExit(2) if code == FAILED else interruption(code)
 
     def _gather(self, value: Any) -> list[Any]:
@@ -296,7 +298,9 @@ def _code(error: BaseException | None) -> int:
         return error.number if isinstance(error, Stopped) else 2
     if error is None:
         return 0
-    return SYSTEM_REFUSED if isinstance(error, OSError) else FAILED
+    if isinstance(error, OSError):
+        return TERMINAL_REFUSED if error.filename is None else FILE_REFUSED
+    return FAILED
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
