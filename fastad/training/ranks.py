@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -264,9 +265,9 @@ def open_ranks(device: str) -> Iterator[Ranks]:
             "one process"
         )
     on_gpu = local_device(device).startswith("cuda")
-    shared, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    rank, size = here.rank, here.size
     # Another training in the same processes shall find nothing of this one.
-    store = PrefixStore(f"fastad/{next(_opened)}", shared)
+    store = PrefixStore(f"fastad/{next(_opened)}", _notes())
     if on_gpu:
         torch.cuda.set_device(torch.device(local_device(device)))
     dist.init_process_group(
@@ -279,10 +280,19 @@ def open_ranks(device: str) -> Iterator[Ranks]:
     except (Exception, KeyboardInterrupt) as error:
         # A launcher that notices a lost process asks the others to stop, while one is speaking.
         with deferred_interrupt():
-            raise ranks.ending(error) from error
+            last = ranks.ending(error)
+            if last is error:
+                raise
+            raise last from error
     finally:
         with suppress(RuntimeError):
             dist.destroy_process_group()
+
+
+@cache
+def _notes() -> Any:
+    """Where all ranks can leave notes, for as long as they run: the first one may be the host."""
+    return next(rendezvous("env://", timeout=PATIENCE))[0]
 
 
 def local_device(name: str) -> str:
