@@ -157,6 +157,13 @@ class TrainConfig:
     """cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
     threads: int | None = None
     """CPU threads (default: all cores)."""
+    parallel: Literal["ddp", "fsdp2"] = "ddp"
+    """How several processes, which torchrun starts, share the model. ddp: each has all of it.
+    fsdp2: each has a part of its weights, gradients and optimiser states. The batch, dealt out over
+    them, is the same."""
+    accumulate: int = 1
+    """Parts, one after another, in which each process takes its windows of an update: as much less
+    memory, for the same results within rounding."""
     resume: bool = False
     """Continue from the newest checkpoint in `out`, if there is one."""
     extend: int | None = None
@@ -170,7 +177,7 @@ class TrainConfig:
         """Check the ranges."""
         if self.extend is not None and self.extend < 1:
             raise UserError(f"extend={self.extend} must be at least 1")
-        for name in ("eval_tasks", "eval_episodes", "eval_context"):
+        for name in ("eval_tasks", "eval_episodes", "eval_context", "accumulate"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name}={value} must be at least 1")
@@ -338,13 +345,3 @@ def how_to_finish(data: Path, info: DatasetInfo) -> str:
         resume=True,
     )
     return shlex.join(["fastad", "collect", *typed(config, bare="out")])
-
-
-def check_env(wanted: str | None, found: str, where: Path) -> None:
-    """Refuse data of another environment than the settings are for."""
-    if wanted not in (None, found):
-        raise UserError(
-            f"env={wanted} is what these settings are for, and {where} is of {found}; choose a "
-            f"preset for that (`fastad presets` lists them), or use them all the same with "
-            f"--env {found}"
-        )

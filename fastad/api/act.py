@@ -6,7 +6,8 @@ from contextlib import ExitStack
 from fastad.acting.interact import Transition
 from fastad.base.device import choose_device
 from fastad.base.progress import Report, unwatched
-from fastad.configs import RolloutConfig, check_env
+from fastad.configs import RolloutConfig
+from fastad.envs.registry import check_env
 from fastad.evaluate.kept_results import kept_baselines
 from fastad.evaluate.kept_rollouts import check_place, keep_rollouts
 from fastad.evaluate.measure import measure

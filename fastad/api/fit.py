@@ -1,15 +1,19 @@
 """What `train` does with its config."""
 
 import logging
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 
+from fastad.base.config import to_plain
 from fastad.base.errors import UserError
 from fastad.base.progress import Report, unwatched
+from fastad.base.provenance import __version__
 from fastad.base.trust import check_calls
-from fastad.configs import TrainConfig, check_env, how_to_finish
+from fastad.configs import TrainConfig, how_to_finish
+from fastad.envs.registry import check_env
 from fastad.evaluate.learning_curve import LearningCurve
 from fastad.histories.reader import HistoryDataset
 from fastad.methods.registry import make_method
@@ -17,10 +21,11 @@ from fastad.model.sequence_model import SequenceModel
 from fastad.sources.registry import is_at_hand, is_own_class
 from fastad.training import trainer
 from fastad.training.checkpoint_folder import list_checkpoints, step_of
-from fastad.training.numerics import Numerics, settle
+from fastad.training.numerics import BY_ITSELF, Numerics, settle
+from fastad.training.ranks import ALONE, Ranks, local_device, open_ranks
 from fastad.training.run import Run
 from fastad.training.run_files import begun_numerics, read_config
-from fastad.training.run_folder import open_run
+from fastad.training.run_folder import RunFolder, open_run
 from fastad.training.settings import TrainSettings
 
 _logger = logging.getLogger(__name__)
@@ -39,52 +44,84 @@ class _Opened(NamedTuple):
 
 
 def fit(config: TrainConfig, progress: Report | None) -> Run:
-    """Open what is needed, or refuse it; then fit."""
-    config, numerics, dataset, num_steps, method, model, evaluate = open_training(config)
-    settings, out = config.settings, config.folder
-    with open_run(
-        out, replace(config, out=out), data=config.data, numerics=numerics.facts,
-        resume=config.resume, overwrite=config.overwrite, extend=config.extend,
-    ) as run:  # fmt: skip
-        checkpoints = list_checkpoints(out)
-        done = (step_of(checkpoints[-1]) or 0) if checkpoints else 0
-        records = run.forget_metrics_after(done)
-        _announce(config, dataset, num_steps, model, numerics, done)
+    """Open what is needed, or refuse it; then fit. Each of several ranks calls this."""
+    with open_ranks(config.device) as ranks, ExitStack() as stack:
+        ranks.check_same(_to_agree_on(config))
+        opened = open_training(config, ranks)
+        ranks.check_same({"data": opened.dataset.fingerprint()})
         report = progress or unwatched
-        report(done, settings.updates)
+        # Of the first rank alone: what it opens is closed before the others go on.
+        runs: list[RunFolder] = []
+
+        def begin() -> int:
+            runs.append(stack.enter_context(_open_run(opened.config, opened.numerics)))
+            return _begin(runs[0], opened, report, ranks)
 
         def log(step: int, metrics: dict[str, Any]) -> None:
-            run.log(step, metrics)
-            report(step, settings.updates, **metrics)
+            runs[0].log(step, metrics)
+            report(step, opened.config.settings.updates, **metrics)
 
+        evaluated = ranks.from_first(begin)
+        config = opened.config
         trainer.train(
-            model, method, settings, run=out, log=log, evaluate=evaluate,
-            evaluated=max((r["step"] for r in records if "eval_last" in r), default=0),
+            opened.model, opened.method, config.settings, run=config.folder, log=log,
+            evaluate=opened.evaluate, evaluated=evaluated, ranks=ranks, layout=config.parallel,
+            accumulate=config.accumulate,
         )  # fmt: skip
-    return Run(out)
+    return Run(config.folder)
 
 
-def open_training(config: TrainConfig) -> _Opened:
+def _open_run(config: TrainConfig, numerics: Numerics) -> AbstractContextManager[RunFolder]:
+    out = config.folder
+    return open_run(
+        out, replace(config, out=out), data=config.data, numerics=numerics.facts,
+        resume=config.resume, overwrite=config.overwrite, extend=config.extend,
+    )  # fmt: skip
+
+
+def _begin(run: RunFolder, opened: _Opened, report: Report, ranks: Ranks) -> int:
+    """Say what is trained; returns the last update after which it has been looked at."""
+    checkpoints = list_checkpoints(run.path)
+    done = (step_of(checkpoints[-1]) or 0) if checkpoints else 0
+    records = run.forget_metrics_after(done)
+    _announce(opened, ranks, done)
+    report(done, opened.config.settings.updates)
+    return max((r["step"] for r in records if "eval_last" in r), default=0)
+
+
+def open_training(config: TrainConfig, ranks: Ranks = ALONE) -> _Opened:
     """Open what a training needs, but its run; nothing is written.
+
+    Args:
+        config: Of the training.
+        ranks: Who trains; all of them call this, and end with the same choices.
 
     Raises:
         UserError: If settings and data do not go together.
     """
-    config = _extended(config)
-    settings, out = config.settings, config.folder
-    numerics = settle(
-        config.model, kernels=config.kernels, device=config.device, threads=config.threads,
-        precision=settings.precision,
-        begun=begun_numerics(out) if config.resume else None,
-    )  # fmt: skip
-    dataset = _open_data(config)
+    _check_parts(config, ranks)
+    asked = config
+    config, begun = ranks.from_first(lambda: _as_begun(asked))
+    config = replace(config, data=asked.data, threads=asked.threads)
+    numerics = ranks.on_first(lambda: _settle(config, begun, ranks))
+    # What is quickest differs from machine to machine, and from moment to moment.
+    facts = ranks.from_first(lambda: None if numerics is None else numerics.facts)
+    settled = ranks.together(lambda: numerics or _settle(config, facts, ranks))
+    return ranks.together(lambda: _open(config, settled, ranks))
+
+
+def _open(config: TrainConfig, numerics: Numerics, ranks: Ranks) -> _Opened:
+    dataset, settings = _open_data(config), config.settings
     check_env(config.env, dataset.info.env, config.data)
     if config.method == "rl2" and settings.window is None:
         # Kept in the run: a rollout is as long.
         settings = replace(settings, window=_trial(dataset))
         config = replace(config, settings=settings)
     num_steps = settings.window or _whole_history(dataset, settings)
-    sizes = {"num_steps": num_steps, "batch_size": settings.batch_size, "seed": settings.seed}
+    sizes = {
+        "num_steps": num_steps, "batch_size": settings.batch_size // ranks.size,
+        "seed": settings.seed, "rank": ranks.rank, "world_size": ranks.size,
+    }  # fmt: skip
     method = make_method(config.method, dataset, **sizes, **_of_method(config))
     torch.manual_seed(settings.seed)
     model = method.build_model(config.model).to(numerics.device)
@@ -95,6 +132,54 @@ def open_training(config: TrainConfig) -> _Opened:
     model.check_window(config.eval_context)
     evaluate = _learning_curve(config, dataset, num_steps, model)
     return _Opened(config, numerics, dataset, num_steps, method, model, evaluate)
+
+
+def _settle(config: TrainConfig, begun: dict[str, Any] | None, ranks: Ranks) -> Numerics:
+    layout = BY_ITSELF | {"accumulate": config.accumulate}
+    if ranks.size > 1:
+        layout |= {"ranks": ranks.size, "parallel": config.parallel}
+    return settle(
+        config.model, kernels=config.kernels, device=local_device(config.device),
+        threads=config.threads, precision=config.settings.precision, begun=begun, layout=layout,
+    )  # fmt: skip
+
+
+def _to_agree_on(config: TrainConfig) -> dict[str, Any]:
+    """What has to be the same on every rank, by name; where data and threads are may differ."""
+    facts: dict[str, Any] = {"fastad": __version__, "torch": torch.__version__}
+    for name, value in to_plain(config).items():
+        facts |= value if isinstance(value, dict) else {name: value}
+    return {name: value for name, value in facts.items() if name not in ("data", "threads")}
+
+
+def _check_parts(config: TrainConfig, ranks: Ranks) -> None:
+    """Refuse a batch that cannot be dealt out in equal parts, which draw what the whole would."""
+    batch_size, parts = config.settings.batch_size, ranks.size * config.accumulate
+    dropout = config.model.attention_dropout
+    if config.settings.pack and dropout > 0.0 and parts > 1:
+        raise ranks.agreed(
+            UserError(
+                f"pack=True with attention_dropout={dropout} draws by where contexts stand in the "
+                f"whole batch, which its {parts} parts do not see; use attention_dropout=0 "
+                "(dropout may stay), or one rank and accumulate=1"
+            )
+        )
+    if batch_size % parts == 0:
+        return
+    low, high = batch_size // parts * parts, (batch_size // parts + 1) * parts
+    raise ranks.agreed(
+        UserError(
+            f"batch_size={batch_size} cannot be dealt out over ranks={ranks.size} x "
+            f"accumulate={config.accumulate}; use a multiple of {parts}, as "
+            + (f"{low} or {high}" if low else f"{high}")
+        )
+    )
+
+
+def _as_begun(config: TrainConfig) -> tuple[TrainConfig, dict[str, Any] | None]:
+    """The config, extended if it asks for that, and what decided the bits of a run to continue."""
+    config = _extended(config)
+    return config, begun_numerics(config.folder) if config.resume else None
 
 
 def _extended(config: TrainConfig) -> TrainConfig:
@@ -201,22 +286,19 @@ def _learning_curve(
     return curve
 
 
-def _announce(
-    config: TrainConfig,
-    dataset: HistoryDataset,
-    num_steps: int,
-    model: SequenceModel,
-    numerics: Numerics,
-    done: int,
-) -> None:
+def _announce(opened: _Opened, ranks: Ranks, done: int) -> None:
     """Say what is trained by what, and what is no longer as the run was begun."""
-    settings, info = config.settings, dataset.info
-    parameters = sum(p.numel() for p in model.parameters())
+    config, numerics, settings = opened.config, opened.numerics, opened.config.settings
+    info = opened.dataset.info
+    parameters = sum(p.numel() for p in opened.model.parameters())
     _logger.info(
         f"train {config.folder}: {parameters:,} parameters, {settings.updates} updates of "
-        f"{settings.batch_size} x {num_steps} steps on {numerics.device}"
+        f"{settings.batch_size} x {opened.num_steps} steps on {numerics.device}"
+        + (f", {ranks.size} ranks by {config.parallel}" if ranks.size > 1 else "")
         + (f", continuing after update {done}" if done else "")
     )
+    if ranks.size == 1 and config.parallel != "ddp":
+        _logger.info(f"parallel={config.parallel} has no other rank to share with; see torchrun")
     if config.method == "rl2":
         _logger.info(
             f"method=rl2 acts in {info.env} by itself, on the {info.num_train} train tasks of "

@@ -27,7 +27,7 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
-class _Handler:
+class Requests:
     """Raises at the first request to stop, or remembers it; kills the process at the second.
 
     Args:
@@ -39,17 +39,30 @@ class _Handler:
         self.pending: int | None = None
         self._asked_at: float | None = None
 
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Within a block that holds requests back, one in which they raise at once."""
+        self.is_held = False
+        try:
+            if self.pending is not None:
+                number, self.pending = self.pending, None
+                raise interruption(number)
+            yield
+        finally:
+            self.is_held = True
+
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Take note of a request, as `signal.signal` has it."""
         now = time.monotonic()
         if self._asked_at is None:
             self._asked_at = now
             if self.is_held:
                 self.pending = number
             else:
-                _raise(number)
+                raise interruption(number)
         elif now - self._asked_at > ONE_REQUEST:
             if not self.kills:
-                _raise(number)
+                raise interruption(number)
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
@@ -66,28 +79,31 @@ def stop_signals() -> Iterator[None]:
 
 
 @contextmanager
-def deferred_interrupt() -> Iterator[None]:
+def deferred_interrupt() -> Iterator[Requests | None]:
     """Hold back a request to stop until the block is done; the second is not held back.
 
     Outside the main thread, where Python delivers no signals, it does nothing.
+
+    Yields:
+        Who holds it back, for those that look whether there is one.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield None
         return
     handler = next(
-        (h for h in map(signal.getsignal, STOP_SIGNALS) if isinstance(h, _Handler)), None
+        (h for h in map(signal.getsignal, STOP_SIGNALS) if isinstance(h, Requests)), None
     )
     if handler is None:
         # Not in a command: somebody's script or notebook, which the second Ctrl-C must not kill.
         with _installed((signal.SIGINT,), kills=False) as handler, _held(handler):
-            yield
+            yield handler
         return
     with _held(handler):
-        yield
+        yield handler
 
 
 @contextmanager
-def _held(handler: _Handler) -> Iterator[None]:
+def _held(handler: Requests) -> Iterator[None]:
     handler.is_held = True
     try:
         yield
@@ -98,12 +114,12 @@ def _held(handler: _Handler) -> Iterator[None]:
     finally:
         handler.is_held = False
     if handler.pending is not None:
-        _raise(handler.pending)
+        raise interruption(handler.pending)
 
 
 @contextmanager
-def _installed(numbers: tuple[int, ...], *, kills: bool) -> Iterator[_Handler]:
-    handler = _Handler(kills=kills)
+def _installed(numbers: tuple[int, ...], *, kills: bool) -> Iterator[Requests]:
+    handler = Requests(kills=kills)
     previous = {}
     if threading.current_thread() is threading.main_thread():
         previous = {number: signal.getsignal(number) for number in numbers}
@@ -117,5 +133,6 @@ def _installed(numbers: tuple[int, ...], *, kills: bool) -> Iterator[_Handler]:
             signal.signal(number, old)
 
 
-def _raise(number: int) -> None:
-    raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+def interruption(number: int) -> KeyboardInterrupt:
+    """What a signal of this number raises."""
+    return KeyboardInterrupt() if number == signal.SIGINT else Stopped(number)

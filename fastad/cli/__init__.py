@@ -22,6 +22,7 @@ from fastad.base.errors import (
     unknown,
 )
 from fastad.base.interrupt import Stopped, stop_signals
+from fastad.base.launched import first_speaks, launched
 from fastad.base.trust import trusting
 from fastad.cli.flags import names_typed, parse
 from fastad.cli.table import COMMANDS, overview
@@ -91,7 +92,7 @@ def _way_on(arguments: list[str]) -> str:
         arguments = [arguments[0], "--config", str(config)]
     kept = [a for a in arguments if a not in ("--overwrite", "--no-resume", *command.continued)]
     end = kept.index("--") if "--" in kept else len(kept)
-    way_on = ["fastad", *kept[:end], *command.continued, *kept[end:]]
+    way_on = [*launched().command, *kept[:end], *command.continued, *kept[end:]]
     return f"what was finished is kept; go on with: {shlex.join(way_on)}"
 
 
@@ -104,16 +105,27 @@ def _main(arguments: list[str]) -> None:
     if arguments[0] in ("-V", "--version", "version"):
         print(f"fastad {__version__}")
         return
+    with first_speaks():
+        name, config = _command(arguments)
+    module = import_module(f"fastad.commands.{name}")
+    function = getattr(module, COMMANDS[name].function)
+    with trusting(names_typed(name, arguments[1:])), _libraries_speak(), _settings_named(config):
+        function(config)
+
+
+def _command(arguments: list[str]) -> tuple[str, Any]:
+    """The command that is asked for, and its config."""
     name, rest = arguments[0], arguments[1:]
     if name.startswith("-"):
         raise UserError(f"{name} stands before the command; write fastad COMMAND {name} ...")
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
-    module = import_module(f"fastad.commands.{name}")
-    function = getattr(module, COMMANDS[name].function)
-    config = parse(name, rest)
-    with trusting(names_typed(name, rest)), _libraries_speak(), _settings_named(config):
-        function(config)
+    if launched().size > 1 and not COMMANDS[name].ranks:
+        raise UserError(
+            f"fastad {name} is for one process, and WORLD_SIZE={launched().size}; "
+            "leave torchrun out"
+        )
+    return name, parse(name, rest)
 
 
 @contextlib.contextmanager
@@ -155,7 +167,10 @@ def _field_of(config: Any, file: object) -> str:
 
 @contextlib.contextmanager
 def _libraries_speak() -> Iterator[None]:
-    """Show what the verbs have to say, and the kernels: which are used, and why."""
+    """Show what the verbs have to say, and the kernels: which are used, and why; of ranks one."""
+    if launched().rank > 0:
+        yield
+        return
     handler = logging.StreamHandler(sys.stdout)
     loggers = [logging.getLogger(name) for name in ("fastad", "fastad_kernels")]
     levels = [logger.level for logger in loggers]

@@ -14,6 +14,7 @@ class Command:
     settings: str = ""  # what --config takes; "": there is no such option
     continued: tuple[str, ...] | None = None  # flags that continue it; None: it starts anew
     runs_code: bool = False  # whether files may name code for it to run, see `fastad.base.trust`
+    ranks: bool = False  # whether several processes, which torchrun starts, do it together
 
 
 COMMANDS = {
@@ -26,7 +27,7 @@ COMMANDS = {
     ),
     "train": Command(
         "TrainConfig", "run_train", "data", "learning histories -> run folder",
-        "FILE|PRESET", ("--resume",), runs_code=True,
+        "FILE|PRESET", ("--resume",), runs_code=True, ranks=True,
     ),
     "rollout": Command(
         "RolloutConfig", "run_rollout", "run", "frozen weights on unseen tasks", "FILE|PRESET",

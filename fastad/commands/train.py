@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from fastad.base.launched import launched
 from fastad.configs import TrainConfig
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ def run_train(config: TrainConfig, *, is_part: bool = False) -> Run:
     from fastad.api import train
     from fastad.base.progress import reporting
 
+    if launched().rank > 0:
+        return train(config)  # the first rank shows how far they are
     # One line per step of the log, where there is no terminal.
     with reporting("updates", "train", interval=0.0) as report:
 

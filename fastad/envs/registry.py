@@ -18,6 +18,8 @@ import gymnasium
 from fastad.base.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fastad.envs.family import TaskFamily
 
 # Module and class of each family. Gymnasium calls it by its class: fastad/DarkRoom-v0.
@@ -136,3 +138,13 @@ def register_envs() -> None:
                 vector_entry_point="fastad.envs.gym_out:GymVectorEnv",
                 kwargs={"env": name},
             )
+
+
+def check_env(wanted: str | None, found: str, where: Path) -> None:
+    """Refuse data of another environment than the settings are for."""
+    if wanted not in (None, found):
+        raise UserError(
+            f"env={wanted} is what these settings are for, and {where} is of {found}; choose a "
+            f"preset for that (`fastad presets` lists them), or use them all the same with "
+            f"--env {found}"
+        )

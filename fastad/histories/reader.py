@@ -1,5 +1,6 @@
 """Reading learning histories: memory-mapped, validated when opened."""
 
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastad.base.errors import UserError
-from fastad.base.files import file_digest, read_json
+from fastad.base.files import digest, file_digest, read_json
 from fastad.histories.bounds import find_bounds
 from fastad.histories.fields import REBUILD
 from fastad.histories.meta import shard_path
@@ -102,6 +103,12 @@ class HistoryDataset:
         done = {path.name: committed.get(path, 0) for path in paths}
         total = self.info.num_steps
         return [f"{name}: {n:,} of {total:,} steps" for name, n in done.items() if n < total]
+
+    def fingerprint(self) -> str:
+        """Short, and the same for the same settings, tasks, and contents of complete shards."""
+        shards = [vars(shard.meta) for shard in self.shards]
+        content = json.dumps([self.info.settings(), shards], sort_keys=True, default=str)
+        return digest(content.encode() + self.tasks.tobytes())[:12]
 
     @property
     def train_tasks(self) -> np.ndarray:

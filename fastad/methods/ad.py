@@ -44,6 +44,7 @@ class AlgorithmDistillation:
     """
 
     follows_weights = False
+    has_moments = False
 
     def __init__(
         self, windows: WindowSampler, target: Target = "policy", *, auxiliary_weight: float = 0.0
@@ -105,6 +106,10 @@ class AlgorithmDistillation:
             return loss.mean(), {}
         auxiliary = self._auxiliary_loss(output, batch)
         return loss.mean() + self.auxiliary_weight * auxiliary, {"auxiliary": auxiliary.detach()}
+
+    def moments(self, output: Output, batch: Batch) -> Tensor:
+        """See `Method.moments`: there are none, every step's loss stands for itself."""
+        raise NotImplementedError
 
     def _auxiliary_loss(self, output: Output, batch: Batch) -> Tensor:
         """The sum over names of cross-entropies, in the mean over steps."""

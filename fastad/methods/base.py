@@ -24,6 +24,14 @@ class Batch(NamedTuple):
         """Move every tensor to memory that a GPU reads by itself."""
         return self._map(Tensor.pin_memory)
 
+    def split(self, parts: int) -> "list[Batch]":
+        """Its rows, in as many equal parts, in order."""
+        if parts == 1:
+            return [self]
+        size = len(self.steps.previous_action) // parts
+        starts = range(0, parts * size, size)
+        return [self._map(lambda tensor, at=at: tensor[at : at + size]) for at in starts]  # type: ignore[misc]
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         targets = {name: change(tensor) for name, tensor in self.targets.items()}
         return Batch(self.steps.map(change), targets)
@@ -32,13 +40,17 @@ class Batch(NamedTuple):
 class Method(Protocol):
     """A way to learn in context: from histories, or from what the model does by itself.
 
+    Each of several ranks is told its own number, and gives its own rows of every batch.
+
     Attributes:
         needs: Columns of histories that it reads; what lacks one is refused before a run begins.
         follows_weights: Whether batches depend on the model's weights: none is read ahead then.
+        has_moments: Whether the loss of a part of a batch depends on the rest; see `moments`.
     """
 
     needs: frozenset[str]
     follows_weights: bool
+    has_moments: bool
 
     def batch(self, step: int) -> Batch:
         """The batch of update `step`: a pure function of it, of the seed and of the weights.
@@ -55,6 +67,20 @@ class Method(Protocol):
             batch: As `batch` gave it, on the model's device.
 
         Returns:
-            The loss, and figures for the log by name; scalars all, the figures without gradients.
+            The loss, a mean over rows: of equal parts of a batch, its mean is that of the whole.
+            And figures for the log by name; scalars all, the figures without gradients.
+        """
+        ...
+
+    def moments(self, output: Output, batch: Batch) -> Tensor:
+        """What the loss of a part has to know of the whole batch, as sums over rows.
+
+        Args:
+            output: See `loss`.
+            batch: As well; a part of what is learned from.
+
+        Returns:
+            (n,) float64 without gradient. Added up over all parts, it is given to `loss` as the
+            target "moments". A batch in one part does without.
         """
         ...

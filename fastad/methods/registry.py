@@ -81,14 +81,12 @@ def _pretrain(
     )
 
 
-def _reinforce(
-    dataset: HistoryDataset, *, num_steps: int, batch_size: int, seed: int, config: RL2Config
-) -> RL2:
+def _reinforce(dataset: HistoryDataset, *, config: RL2Config, **sizes: int) -> RL2:
     """RL^2: act in the environment, on the train tasks, and be reinforced."""
     check_disjoint(dataset)
     family = dataset.info.family(dataset.path)
     tasks = torch.from_numpy(dataset.train_tasks)
-    return RL2(family, tasks, num_steps=num_steps, batch_size=batch_size, seed=seed, config=config)
+    return RL2(family, tasks, config=config, **sizes)
 
 
 METHODS = {

@@ -35,13 +35,17 @@ class RL2:
         family: Of the environments.
         tasks: (M, K), to train on; a batch has each of them as often as another, or once more.
         num_steps: `T`, of a trial.
-        batch_size: `B`, trials per update.
+        batch_size: `B`, trials per update that this rank learns from. It acts in those of all
+            ranks, which one generator makes.
         seed: Of tasks, environments and actions.
         config: Of the loss.
+        rank: Of this process.
+        world_size: Processes in all.
     """
 
     needs: frozenset[str] = frozenset()
     follows_weights = True
+    has_moments = True
 
     def __init__(
         self,
@@ -52,9 +56,12 @@ class RL2:
         batch_size: int,
         seed: int,
         config: RL2Config,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self.family, self.tasks = family, tasks
-        self.num_steps, self.batch_size, self.seed = num_steps, batch_size, seed
+        self.num_steps, self.batch_size, self.seed = num_steps, batch_size * world_size, seed
+        self._mine = slice(rank * batch_size, (rank + 1) * batch_size)
         self.config = config
         self.spec = family.spec()
         self.actions = distribution_over(self.spec.action_space)
@@ -99,7 +106,9 @@ class RL2:
         (trial,) = interact(
             env, agent, num_steps=self.num_steps, block_steps=self.num_steps, generator=generator
         )
-        return Batch(memory.whole(), {"action": trial.action, "reward": trial.reward})
+        mine = self._mine
+        steps = memory.whole().map(lambda field: field[mine])
+        return Batch(steps, {"action": trial.action[mine], "reward": trial.reward[mine]})
 
     def loss(self, output: Output, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Of policy, value and entropy, each a mean over all steps.
@@ -110,17 +119,43 @@ class RL2:
         assert output.value is not None
         config, params, value = self.config, output.policy.float(), output.value.float()
         reward = batch.targets["reward"]
-        advantage = advantages(
-            reward, value.detach(), gamma=config.gamma, gae_lambda=config.gae_lambda
-        )
-        target = advantage + value.detach()
-        value_error = (value - target).square().mean() / (target.var() + TINY)
-        advantage = (advantage - advantage.mean()) / (advantage.std() + TINY)
+        advantage, target = self._advantages(output, batch)
+        if "moments" in batch.targets:
+            mean, variance, spread = _statistics(batch.targets["moments"])
+        else:
+            mean, variance, spread = advantage.mean(), target.var(), advantage.std()
+        value_error = (value - target).square().mean() / (variance + TINY)
+        advantage = (advantage - mean) / (spread + TINY)
         entropy = self.actions.entropy(params).mean()
         policy_loss = -(self.actions.log_prob(params, batch.targets["action"]) * advantage).mean()
         loss = policy_loss + config.value_weight * value_error - config.entropy * entropy
         figures = {"reward": reward.mean(), "entropy": entropy, "value_error": value_error}
         return loss, {name: figure.detach() for name, figure in figures.items()}
+
+    def moments(self, output: Output, batch: Batch) -> Tensor:
+        """See `Method.moments`: sums by which to normalise advantages and errors of values."""
+        advantage, target = (x.detach().double() for x in self._advantages(output, batch))
+        count = advantage.new_tensor(advantage.numel())
+        sums = (advantage, advantage.square(), target, target.square())
+        return torch.stack([count, *(x.sum() for x in sums)])
+
+    def _advantages(self, output: Output, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Advantages of trials, and what their values should have been, (B, T) each."""
+        assert output.value is not None
+        value, config = output.value.detach().float(), self.config
+        advantage = advantages(
+            batch.targets["reward"], value, gamma=config.gamma, gae_lambda=config.gae_lambda
+        )
+        return advantage, advantage + value
+
+
+def _statistics(moments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of all trials' advantages the mean; of targets the variance; of advantages the deviation."""
+    count, advantage, squares, target, target_squares = moments
+    mean = advantage / count
+    variance = (squares - advantage * mean) / (count - 1)
+    target_variance = (target_squares - target * target / count) / (count - 1)
+    return mean.float(), target_variance.float(), variance.clamp(min=0).sqrt().float()
 
 
 def advantages(reward: Tensor, value: Tensor, *, gamma: float, gae_lambda: float) -> Tensor:

@@ -10,6 +10,7 @@ from fastad.model.kernels import Implementation, StepTables
 from fastad.model.observations import CoordinateEncoder, ObservationEncoder
 from fastad.model.previous_actions import ChoiceEncoder, action_encoder
 from fastad.model.queries import as_queries
+from fastad.model.share import Share
 
 
 class StepEncoder(nn.Module):
@@ -29,6 +30,7 @@ class StepEncoder(nn.Module):
     """
 
     none: Tensor
+    share: Share | None = None  # of the batch
 
     def __init__(
         self,
@@ -87,12 +89,18 @@ class StepEncoder(nn.Module):
             tokens = torch.stack([action, reward, state], dim=2) + self.kind.weight
             tokens = tokens.flatten(1, 2)
         if self.training and self.token_mask > 0.0:
-            keep = torch.rand(tokens.shape[:2], device=tokens.device) >= self.token_mask
+            keep = self._random(tokens.shape[:2], tokens.device) >= self.token_mask
             tokens = tokens * keep.unsqueeze(-1)
         if self.place is not None:
             assert positions is not None
             tokens = tokens + self.place(positions)
         return tokens
+
+    def _random(self, shape: torch.Size, device: torch.device) -> Tensor:
+        """Uniform numbers (B, tokens)."""
+        if self.share is None:
+            return torch.rand(shape, device=device)
+        return self.share.of(lambda whole: torch.rand(whole, device=device), shape)
 
     def laid_out(self, steps: Steps) -> Steps:
         """What one token stands for, or three interleaved ones: steps (B, T), or (B, 2 T)."""

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from fastad.base.errors import UserError
 from fastad.model.config import ModelConfig
+from fastad.model.share import Share
 
 __all__ = [
     "Affine",
@@ -74,6 +75,7 @@ class Band:
         dropout: Of the attention weights; 0 outside training.
         bounds: Where contexts of their own begin and end in all rows' tokens one after another,
             (contexts + 1,) int32; None where each row is one.
+        share: Of the batch that dropout draws for; None: the rows are all there are.
         impl: A named implementation never falls back; "auto" logs its choice once.
     """
 
@@ -82,6 +84,7 @@ class Band:
     slopes: Tensor | None = None
     dropout: float = 0.0
     bounds: Tensor | None = None
+    share: Share | None = None
     impl: Implementation = "auto"
 
 
@@ -96,6 +99,7 @@ def make_band(
     device: torch.device,
     dropout: float = 0.0,
     bounds: Tensor | None = None,
+    share: Share | None = None,
     impl: Implementation = "auto",
 ) -> Band:
     """Prepare what the layers share for tokens at `positions`, (T,) or (B, T) int64.
@@ -108,7 +112,10 @@ def make_band(
         assert positions is not None
         rope = rope_angles(positions, head_dim, base=rope_base)
     slopes = alibi_slopes(num_heads, device=device) if scheme == "alibi" else None
-    return Band(window, rope, slopes, dropout, bounds, impl)
+    return Band(
+        window=window, rope=rope, slopes=slopes, dropout=dropout, bounds=bounds, share=share,
+        impl=impl,
+    )  # fmt: skip
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, band: Band, cache: RingCache | None = None) -> Tensor:
@@ -132,10 +139,16 @@ def attend(q: Tensor, k: Tensor, v: Tensor, band: Band, cache: RingCache | None 
     if band.rope is not None:
         q, k = apply_rope(q, *band.rope), apply_rope(k, *band.rope)
     if band.bounds is None:
-        return attention(
+        share = band.share if band.dropout > 0.0 else None
+        if share is not None:
+            # Kernels draw masks of their own, by place in the batch: each row goes where it stands
+            # in the whole one. That costs a part the attention of the whole.
+            q, k, v = share.spread(q), share.spread(k), share.spread(v)
+        out = attention(
             q, k, v, window=band.window, alibi_slopes=band.slopes, dropout=band.dropout,
             impl=band.impl,
         )  # fmt: skip
+        return out if share is None else out.index_select(0, share.rows)
     batch, num_tokens = q.shape[:2]
     out = attention_varlen(
         *(x.flatten(0, 1) for x in (q, k, v)), cu_seqlens_q=band.bounds, cu_seqlens_k=band.bounds,

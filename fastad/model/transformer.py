@@ -20,6 +20,7 @@ from fastad.model.kernels import (
     residual_mlp,
     split_heads,
 )
+from fastad.model.share import Dropout, Share
 
 
 class Block(nn.Module):
@@ -39,7 +40,7 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp_in = nn.Linear(width, hidden)
         self.mlp_out = nn.Linear(hidden, width)
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.dropout = Dropout(config.dropout) if config.dropout else nn.Identity()
 
     def forward(self, x: Tensor, band: Band, ring: RingCache | None) -> Tensor:
         """Map tokens (B, T, width) to (B, T, width)."""
@@ -47,7 +48,7 @@ class Block(nn.Module):
             x = self.attention_norm(x + self.dropout(self._attention(x, band, ring)))
             out: Tensor = self.mlp_norm(x + self.dropout(self._mlp(x)))
             return out
-        if self.training and isinstance(self.dropout, nn.Dropout):
+        if self.training and isinstance(self.dropout, Dropout):
             x = x + self.dropout(self._attention(x, band, ring))
             return x + self.dropout(self._mlp(self.mlp_norm(x)))
         x = self._attention(x, band, ring, residual=x)
@@ -99,13 +100,16 @@ class Transformer(nn.Module):
     Attributes:
         activation_checkpointing: Whether training keeps the input of every block alone, and
             computes what is within it again in the backward pass: the same gradients, bit for bit.
+        share: Of the batch; see `fastad.model.share`.
     """
+
+    share: Share | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.activation_checkpointing = False
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.dropout = Dropout(config.dropout) if config.dropout else nn.Identity()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
 
     def forward(
@@ -140,6 +144,7 @@ class Transformer(nn.Module):
             device=x.device,
             dropout=config.attention_dropout if self.training else 0.0,
             bounds=bounds,
+            share=self.share,
             impl=impl,
         )
         if self.activation_checkpointing and self.training:

@@ -5,23 +5,16 @@ import math
 import reprlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from fastad.base.config import from_plain
-from fastad.base.errors import UserError, unknown
-from fastad.envs.family import TaskFamily
-from fastad.envs.registry import ENVS, make_family
-from fastad.model.config import ModelConfig
+from fastad.base.errors import UserError
 from fastad.model.sequence_model import SequenceModel
-from fastad.spaces import space_from_json, space_to_json
 from fastad.training.checkpoint_folder import (
     DAMAGED,
     DESCRIPTION,
@@ -33,11 +26,11 @@ from fastad.training.checkpoint_folder import (
     way_on,
     write_checkpoint,
 )
+from fastad.training.description import build_for, describe
 from fastad.training.optimizers import named_state, restore_state
+from fastad.training.parallel import Trained
+from fastad.training.ranks import ALONE, Ranks
 
-MAX_NUMBER = 1e30  # in a description
-# 1: without digests, optimiser states by position. 2: parameters by their earlier names.
-FORMAT_VERSION = 3
 # How parameters were called before the model had slots: by prefix, then and now. No name of now
 # begins as one of then did.
 EARLIER_NAMES = {
@@ -48,6 +41,24 @@ EARLIER_NAMES = {
 }
 
 
+class TrainingState(NamedTuple):
+    """What a training goes on from.
+
+    Attributes:
+        folder: The checkpoint that it is from.
+        weights: Whole tensors by name.
+        optimizers: The optimisers' states, whole tensors too, by parameter and field.
+        step: Updates done.
+        train_seconds: Spent on them.
+    """
+
+    folder: Path
+    weights: dict[str, Tensor]
+    optimizers: dict[str, dict[str, Tensor]]
+    step: int
+    train_seconds: float
+
+
 def save_checkpoint(
     run: Path,
     step: int,
@@ -56,25 +67,38 @@ def save_checkpoint(
     *,
     train_seconds: float,
     keep: int = 2,
-) -> Path:
+    trained: Trained | None = None,
+    ranks: Ranks = ALONE,
+) -> Path | None:
     """Write checkpoints/step-XXXXXXXX under `run`; it appears whole or not at all.
 
     Args:
         run: The run folder, which nobody else writes to.
         step: Updates done.
-        model: Its weights, config and spaces are stored.
+        model: Its config and spaces are stored, and its weights.
         optimizers: Their state is stored, for an exact resume.
         train_seconds: Spent on the updates so far.
         keep: Newest checkpoints that stay.
+        trained: Has the weights, and the parameters of the optimisers, if not the model itself.
+        ranks: All of them call this; what they hold between them is stored whole, by the first.
+
+    Returns:
+        The checkpoint; None on the other ranks.
     """
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    files = {
-        MODEL: save(weights),
-        OPTIMIZER: save(_optimizer_tensors(model, optimizers)),
-        DESCRIPTION: json.dumps(_describe(model), indent=2).encode(),
-        STATE: json.dumps({"step": step, "train_seconds": train_seconds}).encode(),
-    }
-    return write_checkpoint(run, step, files, keep=keep)
+    trained = trained or Trained(model, model)
+    weights = trained.weights(everywhere=False)
+    tensors = _optimizer_tensors(trained.model, optimizers)
+
+    def write() -> Path:
+        files = {
+            MODEL: save({name: tensor.contiguous() for name, tensor in weights.items()}),
+            OPTIMIZER: save(tensors),
+            DESCRIPTION: json.dumps(describe(model), indent=2).encode(),
+            STATE: json.dumps({"step": step, "train_seconds": train_seconds}).encode(),
+        }
+        return write_checkpoint(run, step, files, keep=keep)
+
+    return ranks.on_first(write)
 
 
 def load_model(path: Path) -> SequenceModel:
@@ -104,15 +128,13 @@ def _load_from(folder: Path) -> tuple[SequenceModel, int | None]:
         files, update = read_checkpoint(folder, DESCRIPTION, MODEL)
         tensors = _parse_weights(files[MODEL], folder / MODEL)
         description = _parse_json(files[DESCRIPTION], folder / DESCRIPTION)
-        model = _build_for(tensors, description, folder)
+        model = build_for(tensors, description, folder)
         _load_weights(model, tensors, folder)
     return model, update
 
 
-def load_training_state(
-    folder: Path, model: SequenceModel, optimizers: list[torch.optim.Optimizer]
-) -> tuple[int, float]:
-    """Restore weights and optimiser states in place; returns (updates done, train seconds).
+def read_training_state(folder: Path) -> TrainingState:
+    """What a training goes on from, of whatever layout over ranks the checkpoint was written.
 
     Raises:
         UserError: If a file of the checkpoint is damaged; the message names the way on.
@@ -124,14 +146,35 @@ def load_training_state(
                 f"{folder} is of a fastad that stored optimiser states by position, which no "
                 "longer fit; it can be rolled out"
             )
-        _load_weights(model, _parse_weights(files[MODEL], folder / MODEL), folder)
+        weights = _parse_weights(files[MODEL], folder / MODEL)
         tensors = _parse_tensors(files[OPTIMIZER], folder / OPTIMIZER)
-        restore_state(model, optimizers, _by_parameter(tensors), folder / OPTIMIZER)
         seconds = _parse_json(files[STATE], folder / STATE).get("train_seconds")
         if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
             shown = reprlib.repr(seconds)
             raise UserError(f"{folder / STATE}: train_seconds={shown} is no time; {DAMAGED}")
-    return step, float(seconds)
+    return TrainingState(folder, weights, _by_parameter(tensors), step, float(seconds))
+
+
+def restore_weights(model: SequenceModel, kept: TrainingState) -> None:
+    """Restore weights in place.
+
+    Raises:
+        UserError: If they are another model's.
+    """
+    with _way_on_named(kept.folder):
+        _load_weights(model, kept.weights, kept.folder)
+
+
+def restore_optimizers(
+    model: SequenceModel, optimizers: list[torch.optim.Optimizer], kept: TrainingState
+) -> None:
+    """Restore the states of the optimisers of a model's parameters in place.
+
+    Raises:
+        UserError: If they are another model's.
+    """
+    with _way_on_named(kept.folder):
+        restore_state(model, optimizers, kept.optimizers, kept.folder / OPTIMIZER)
 
 
 @contextmanager
@@ -141,121 +184,6 @@ def _way_on_named(folder: Path) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(f"{error}; {way_on(folder)}") from error
-
-
-def _build_for(
-    weights: Mapping[str, Tensor], description: dict[str, Any], folder: Path
-) -> SequenceModel:
-    """A model of a description, once it is of these very weights: they are there, it is words."""
-    file = folder / DESCRIPTION
-    # Without memory for any weight.
-    with _Imagined():
-        imagined = _build(description, file, max_layers=len(weights)).state_dict()
-    shapes = {name: tensor.shape for name, tensor in imagined.items()}
-    for name in sorted(shapes.keys() | weights.keys()):
-        told, there = shapes.get(name), weights[name].shape if name in weights else None
-        if told != there:
-            raise UserError(
-                f"{folder / MODEL} does not fit its {DESCRIPTION}: {name} is {_size(there)}, not "
-                f"{_size(told)}"
-            )
-    return _build(description, file)
-
-
-class _Imagined(TorchFunctionMode):
-    """Gives weights no memory and draws none; everything else is as ever."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = kwargs or {}
-        if func is torch.empty:  # as modules of PyTorch make their weights
-            given = given | {"device": "meta"}
-        elif getattr(func, "__name__", "") in ("normal_", "uniform_"):
-            # There is nothing to be drawn; on that device it would take seconds.
-            return args[0] if args else given["tensor"]
-        return func(*args, **given)
-
-
-def _size(shape: torch.Size | None) -> str:
-    return "missing" if shape is None else f"of shape {tuple(shape)}"
-
-
-def _build(
-    description: dict[str, Any], file: Path, *, max_layers: int | None = None
-) -> SequenceModel:
-    """A model of the description that `_describe` gave."""
-    version = description.get("format_version")
-    if version not in (1, 2, FORMAT_VERSION):
-        raise UserError(
-            f"{file}: format_version={version}, but this fastad reads {FORMAT_VERSION}; upgrade "
-            "fastad or train again"
-        )
-    try:
-        config = from_plain(description["config"], ModelConfig, f"{file}: config")
-        if max_layers is not None and config.num_layers > max_layers:
-            raise UserError(f"{file}: num_layers={config.num_layers} has no weights; {DAMAGED}")
-        return SequenceModel(
-            config,
-            space_from_json(description["observation_space"]),
-            space_from_json(description["action_space"]),
-            int(_number(description, "episode_length", low=1)),
-            reward_shift=_number(description, "reward_shift"),
-            reward_scale=_number(description, "reward_scale"),
-            # Not in earlier versions, as the next.
-            squash=bool(description.get("squash", False)),
-            family=_family(description),
-            auxiliary=bool(description.get("auxiliary", False)),
-            value=bool(description.get("value", False)),
-            return_scale=(
-                None
-                if description.get("return_scale") is None
-                else _number(description, "return_scale")
-            ),
-        )
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{file} is not a fastad model: {error!r}") from error
-
-
-def _number(description: dict[str, Any], name: str, *, low: float = -MAX_NUMBER) -> float:
-    """A field that is a number of a size that occurs.
-
-    Raises:
-        TypeError: If it is anything else.
-        KeyError: If it is missing.
-    """
-    value: object = description[name]
-    if not isinstance(value, int | float) or not low <= value <= MAX_NUMBER:
-        raise TypeError(f"{name}={reprlib.repr(value)}")
-    return float(value)
-
-
-def _family(description: dict[str, Any]) -> TaskFamily | None:
-    """Of the environments that a model is for, if what it reads depends on them."""
-    env = description.get("env")
-    if env is None:
-        return None
-    if env not in ENVS:
-        raise unknown("env", env, ENVS)  # others show what is stored, and name code
-    return make_family(env, **description["env_kwargs"])
-
-
-def _describe(model: SequenceModel) -> dict[str, Any]:
-    family = model.family
-    needs_family = family is not None and (model.auxiliary or family.spec().shown_space is not None)
-    return {
-        "format_version": FORMAT_VERSION,
-        "config": asdict(model.config),
-        "observation_space": space_to_json(model.observation_space),
-        "action_space": space_to_json(model.action_space),
-        "episode_length": model.episode_length,
-        "reward_shift": model.reward_shift,
-        "reward_scale": model.reward_scale,
-        "squash": model.squash,
-        "env": family.name if needs_family and family is not None else None,
-        "env_kwargs": asdict(family) if needs_family and family is not None else {},
-        "auxiliary": len(model.auxiliary) > 0,
-        "value": model.heads.value is not None,
-        "return_scale": model.return_scale,
-    }
 
 
 def _now_called(name: str) -> str:

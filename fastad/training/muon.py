@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastad.training.shards import is_part, part_as, whole
+
 
 class Muon(torch.optim.Muon):
     """Muon (Jordan et al. 2024) as `torch.optim.Muon` has it, quick on every processor.
@@ -16,13 +18,15 @@ class Muon(torch.optim.Muon):
     instructions emulate it, which took half of the training time there; and an AD model has a
     dozen matrices of two shapes, too small to be worth a call each. On CPUs the same iteration
     runs in float32, on all matrices of a shape at once. Rules, defaults and state are PyTorch's.
+
+    Where ranks hold parts of the matrices, each gathers them all, and keeps its part of the update.
     """
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the matrices that have a gradient, in place; see `torch.optim.Optimizer.step`."""
         matrices = [p for group in self.param_groups for p in group["params"]]
-        if any(p.device.type != "cpu" for p in matrices):
+        if any(p.device.type != "cpu" and not is_part(p) for p in matrices):
             return super().step(closure)
         loss = None
         if closure is not None:
@@ -41,7 +45,7 @@ class Muon(torch.optim.Muon):
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = torch.zeros_like(p.grad)
             buffer = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
-            direction = p.grad.lerp(buffer, momentum) if group["nesterov"] else buffer
+            direction = whole(p.grad.lerp(buffer, momentum) if group["nesterov"] else buffer)
             # A matrix and its transpose have the same iteration: keep the smaller Gram matrix.
             wide = direction.T if p.shape[0] > p.shape[1] else direction
             same_shape[tuple(wide.shape)].append((p, wide))
@@ -53,7 +57,7 @@ class Muon(torch.optim.Muon):
             for (p, _), wide in zip(pairs, stacked, strict=True):
                 p.mul_(1 - lr * group["weight_decay"])
                 update = wide.T if p.shape[0] > p.shape[1] else wide
-                p.add_(update, alpha=-lr * _scale(p, group["adjust_lr_fn"]))
+                p.add_(part_as(update, p), alpha=-lr * _scale(p, group["adjust_lr_fn"]))
 
 
 def orthogonalise(

@@ -12,6 +12,9 @@ from fastad.base.device import choose_device
 from fastad.model.config import ModelConfig
 from fastad.model.kernels import check_kernels, impose_kernels, resolve_kernels
 
+# One process that takes whole batches: as all runs were before there was a choice.
+BY_ITSELF = {"ranks": 1, "accumulate": 1, "parallel": "none"}
+
 
 @dataclass(frozen=True)
 class Numerics:
@@ -36,6 +39,7 @@ def settle(
     threads: int | None,
     precision: str,
     begun: dict[str, Any] | None,
+    layout: dict[str, Any],
 ) -> Numerics:
     """Choose device, threads and kernels; as a run was begun, where nobody asks otherwise.
 
@@ -46,6 +50,7 @@ def settle(
         threads: None takes as many as the run was begun with.
         precision: "fp32" or "bf16".
         begun: `facts` of when the run was begun; None for a new one.
+        layout: How a batch is dealt out, as `BY_ITSELF`.
 
     Raises:
         UserError: If device or kernels cannot be used here; so too if "auto" was something that
@@ -71,8 +76,10 @@ def settle(
         "torch": torch.__version__,
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "kernels": resolved,
+        **layout,
     }
-    return Numerics(chosen, facts, [] if begun is None else differences(begun, facts))
+    changed = [] if begun is None else differences(BY_ITSELF | begun, facts)
+    return Numerics(chosen, facts, changed)
 
 
 def _processor(device: torch.device) -> str:

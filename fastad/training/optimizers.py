@@ -11,6 +11,7 @@ from fastad.base.errors import UserError
 from fastad.model.sequence_model import SequenceModel
 from fastad.training.muon import Muon
 from fastad.training.settings import TrainSettings
+from fastad.training.shards import part_as, whole
 
 Optimizers = list[torch.optim.Optimizer]
 
@@ -63,10 +64,13 @@ def set_learning_rate(optimizers: Optimizers, factor: float) -> None:
 
 
 def named_state(model: SequenceModel, optimizers: Optimizers) -> dict[str, dict[str, Tensor]]:
-    """The state of each parameter by its name, whichever optimiser holds the parameter."""
+    """The state of each parameter by its name, whichever optimiser holds the parameter.
+
+    Whole tensors: where ranks hold parts of them, every rank has to ask.
+    """
     names = _names(model)
     return {
-        names[parameter]: fields
+        names[parameter]: {field: whole(tensor) for field, tensor in fields.items()}
         for optimizer in optimizers
         for parameter, fields in optimizer.state.items()
     }
@@ -98,7 +102,10 @@ def restore_state(
             if any(tensor.shape not in ((), parameter.shape) for tensor in fields.values()):
                 raise UserError(f"{file}: {names[parameter]} has a state of another shape")
             if fields:
-                state[index] = fields
+                state[index] = {
+                    field: part_as(tensor, parameter) if tensor.shape else tensor
+                    for field, tensor in fields.items()
+                }
         # Groups hold settings only, which the run's own config has already set.
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": state, "param_groups": groups})

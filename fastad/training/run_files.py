@@ -241,7 +241,8 @@ def settings_of(config: dict[str, Any]) -> dict[str, Any]:
     told; the dataset is compared by its content.
     """
     free = (
-        "command", "data", "out", "env", *ONCE, "device", "threads", "kernels",
+        "command", "data", "out", "env", *ONCE, "device", "threads", "kernels", "parallel",
+        "accumulate",
         "attention",  # as earlier versions called the kernels
         "activation_checkpointing", "log_every", "eval_every", "checkpoint_every",
         "eval_episodes", "eval_context", "eval_tasks",

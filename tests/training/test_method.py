@@ -25,6 +25,7 @@ class Reinforce:
 
     needs: frozenset[str] = frozenset()
     follows_weights = True
+    has_moments = False
 
     def __init__(self, model, seed=0):
         self.model, self.seed = model, seed
