@@ -16,7 +16,7 @@ from fastad.methods.registry import make_method
 from fastad.model.sequence_model import SequenceModel
 from fastad.sources.registry import is_at_hand, is_own_class
 from fastad.training import trainer
-from fastad.training.checkpoint_folder import list_checkpoints, step_of
+from fastad.training.checkpoint_folder import KEEP, list_checkpoints, step_of, tidy_checkpoints
 from fastad.training.numerics import Numerics, settle
 from fastad.training.run import Run
 from fastad.training.run_files import begun_numerics, read_config
@@ -46,6 +46,7 @@ def fit(config: TrainConfig, progress: Report | None) -> Run:
         out, replace(config, out=out), data=config.data, numerics=numerics.facts,
         resume=config.resume, overwrite=config.overwrite, extend=config.extend,
     ) as run:  # fmt: skip
+        tidy_checkpoints(out, keep=KEEP)
         checkpoints = list_checkpoints(out)
         done = (step_of(checkpoints[-1]) or 0) if checkpoints else 0
         records = run.forget_metrics_after(done)

@@ -25,6 +25,7 @@ from fastad.spaces import space_from_json, space_to_json
 from fastad.training.checkpoint_folder import (
     DAMAGED,
     DESCRIPTION,
+    KEEP,
     MODEL,
     OPTIMIZER,
     STATE,
@@ -55,7 +56,7 @@ def save_checkpoint(
     optimizers: list[torch.optim.Optimizer],
     *,
     train_seconds: float,
-    keep: int = 2,
+    keep: int = KEEP,
 ) -> Path:
     """Write checkpoints/step-XXXXXXXX under `run`; it appears whole or not at all.
 

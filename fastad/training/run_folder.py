@@ -11,7 +11,14 @@ from fastad.base.config import differences, dump_config, to_plain
 from fastad.base.errors import UserError, naming
 from fastad.base.files import digest, replace_durably
 from fastad.base.locks import folder_lock
-from fastad.base.possession import delete_own, is_marked, mark, marker_name, strangers
+from fastad.base.possession import (
+    delete_own,
+    is_marked,
+    mark,
+    marker_name,
+    strangers,
+    torn_marker,
+)
 from fastad.base.provenance import describe_machine
 from fastad.histories.reader import load_description
 from fastad.histories.schema import INFO_FILE, TASKS_FILE
@@ -117,7 +124,8 @@ def _check_ours(path: Path, overwrite: bool) -> None:
             f"out={path} holds more than a run ({names}); move that elsewhere or choose another "
             "folder"
         )
-    unproven = [] if marked else strangers(path, lambda name: False)
+    torn = torn_marker(path, "run")
+    unproven = [] if marked else strangers(path, lambda name: name == torn)
     if unproven:
         names = ", ".join(name.rstrip("/") for name in unproven[:3])
         raise UserError(
