@@ -12,6 +12,7 @@ from fastad.base.trust import check_calls
 from fastad.configs import TrainConfig, check_env, how_to_finish
 from fastad.evaluate.learning_curve import LearningCurve
 from fastad.histories.reader import HistoryDataset
+from fastad.histories.verify import check_columns
 from fastad.methods.registry import make_method
 from fastad.model.sequence_model import SequenceModel
 from fastad.sources.registry import is_at_hand, is_own_class
@@ -128,6 +129,8 @@ def _open_data(config: TrainConfig) -> HistoryDataset:
         raise UserError(
             f"data={config.data} is not complete ({'; '.join(dataset.unfinished[:3])}); {fix}"
         )
+    if config.method != "rl2":  # which reads no history
+        check_columns(config.data, dataset.info)
     return dataset
 
 
