@@ -93,7 +93,7 @@ class _Training:
         self.norms: list[Tensor] = []
         self.figures: list[dict[str, Tensor]] = []
         self.num_steps = 0
-        self.is_whole = True  # no update is half done
+        self.is_whole = True  # no update is half done, nor lacks its line in the log
         checkpoints = list_checkpoints(run)
         if checkpoints:
             progress = load_training_state(checkpoints[-1], model, self.optimizers)
@@ -127,18 +127,21 @@ class _Training:
         """
         loss = self._check_finite()
         seconds = self.seconds - self.logged_seconds
-        self.log(
-            self.step,
-            {
-                "loss": loss,
-                **{name: self._mean_figure(name) for name in self.figures[-1]},
-                "learning_rate": self.optimizers[-1].param_groups[0]["lr"],
-                "gradient_norm": norm.item(),
-                "steps_per_second": self.num_steps / seconds,
-                "data_wait_share": (self.batches.waited - self.logged_wait) / seconds,
-                "train_seconds": self.seconds,
-            },
-        )
+        figures = {
+            "loss": loss,
+            **{name: self._mean_figure(name) for name in self.figures[-1]},
+            "learning_rate": self.optimizers[-1].param_groups[0]["lr"],
+            "gradient_norm": norm.item(),
+            "steps_per_second": self.num_steps / seconds,
+            "data_wait_share": (self.batches.waited - self.logged_wait) / seconds,
+            "train_seconds": self.seconds,
+        }
+        try:
+            self.log(self.step, figures)
+        except OSError as error:
+            # A file, not a terminal: whoever went on after this update would never write its line.
+            self.is_whole = error.filename is None
+            raise
         self.losses, self.norms, self.figures, self.num_steps = [], [], [], 0
         self._note_logged()
 
