@@ -125,6 +125,7 @@ def load_training_state(
                 f"{folder} is of a fastad that stored optimiser states by position, which no "
                 "longer fit; it can be rolled out"
             )
+        _check_version(_parse_json(files[DESCRIPTION], folder / DESCRIPTION), folder / DESCRIPTION)
         _load_weights(model, _parse_weights(files[MODEL], folder / MODEL), folder)
         tensors = _parse_tensors(files[OPTIMIZER], folder / OPTIMIZER)
         restore_state(model, optimizers, _by_parameter(tensors), folder / OPTIMIZER)
@@ -184,12 +185,7 @@ def _build(
     description: dict[str, Any], file: Path, *, max_layers: int | None = None
 ) -> SequenceModel:
     """A model of the description that `_describe` gave."""
-    version = description.get("format_version")
-    if version not in (1, 2, FORMAT_VERSION):
-        raise UserError(
-            f"{file}: format_version={version}, but this fastad reads {FORMAT_VERSION}; upgrade "
-            "fastad or train again"
-        )
+    _check_version(description, file)
     try:
         config = from_plain(description["config"], ModelConfig, f"{file}: config")
         if max_layers is not None and config.num_layers > max_layers:
@@ -227,6 +223,15 @@ def _number(description: dict[str, Any], name: str, *, low: float = -MAX_NUMBER)
     if not isinstance(value, int | float) or not low <= value <= MAX_NUMBER:
         raise TypeError(f"{name}={reprlib.repr(value)}")
     return float(value)
+
+
+def _check_version(description: dict[str, Any], file: Path) -> None:
+    version = description.get("format_version")
+    if version not in (1, 2, FORMAT_VERSION):
+        raise UserError(
+            f"{file}: format_version={version}, but this fastad reads {FORMAT_VERSION}; upgrade "
+            "fastad or train again"
+        )
 
 
 def _family(description: dict[str, Any]) -> TaskFamily | None:

@@ -173,6 +173,12 @@ def _check_continued(path: Path, config: Any, data: Path, resume: bool, extend: 
     kept = read_config(path)
     by_default = to_plain(type(config)()) | {"method": kept.get("method", "ad")}
     begun = settings_of(by_default) | settings_of(kept)
+    later = sorted(begun.keys() - settings_of(by_default).keys())
+    if later:
+        raise UserError(
+            f"{path / CONFIG}: setting {later[0]!r} is unknown here, a later fastad began this "
+            "run; upgrade fastad"
+        )
     if extend is not None:
         _check_finished(path, begun["updates"], extend)
         begun["updates"] += extend

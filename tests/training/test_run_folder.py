@@ -79,30 +79,6 @@ def test_a_folder_without_the_marker_is_never_written_to(world, tmp_path, capsys
     assert snapshot(tmp_path) == before
 
 
-@pytest.mark.parametrize("torn", [b"", b"a run of fas"])
-def test_a_run_goes_on_that_was_killed_while_its_marker_was_written(world, tmp_path, torn):
-    (tmp_path / ".fastad-run.tmp").write_bytes(torn)
-    assert main([str(a) for a in train(world, tmp_path, "--resume")]) == 0
-    assert verify_run(tmp_path) == []
-    assert not (tmp_path / ".fastad-run.tmp").exists()
-
-
-def test_what_a_kill_left_of_old_checkpoints_goes_when_the_run_goes_on(world, run):
-    """As if it had come between the last checkpoint and the deletion of the first."""
-    newest = run / "checkpoints" / "step-00000006"
-    for name in ("step-00000001", "step-00000002.part"):
-        shutil.copytree(newest, run / "checkpoints" / name)
-    assert main([str(a) for a in train(world, run, "--resume")]) == 0
-    left = sorted(path.name for path in (run / "checkpoints").iterdir())
-    assert left == ["step-00000003", "step-00000006"]
-
-
-def test_what_is_only_named_like_a_torn_marker_is_never_written_to(world, tmp_path, capsys):
-    (tmp_path / ".fastad-run.tmp").write_text("precious")
-    assert "holds .fastad-run.tmp, but no .fastad-run" in fails(capsys, *train(world, tmp_path))
-    assert (tmp_path / ".fastad-run.tmp").read_text() == "precious"
-
-
 def test_a_link_in_place_of_checkpoints_is_not_followed(world, run, tmp_path, capsys):
     elsewhere = tmp_path / "elsewhere"
     shutil.move(run / "checkpoints", elsewhere)
