@@ -38,9 +38,9 @@ oldest: .venv-oldest/dev  ## run the kernels' tests on the oldest Triton support
 slow: .venv/dev  ## run the long experiments (about an hour)
 	$(BIN)/python -m pytest -q -m slow
 
-faults: .venv/dev  ## kill collect and train 200 times each, flip 500 bits: nothing may be lost
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.kills
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.flips
+faults: .venv/dev  ## kill, stop, fill disks, damage files, thousands of times: nothing may be lost (an hour or two)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --results benchmarks/results/faults.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.memory --results benchmarks/results/flat-memory.json
 
 fuzz: .venv/fuzz  ## fuzz every file that is read: TARGET=meta: one of them; SECONDS=600: for each
 	for target in $(or $(TARGET),dataset meta npy checkpoint config result); do \

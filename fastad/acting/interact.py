@@ -163,6 +163,39 @@ def _patient(agent: Agent, env: BatchedEnv, action_noise: float) -> PatientAgent
     )
 
 
+class Joined:
+    """Blocks of steps, put behind one another as they come.
+
+    A list of them would cost a kilobyte a block, for as long as a rollout lasts.
+
+    Args:
+        num_steps: T, of all blocks together.
+    """
+
+    def __init__(self, num_steps: int) -> None:
+        self.num_steps = num_steps
+        self._whole: Tensor | None = None
+        self._taken = 0
+
+    def append(self, block: Tensor) -> None:
+        """Copy a block, (N, steps, ...)."""
+        if self._whole is None:
+            with torch.inference_mode(False):  # whoever gets it may do with it what they want
+                self._whole = torch.empty(
+                    (len(block), self.num_steps, *block.shape[2:]),
+                    dtype=block.dtype, device=block.device,
+                )  # fmt: skip
+        self._whole[:, self._taken : self._taken + block.shape[1]] = block
+        self._taken += block.shape[1]
+
+    @property
+    def whole(self) -> Tensor:
+        """All of them, (N, T, ...)."""
+        assert self._whole is not None
+        assert self._taken == self.num_steps, f"{self._taken} of {self.num_steps} steps are there"
+        return self._whole
+
+
 def episode_returns(reward: Tensor, ended: Tensor, num_episodes: int) -> Tensor:
     """Sum rewards over each environment's first episodes.
 

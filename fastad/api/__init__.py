@@ -46,8 +46,7 @@ def collect(
             Nothing has been written or deleted then.
     """
     config = with_settings(config or CollectConfig(), settings, "fastad.collect")
-    gather(config, progress)
-    return HistoryDataset(config.folder)
+    return gather(config, progress)
 
 
 def train(

@@ -16,11 +16,12 @@ from fastad.configs import TrainConfig, how_to_finish
 from fastad.envs.registry import check_env
 from fastad.evaluate.learning_curve import LearningCurve
 from fastad.histories.reader import HistoryDataset
+from fastad.histories.verify import check_columns
 from fastad.methods.registry import make_method
 from fastad.model.sequence_model import SequenceModel
 from fastad.sources.registry import is_at_hand, is_own_class
 from fastad.training import trainer
-from fastad.training.checkpoint_folder import list_checkpoints, step_of
+from fastad.training.checkpoint_folder import KEEP, list_checkpoints, step_of, tidy_checkpoints
 from fastad.training.numerics import BY_ITSELF, Numerics, settle
 from fastad.training.ranks import ALONE, Ranks, local_device, open_ranks
 from fastad.training.run import Run
@@ -81,6 +82,7 @@ def _open_run(config: TrainConfig, numerics: Numerics) -> AbstractContextManager
 
 def _begin(run: RunFolder, opened: _Opened, report: Report, ranks: Ranks) -> int:
     """Say what is trained; returns the last update after which it has been looked at."""
+    tidy_checkpoints(run.path, keep=KEEP)
     checkpoints = list_checkpoints(run.path)
     done = (step_of(checkpoints[-1]) or 0) if checkpoints else 0
     records = run.forget_metrics_after(done)
@@ -212,6 +214,8 @@ def _open_data(config: TrainConfig) -> HistoryDataset:
         raise UserError(
             f"data={config.data} is not complete ({'; '.join(dataset.unfinished[:3])}); {fix}"
         )
+    if config.method != "rl2":  # which reads no history
+        check_columns(config.data, dataset.info)
     return dataset
 
 

@@ -8,12 +8,13 @@ from fastad.base.config import parse_options
 from fastad.base.progress import Report
 from fastad.configs import CollectConfig
 from fastad.histories import jobs
+from fastad.histories.reader import HistoryDataset
 from fastad.histories.schema import DatasetInfo
 
 
-def gather(config: CollectConfig, progress: Report | None) -> None:
+def gather(config: CollectConfig, progress: Report | None) -> HistoryDataset:
     """Collect the dataset, or what is missing of it."""
-    jobs.collect(
+    return jobs.collect(
         config.folder,
         workers=config.workers,
         progress=progress,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from fastad.base.errors import UserError
-from fastad.base.files import read_bytes, replace_durably
+from fastad.base.files import read_bytes, replace_durably, temporary
 from fastad.base.locks import LOCK_FILES, WORKER_PATIENCE, folder_lock
 
 Kind = Literal["dataset", "run"]
@@ -36,6 +36,20 @@ def is_marked(folder: Path, kind: Kind) -> bool:
     except FileNotFoundError:
         return False
     return content == _content(kind)
+
+
+def torn_marker(folder: Path, kind: Kind) -> str | None:
+    """The name of a marker that a kill tore while it was written; None if there is none such.
+
+    Raises:
+        UserError: If it is no regular file.
+    """
+    file = temporary(folder / marker_name(kind))
+    try:
+        content = read_bytes(file, fix="delete it", limit=MAX_MARKER_BYTES)
+    except FileNotFoundError:
+        return None
+    return file.name if _content(kind).startswith(content) else None
 
 
 def strangers(folder: Path, is_ours: Callable[[str], bool]) -> list[str]:

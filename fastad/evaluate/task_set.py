@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastad.acting.interact import Transition, episode_returns
+from fastad.acting.interact import Joined, Transition, episode_returns
 from fastad.base.errors import UserError
 from fastad.base.trust import check_calls
 from fastad.envs.base import BatchedEnv
@@ -240,7 +240,7 @@ def try_model(
     """Roll the frozen model out on `tasks`; see `rollout` for the options."""
     generator = tasks.generator(next(model.parameters()).device)
     env = tasks.make_env(generator)
-    actions: list[Tensor] = []
+    actions = Joined(num_episodes * env.episode_length)
 
     def watch(block: Transition) -> None:
         actions.append(block.action)
@@ -250,4 +250,4 @@ def try_model(
     result = rollout(
         model, env, num_episodes=num_episodes, generator=generator, on_block=watch, **options
     )
-    return Trial(result, tasks, torch.cat(actions, dim=1))
+    return Trial(result, tasks, actions.whole)

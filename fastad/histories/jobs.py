@@ -32,7 +32,7 @@ from fastad.histories.labels import (
 )
 from fastad.histories.learning import SHARD_STREAMS, Learning, check_noise
 from fastad.histories.meta import shard_range
-from fastad.histories.reader import load_description, load_info
+from fastad.histories.reader import HistoryDataset, load_description, load_info
 from fastad.histories.schema import INFO_FILE, DatasetInfo
 from fastad.histories.writer import ShardWriter, shard_is_complete
 from fastad.sources.registry import make_source
@@ -44,7 +44,7 @@ Progress = Callable[[int, int], None]
 
 def collect(
     out: Path, *, workers: int = 1, progress: Progress | None = None, **settings: Any
-) -> None:
+) -> HistoryDataset:
     """Collect a dataset of learning histories.
 
     Args:
@@ -53,11 +53,16 @@ def collect(
         progress: See `collect_shards`.
         **settings: Of `prepare`.
 
+    Returns:
+        The complete dataset.
+
     Raises:
         UserError: See `prepare`.
     """
     with prepare(out, **settings) as info:
         collect_shards(out, info, workers=workers, progress=progress)
+        # While nobody may replace it: whoever waits for the lock might.
+        return HistoryDataset(out)
 
 
 @contextmanager

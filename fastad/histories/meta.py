@@ -38,6 +38,7 @@ class ShardMeta:
     # Steps of each history, where some are shorter than others; what a column holds behind them
     # repeats their last step. [] where all have as many as the dataset says.
     lengths: list[int] = field(default_factory=list)
+    index: int = -1  # of the shard, so that two whole ones cannot change places; -1 before it told
 
     def to_json(self, schema_version: int) -> dict[str, Any]:
         """The content of meta.json, in a dataset of that schema."""

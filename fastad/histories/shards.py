@@ -71,6 +71,11 @@ def load_meta(path: Path, info: DatasetInfo, index: int) -> ShardMeta | None:
     has_columns = any((shard / f"{stem(info, name)}.npy").exists() for name in columns(info))
     meta = ShardMeta.load(shard)
     if meta is not None:
+        if meta.index not in (-1, index):
+            raise UserError(
+                f"{shard / META_FILE}: field 'index' is {meta.index}, that of another shard; "
+                f"{rerun(shard)}"
+            )
         _check_meta(shard, meta, info, len(shard_range(info, index)))
     elif has_columns:
         raise UserError(f"{shard / META_FILE}: missing, but columns are there; {rerun(shard)}")

@@ -1,5 +1,7 @@
 """Holding every file of a dataset to the digest that was stored when it was written."""
 
+import logging
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,11 @@ from fastad.histories.meta import rerun, shard_path
 from fastad.histories.reader import load_description
 from fastad.histories.schema import INFO_FILE, META_FILE, TASKS_FILE, DatasetInfo
 from fastad.histories.shards import load_meta
+from fastad.histories.validate import spread
+
+_logger = logging.getLogger(__name__)
+
+MAX_BYTES = 2**30  # that are read before a training: a second or two
 
 
 def verify_dataset(
@@ -43,6 +50,35 @@ def verify_dataset(
         except UserError as error:
             verdict.wrong.append(str(error))
     return verdict
+
+
+def check_columns(path: Path, info: DatasetInfo, *, max_bytes: int = MAX_BYTES) -> None:
+    """Hold the columns of a dataset to their digests before anything is learnt from them.
+
+    Those of a large one in evenly spaced shards, as many as take seconds; the log says so.
+
+    Args:
+        path: The dataset.
+        info: Of it.
+        max_bytes: To read, or one shard.
+
+    Raises:
+        UserError: Naming the first file that is not what was written.
+        OSError: If one cannot be read.
+    """
+    all_bytes = column_bytes(path, info)
+    share = min(1.0, max_bytes / max(1, all_bytes))
+    chosen = spread(info.num_shards, max(1, int(share * info.num_shards)))
+    for index in chosen:
+        verdict = Verdict([], [])
+        _verify_shard(path, info, int(index), verdict, lambda num_bytes: None)
+        if verdict.wrong:
+            raise UserError(verdict.wrong[0])
+    if len(chosen) < info.num_shards:
+        _logger.info(
+            f"{path}: {len(chosen)} of {info.num_shards} shards were held to their digests; "
+            f"for all: fastad inspect {shlex.quote(str(path))} --verify"
+        )
 
 
 def column_bytes(path: Path, info: DatasetInfo) -> int:

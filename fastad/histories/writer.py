@@ -119,7 +119,7 @@ class ShardWriter:
         lengths: Sequence[int] | None = None,
     ) -> None:
         self.info = info
-        self.shard = shard_path(path, index)
+        self.index, self.shard = index, shard_path(path, index)
         self.num_histories = len(shard_range(info, index))
         self.committed_steps = 0
         self._task_ids = [int(task) for task in task_ids]
@@ -213,6 +213,7 @@ class ShardWriter:
         meta = ShardMeta(
             self._task_ids, self._learner_ids, self.committed_steps, self._attempt, digests,
             self._lengths,
+            self.index,
         )  # fmt: skip
         content = meta.to_json(self.info.schema_version)
         write_json(self.shard / META_FILE, content, seal=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastad.acting.interact import Transition, episode_returns, interact
+from fastad.acting.interact import Joined, Transition, episode_returns, interact
 from fastad.base.errors import UserError
 from fastad.envs.base import BatchedEnv
 from fastad.model.memory import RecordedMemory
@@ -103,7 +103,7 @@ def rollout(
     asked_for = returns_asked_for(model, env, target_return)
     if prompt is not None and control in FORGETFUL:
         raise UserError(f"control={control} forgets the prompt before the first step")
-    rewards, ended = [], []
+    rewards, ended = Joined(num_steps), Joined(num_steps)
     with model.seeing(context):
         memory = model.make_memory(
             env.num_envs, kv_cache=kv_cache, compile=compile, untracked=cuda_graph
@@ -125,7 +125,7 @@ def rollout(
                 ended.append(block.terminated | block.truncated)
                 if on_block is not None:
                     on_block(block)
-    returns = episode_returns(torch.cat(rewards, 1), torch.cat(ended, 1), num_episodes).cpu()
+    returns = episode_returns(rewards.whole, ended.whole, num_episodes).cpu()
     seconds = time.perf_counter() - began  # after the device has answered
     return RolloutResult(returns, seconds, num_steps * env.num_envs)
 

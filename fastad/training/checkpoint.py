@@ -18,6 +18,7 @@ from fastad.model.sequence_model import SequenceModel
 from fastad.training.checkpoint_folder import (
     DAMAGED,
     DESCRIPTION,
+    KEEP,
     MODEL,
     OPTIMIZER,
     STATE,
@@ -26,7 +27,7 @@ from fastad.training.checkpoint_folder import (
     way_on,
     write_checkpoint,
 )
-from fastad.training.description import build_for, describe
+from fastad.training.description import build_for, check_version, describe
 from fastad.training.optimizers import named_state, restore_state
 from fastad.training.parallel import Trained
 from fastad.training.ranks import ALONE, Ranks
@@ -66,7 +67,7 @@ def save_checkpoint(
     optimizers: list[torch.optim.Optimizer],
     *,
     train_seconds: float,
-    keep: int = 2,
+    keep: int = KEEP,
     trained: Trained | None = None,
     ranks: Ranks = ALONE,
 ) -> Path | None:
@@ -146,6 +147,7 @@ def read_training_state(folder: Path) -> TrainingState:
                 f"{folder} is of a fastad that stored optimiser states by position, which no "
                 "longer fit; it can be rolled out"
             )
+        check_version(_parse_json(files[DESCRIPTION], folder / DESCRIPTION), folder / DESCRIPTION)
         weights = _parse_weights(files[MODEL], folder / MODEL)
         tensors = _parse_tensors(files[OPTIMIZER], folder / OPTIMIZER)
         seconds = _parse_json(files[STATE], folder / STATE).get("train_seconds")

@@ -26,6 +26,7 @@ from fastad.training.run_files import (
 
 MODEL, DESCRIPTION, OPTIMIZER, STATE, MANIFEST = CHECKPOINT_FILES
 MAX_JSON_BYTES = 2**20
+KEEP = 2  # checkpoints of a run
 DAMAGED = "the checkpoint is damaged"
 
 
@@ -96,9 +97,7 @@ def write_checkpoint(run: Path, step: int, files: dict[str, bytes], *, keep: int
     if final.exists():
         return final
     folder.mkdir(parents=True, exist_ok=True)
-    for torn in folder.glob("*.part"):
-        if step_of(torn.with_suffix("")) is not None:
-            _delete(torn)
+    _delete_torn(folder)
     part.mkdir()
     sizes = {
         name: {"bytes": len(content), "digest": digest(content)} for name, content in files.items()
@@ -114,12 +113,33 @@ def write_checkpoint(run: Path, step: int, files: dict[str, bytes], *, keep: int
         raise
     part.rename(final)
     sync_folder(folder)
+    _delete_old(run, keep)
+    return final
+
+
+def tidy_checkpoints(run: Path, *, keep: int) -> None:
+    """Finish what a kill kept `write_checkpoint` from, in a run whose lock is held.
+
+    Args:
+        run: The run folder.
+        keep: Newest checkpoints that stay.
+    """
+    _delete_torn(run / CHECKPOINTS)
+    _delete_old(run, keep)
+
+
+def _delete_torn(folder: Path) -> None:
+    for torn in folder.glob("*.part"):
+        if step_of(torn.with_suffix("")) is not None:
+            _delete(torn)
+
+
+def _delete_old(run: Path, keep: int) -> None:
     for old in list_checkpoints(run)[:-keep]:
         # Whatever somebody laid into it keeps it.
         if {file.name for file in old.iterdir()} <= {*CHECKPOINT_FILES}:
             # A kill while files are deleted shall not leave a checkpoint that looks damaged.
             _delete(old.rename(old.with_name(old.name + ".part")))
-    return final
 
 
 def read_checkpoint(folder: Path, *names: str) -> tuple[dict[str, bytes], int | None]:

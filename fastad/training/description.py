@@ -73,12 +73,7 @@ def _build(
     description: dict[str, Any], file: Path, *, max_layers: int | None = None
 ) -> SequenceModel:
     """A model of the description that `describe` gave."""
-    version = description.get("format_version")
-    if version not in (1, 2, FORMAT_VERSION):
-        raise UserError(
-            f"{file}: format_version={version}, but this fastad reads {FORMAT_VERSION}; upgrade "
-            "fastad or train again"
-        )
+    check_version(description, file)
     try:
         config = from_plain(description["config"], ModelConfig, f"{file}: config")
         if max_layers is not None and config.num_layers > max_layers:
@@ -126,6 +121,16 @@ def _family(description: dict[str, Any]) -> TaskFamily | None:
     if env not in ENVS:
         raise unknown("env", env, ENVS)  # others show what is stored, and name code
     return make_family(env, **description["env_kwargs"])
+
+
+def check_version(description: dict[str, Any], file: Path) -> None:
+    """Refuse a description, from `file`, of a version that is not known."""
+    version = description.get("format_version")
+    if version not in (1, 2, FORMAT_VERSION):
+        raise UserError(
+            f"{file}: format_version={version}, but this fastad reads {FORMAT_VERSION}; upgrade "
+            "fastad or train again"
+        )
 
 
 def describe(model: SequenceModel) -> dict[str, Any]:

@@ -126,6 +126,8 @@ def _read_manifest(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     stored, coming = manifest.get("files"), manifest.get("next", {})
     if not isinstance(stored, dict) or not isinstance(coming, dict):
         raise UserError(f"{file}: damaged, it holds no digests; {DAMAGED}")
+    if not stored.keys() >= {*FIXED}:
+        raise UserError(f"{file}: damaged, it is not that of a run; {DAMAGED}")
     return stored, coming
 
 

@@ -11,7 +11,14 @@ from fastad.base.config import differences, dump_config, to_plain
 from fastad.base.errors import UserError, naming
 from fastad.base.files import digest, replace_durably
 from fastad.base.locks import folder_lock
-from fastad.base.possession import delete_own, is_marked, mark, marker_name, strangers
+from fastad.base.possession import (
+    delete_own,
+    is_marked,
+    mark,
+    marker_name,
+    strangers,
+    torn_marker,
+)
 from fastad.base.provenance import describe_machine
 from fastad.histories.reader import load_description
 from fastad.histories.schema import INFO_FILE, TASKS_FILE
@@ -117,7 +124,8 @@ def _check_ours(path: Path, overwrite: bool) -> None:
             f"out={path} holds more than a run ({names}); move that elsewhere or choose another "
             "folder"
         )
-    unproven = [] if marked else strangers(path, lambda name: False)
+    torn = torn_marker(path, "run")
+    unproven = [] if marked else strangers(path, lambda name: name == torn)
     if unproven:
         names = ", ".join(name.rstrip("/") for name in unproven[:3])
         raise UserError(
@@ -165,6 +173,12 @@ def _check_continued(path: Path, config: Any, data: Path, resume: bool, extend: 
     kept = read_config(path)
     by_default = to_plain(type(config)()) | {"method": kept.get("method", "ad")}
     begun = settings_of(by_default) | settings_of(kept)
+    later = sorted(begun.keys() - settings_of(by_default).keys())
+    if later:
+        raise UserError(
+            f"{path / CONFIG}: setting {later[0]!r} is unknown here, a later fastad began this "
+            "run; upgrade fastad"
+        )
     if extend is not None:
         _check_finished(path, begun["updates"], extend)
         begun["updates"] += extend

@@ -123,7 +123,7 @@ class _Training:
         self.norms: list[Tensor] = []
         self.figures: list[dict[str, Tensor]] = []
         self.num_steps = 0
-        self.is_whole = True  # no update is half done
+        self.is_whole = True  # no update is half done, nor lacks its line in the log
 
     def _newest(self) -> TrainingState | None:
         checkpoints = list_checkpoints(self.run)
@@ -176,7 +176,12 @@ class _Training:
             "data_wait_share": (self.batches.waited - self.logged_wait) / seconds,
             "train_seconds": self.seconds,
         }
-        self.ranks.on_first(lambda: self.log(self.step, metrics))
+        try:
+            self.ranks.on_first(lambda: self.log(self.step, metrics))
+        except OSError as error:
+            # A file, not a terminal: whoever went on after this update would never write its line.
+            self.is_whole = error.filename is None
+            raise
         self.losses, self.norms, self.figures, self.num_steps = [], [], [], 0
         self._note_logged()
 

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from fastad.base.errors import UserError
+from fastad.base.locks import folder_lock
 from fastad.cli import main
+from fastad.histories import jobs
 from fastad.histories.columns import NAMES_OF_SCHEMA_1, SHARD_FILES, columns
 from fastad.histories.jobs import collect, prepare
 from fastad.histories.reader import HistoryDataset
@@ -188,3 +190,21 @@ def test_the_files_of_a_shard_are_its_columns_and_its_meta(tmp_path: Path) -> No
         names = {f"{name}.npy" for name in (*columns(info), *NAMES_OF_SCHEMA_1.values())}
         more = {"expert_policy.npy", "final_policy.npy", "bounds.npy", "meta.json"}
         assert names | more == set(SHARD_FILES)
+
+
+def test_what_was_collected_is_opened_while_nobody_may_replace_it(tmp_path, monkeypatch):
+    """Whoever waited for the lock deleted it, in the middle of the summary."""
+    locked = []
+
+    class Opened(HistoryDataset):
+        def __init__(self, path):
+            with pytest.raises(UserError, match="is being written by another process"):
+                folder_lock(path, patience=0).__enter__()
+            locked.append(path)
+            super().__init__(path)
+
+    monkeypatch.setattr(jobs, "HistoryDataset", Opened)
+    dataset = collect(
+        tmp_path, env="dark-room", source="frontier", num_histories=4, num_episodes=2, num_test=2
+    )
+    assert locked == [dataset.path]

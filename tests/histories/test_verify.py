@@ -13,7 +13,7 @@ from gymnasium import spaces
 from fastad.base.errors import UserError
 from fastad.cli import main
 from fastad.histories.reader import HistoryDataset
-from fastad.histories.verify import verify_dataset
+from fastad.histories.verify import check_columns, column_bytes, verify_dataset
 from fastad.histories.writer import ShardWriter, create_dataset
 
 
@@ -68,6 +68,44 @@ def test_a_missing_shard_is_named_when_training_is_asked_for(tmp_path, make_data
     assert main(["train", str(tmp_path / "data"), "--out", str(tmp_path / "run")]) == 2
     assert "shard-00001: 0 of" in capsys.readouterr().err
     assert "shard-00001: 0 of" in verify_dataset(tmp_path / "data").unknown[0]
+
+
+def test_nothing_is_learnt_from_columns_that_are_not_what_was_written(
+    tmp_path, make_dataset, capsys
+):
+    make_dataset(tmp_path / "data")
+    file = tmp_path / "data" / "shard-00001" / "reward.npy"
+    content = bytearray(file.read_bytes())
+    content[-4] ^= 1  # still a reward
+    file.write_bytes(content)
+    HistoryDataset(tmp_path / "data")
+    assert main(["train", str(tmp_path / "data"), "--out", str(tmp_path / "run")]) == 2
+    assert f"{file}: damaged; delete {file.parent} and run" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_of_a_large_dataset_as_many_shards_are_read_as_take_seconds(tmp_path, make_dataset, caplog):
+    info = make_dataset(tmp_path, num_shards=6)
+    share = column_bytes(tmp_path, info) // 3
+    with caplog.at_level("INFO", logger="fastad"):
+        check_columns(tmp_path, info, max_bytes=share)
+    assert "2 of 6 shards were held to their digests" in caplog.text
+    (tmp_path / "shard-00003" / "reward.npy").write_bytes(b"not looked at")
+    check_columns(tmp_path, info, max_bytes=share)
+    (tmp_path / "shard-00005" / "reward.npy").write_bytes(b"looked at")
+    with pytest.raises(UserError, match=r"shard-00005/reward.npy: damaged"):
+        check_columns(tmp_path, info, max_bytes=share)
+
+
+def test_two_whole_shards_cannot_change_places(tmp_path, make_dataset):
+    make_dataset(tmp_path)
+    first, second = tmp_path / "shard-00000", tmp_path / "shard-00001"
+    first.rename(tmp_path / "aside")
+    second.rename(first)
+    (tmp_path / "aside").rename(second)
+    with pytest.raises(UserError, match=r"shard-00000/meta.json: field 'index' is 1, that of anot"):
+        HistoryDataset(tmp_path)
+    assert len(verify_dataset(tmp_path).wrong) == 2
 
 
 def test_older_datasets_are_read_and_said_to_have_no_digests(tmp_path, make_dataset):

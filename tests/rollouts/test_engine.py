@@ -73,6 +73,19 @@ def test_a_rollouts_memory_goes_with_it():
         gc.enable()
 
 
+def test_a_rollout_keeps_none_of_its_blocks():
+    """A list of them, a kilobyte each, grew for as long as a rollout lasted."""
+    env, generator = make_room()
+    alive, kept = [], []
+
+    def watch(block):
+        kept.append(sum(tensor() is not None for tensor in alive))
+        alive.extend(weakref.ref(tensor) for tensor in (block.reward, block.truncated))
+
+    rollout(make_model(env), env, num_episodes=5, generator=generator, on_block=watch)
+    assert kept == [0] * 5
+
+
 def make_step(episode_step):
     zeros = torch.zeros(4, 1, dtype=torch.int64)
     return Steps(

@@ -46,6 +46,21 @@ def test_two_runs_of_one_seed_are_equal_and_another_seed_is_not(tiny_training, t
     assert not torch.equal(one["heads.policy.weight"], other["heads.policy.weight"])
 
 
+@pytest.mark.parametrize(("file", "kept"), [("metrics.jsonl", 5), (None, 6)])
+def test_an_update_whose_line_of_the_log_was_not_written_is_done_again(
+    tiny_training, tmp_path, file, kept
+):
+    """Whoever went on after it would never write that line; of a terminal nobody expects any."""
+
+    def log(step, metrics):
+        if step == 6:
+            raise OSError(28, "No space left on device", file)
+
+    with pytest.raises(OSError, match="No space"):
+        run_training(tiny_training, tmp_path, log=log, checkpoint_every=5)
+    assert list_checkpoints(tmp_path)[-1].name == f"step-{kept:08d}"
+
+
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(
     tiny_training, tmp_path, monkeypatch, optimizer
