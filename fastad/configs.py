@@ -87,7 +87,18 @@ class CollectConfig:
     """Files that the histories are spread over, the unit of parallel work and of --resume
     (default: one per 1,024 histories; of sb3:PPO, 8). Changes the random streams, so the data."""
     workers: int = 1
-    """Processes. Does not change the data; worth its start-up from some 10 million steps on."""
+    """Shards at once, each in a process of its own. Does not change the data; worth their start-up
+    from some 10 million steps on."""
+    executor: Literal["local", "ray", "slurm"] = "local"
+    """Where they run. local: on this machine. ray: on a Ray cluster. slurm: as jobs of a SLURM
+    cluster, by submitit. The last two need their extras, and a folder that all hosts share; see
+    docs/clusters.md."""
+    executor_options: tuple[str, ...] = ()
+    """Its options as KEY=VALUE. ray: address, cpus and memory_gb of a worker. slurm: partition,
+    account, qos, constraint, time (minutes) and memory_gb of a shard's job, logs (a folder), and
+    cluster=local to try it without SLURM."""
+    retries: int = 2
+    """How often a shard is begun again whose worker died, before all stop."""
     resume: bool = False
     """Continue the dataset in `out`, if there is one."""
     overwrite: bool = False
@@ -97,6 +108,8 @@ class CollectConfig:
         """Check the ranges that nobody else checks before anything is written."""
         if self.workers < 1:
             raise UserError(f"workers={self.workers} is not possible; use 1 or more")
+        if self.retries < 0:
+            raise UserError(f"retries={self.retries} is not possible; use 0 or more")
 
     @property
     def folder(self) -> Path:

@@ -16,6 +16,9 @@ def gather(config: CollectConfig, progress: Report | None) -> None:
     jobs.collect(
         config.folder,
         workers=config.workers,
+        executor=config.executor,
+        executor_options=parse_options("executor_options", config.executor_options),
+        retries=config.retries,
         progress=progress,
         resume=config.resume,
         overwrite=config.overwrite,
