@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Fields of a `RolloutConfig` that change no return.
 NOT_ASKED = (
     "run", "env", "plot", "json", "save_histories", "device", "threads", "kernels", "compile",
-    "cuda_graph",
+    "cuda_graph", "workers",
 )  # fmt: skip
 
 
@@ -289,11 +289,14 @@ class RolloutConfig:
     """cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
     threads: int | None = None
     """CPU threads (default: all cores)."""
+    workers: int = 1
+    """Processes that the rollouts are dealt to, each with its share of the threads, or with a GPU
+    of its own. The same results, for the source and chance as well, which are not split."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         check_seed(self.seed)
-        for name in ("episodes", "context", "tasks", "rollouts_per_task"):
+        for name in ("episodes", "context", "tasks", "rollouts_per_task", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name}={value} must be at least 1")

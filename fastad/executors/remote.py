@@ -21,7 +21,7 @@ def work(function: Job, arguments: tuple[Any, ...], lease: Lease) -> BaseExcepti
             for _ in function(*arguments):
                 pass
     except Exception as error:
-        return _portable(error)
+        return portable(error)
     return None
 
 
@@ -34,7 +34,7 @@ def cannot_begin(trace: str) -> UserError:
     )
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """The same error, if it can travel, with the place where it was raised."""
     where = "".join(traceback.format_exception(error))
     try:

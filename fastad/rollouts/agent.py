@@ -9,6 +9,7 @@ from fastad.acting.interact import Transition
 from fastad.acting.steps import Steps
 from fastad.actions import ActionDistribution, Categorical
 from fastad.model.memory import Memory
+from fastad.rollouts.part import Part, draw_part
 from fastad.rollouts.prompt import Prompt
 
 Control = Literal["none", "no-reward", "shuffled-rewards", "one-episode", "wiped-context"]
@@ -38,6 +39,7 @@ class InContextAgent:
             models that read none.
         unordered: Whether the model is shown where the last action was taken, besides where the
             agent is, as the unordered layout has it.
+        part: Which of more environments these `N` are, for all of which actions are drawn.
     """
 
     def __init__(
@@ -51,9 +53,10 @@ class InContextAgent:
         control: Control = "none",
         target_return: Tensor | None = None,
         unordered: bool = False,
+        part: Part | None = None,
     ) -> None:
         self.memory, self.actions, self.generator = memory, actions, generator
-        self.greedy, self.control = greedy, control
+        self.greedy, self.control, self.part = greedy, control, part
         device = generator.device
         self._none = actions.none.to(device)
         self.previous_action = self._none.repeat(num_envs, *[1] * self._none.ndim)
@@ -71,7 +74,7 @@ class InContextAgent:
             None if self.return_to_go is None else self.return_to_go.unsqueeze(1),
         )  # fmt: skip
         # Memory that every step fills anew, and a number that PyTorch need not make a tensor of.
-        self._uniform = torch.empty((num_envs, 1), device=device)
+        self._uniform = torch.empty((num_envs if part is None else part.total, 1), device=device)
         self._one = torch.ones_like(self.episode_step)
         self.logits: Tensor | None = None  # the latest, (N, A), parameters of whatever kind
         # One uniform number an action, drawn with kernels where the memory has some.
@@ -88,6 +91,8 @@ class InContextAgent:
         if self._draws_at_once:
             # Here PyTorch is still in the processor's caches; the model's step drives it out.
             uniform = self._uniform.uniform_(generator=self.generator)
+            if self.part is not None:
+                uniform = uniform[self.part.rows]
         logits = self.memory.predict(self._steps(observation))
         self.logits = logits
         if self.greedy:
@@ -95,6 +100,8 @@ class InContextAgent:
         policy = self.actions.policy(logits)
         if uniform is not None:
             return self.memory.draw(policy, uniform), policy
+        if self.part is not None:
+            return draw_part(self.actions, policy, self.generator, self.part), policy
         return self.actions.draw(policy, self.generator), policy
 
     def observe(self, transition: Transition, final_observation: Tensor) -> None:
