@@ -6,21 +6,16 @@ Light to import: nothing here waits for PyTorch.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from fastad.base.config import Kernels, check_seed, format_options, to_plain, typed
+from fastad.base.config import Kernels, check_seed, to_plain
 from fastad.base.errors import UserError
 from fastad.methods.rl2_config import RL2Config, check_method
 from fastad.model.config import ModelConfig
 from fastad.training.settings import TrainSettings
-
-if TYPE_CHECKING:
-    from fastad.histories.schema import DatasetInfo
-
 
 # Fields of a `RolloutConfig` that change no return.
 NOT_ASKED = (
@@ -329,31 +324,6 @@ class RolloutConfig:
         """What may change a return, as plain values: neither files nor what computes it."""
         plain = to_plain(self)
         return {name: value for name, value in plain.items() if name not in NOT_ASKED}
-
-
-def how_to_finish(data: Path, info: DatasetInfo) -> str:
-    """The command that goes on with the collection of an unfinished dataset."""
-    config = CollectConfig(
-        out=data,
-        env=info.env,
-        env_options=format_options(info.env_kwargs),
-        source=info.source,
-        source_options=format_options(info.source_kwargs),
-        num_histories=info.num_histories,
-        num_episodes=info.num_steps // info.episode_length,
-        num_train_tasks=info.num_train,
-        num_validation_tasks=info.num_validation,
-        num_test_tasks=info.num_test,
-        holdout=info.holdout,  # type: ignore[arg-type]
-        action_noise=info.action_noise,
-        noise_labels=info.noise_labels,  # type: ignore[arg-type]
-        labels=info.labels,  # type: ignore[arg-type]
-        look_ahead=info.look_ahead or None,
-        seed=info.seed,
-        shards=info.num_shards,
-        resume=True,
-    )
-    return shlex.join(["fastad", "collect", *typed(config, bare="out")])
 
 
 def check_env(wanted: str | None, found: str, where: Path) -> None:

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fastad.api.gather import how_to_finish
 from fastad.base.errors import UserError
 from fastad.base.progress import Report, unwatched
-from fastad.configs import TrainConfig, check_env, how_to_finish
+from fastad.configs import TrainConfig, check_env
 from fastad.evaluate.learning_curve import LearningCurve
 from fastad.histories.reader import HistoryDataset
 from fastad.methods.registry import make_method

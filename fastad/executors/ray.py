@@ -76,9 +76,9 @@ class Ray(Executor):
         try:
             _knock(address)
             with _own_signals():
-                ray.init(log_to_driver=False, logging_level="ERROR", **options)
-        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            reason = str(error).strip().splitlines()[0]
+                _init(ray, options)
+        except Exception as error:  # Ray raises bare ones, too
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(
                 f"executor=ray: no cluster answers at address={address or 'local'} ({reason}); "
                 "start one with `ray start --head`, name another with --executor-options "
@@ -136,6 +136,17 @@ class _Tasks:
         if self._running:
             everyone = [*self._running]
             self._ray.wait(everyone, num_returns=len(everyone), timeout=STOP_SECONDS)
+
+
+def _init(ray: Any, options: dict[str, Any]) -> None:
+    """Connect; on a busy machine the half minute that Ray gives its own start may not be enough."""
+    try:
+        ray.init(log_to_driver=False, logging_level="ERROR", **options)
+    except Exception:
+        ray.shutdown()
+        if options["address"] != "local":
+            raise
+        ray.init(log_to_driver=False, logging_level="ERROR", **options)
 
 
 def _knock(address: str) -> None:

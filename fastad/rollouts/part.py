@@ -4,6 +4,7 @@ What is random is drawn for all of them, so that nothing depends on how they are
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ class Part:
         """All environments, in as many parts of about the same size, but none that is empty."""
         num = min(num_parts, total)
         bounds = [index * total // num for index in range(num + 1)]
-        return [cls(*bounds[index : index + 2], total) for index in range(num)]
+        return [cls(first, stop, total) for first, stop in pairwise(bounds)]
 
     @property
     def rows(self) -> slice:

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from fastad.cli import main
+from fastad.executors.lease import Lease
+from fastad.executors.registry import make_executor
 from fastad.histories.jobs import collect
 from fastad.histories.meta import ShardMeta, shard_path
 
@@ -42,16 +44,12 @@ FLAGS = {"ray": [], "slurm": ["--executor-options", "cluster=local"]}
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """Two CPUs, as a program has them that uses Ray for other things as well."""
-    ray = pytest.importorskip("ray")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(
-        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
-        object_store_memory=80 * 2**20, logging_level="ERROR",
-    )  # fmt: skip
-    yield
-    ray.shutdown()
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Two CPUs that stay, as a program has them that uses Ray for other things as well."""
+    pytest.importorskip("ray")
+    home = tmp_path_factory.mktemp("cluster")
+    with make_executor("ray", {}).start(2, Lease.of(home), home):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +147,8 @@ def test_a_second_collection_takes_over_from_one_that_was_killed(
 ) -> None:
     out = tmp_path / "data"
     with start(out, where) as driver:
-        wait_for(lambda: writers(out))
+        wait_for(lambda: writers(out) or driver.poll() is not None)
+        assert driver.poll() is None
         driver.kill()
     resumed = ["collect", str(out), *OPTIONS, "--resume", "--executor", where, *FLAGS[where]]
     assert main(resumed) == 0
@@ -164,7 +163,8 @@ def test_a_stopped_collection_leaves_nobody_at_work_and_is_finished_elsewhere(
 ) -> None:
     out = tmp_path / "data"
     with start(out, where) as driver:
-        wait_for(lambda: writers(out))
+        wait_for(lambda: writers(out) or driver.poll() is not None)
+        assert driver.poll() is None
         at_work = writers(out)
         driver.send_signal(number)
         _, said = driver.communicate(timeout=120)
