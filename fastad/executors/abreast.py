@@ -1,6 +1,8 @@
 """Processes of this machine that go on side by side, and tell what comes of it as they go."""
 
+import pickle
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -61,7 +63,7 @@ _OVER = object()
 
 def _receive(pipe: Connection) -> Any:
     try:
-        kind, value = pipe.recv()
+        kind, value = pickle.loads(pipe.recv_bytes())
     except (EOFError, ConnectionResetError) as error:
         raise UserError(
             "a worker process died, perhaps for want of memory; start again with fewer workers"
@@ -79,8 +81,13 @@ def _work(
     job: tuple[Any, ...],
 ) -> None:
     begin_worker(lifeline, num_threads)
+
+    def send(kind: str, value: Any = None) -> None:
+        # Not `Connection.send`: it lends tensors, whose memory would be gone with this process.
+        pipe.send_bytes(pickle.dumps((kind, value)))
+
     try:
-        function(lambda value: pipe.send(("told", value)), *job)
-        pipe.send(("over", None))
+        function(partial(send, "told"), *job)
+        send("over")
     except Exception as error:
-        pipe.send(("error", portable(error)))
+        send("error", portable(error))

@@ -53,11 +53,11 @@ class Lease:
 
         def beat() -> None:
             nonlocal beats
-            # In place: whoever opens it on another host then sees the change at once.
-            with suppress(OSError), self.file.open("r+b", buffering=0) as stream:
-                while not stop.wait(BEAT):
-                    beats += 1
-                    stream.seek(0)
+            while not stop.wait(BEAT):
+                beats += 1
+                # In place: whoever opens it on another host then sees the change at once. A file
+                # system that fails for a moment is forgiven by the workers, too.
+                with suppress(OSError), self.file.open("r+b", buffering=0) as stream:
                     stream.write(self._content(beats))
                     os.fsync(stream.fileno())
 
