@@ -6,26 +6,21 @@ Light to import: nothing here waits for PyTorch.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from fastad.base.config import Kernels, check_seed, format_options, to_plain, typed
+from fastad.base.config import Kernels, check_seed, to_plain
 from fastad.base.errors import UserError
 from fastad.methods.rl2_config import RL2Config, check_method
 from fastad.model.config import ModelConfig
 from fastad.training.settings import TrainSettings
 
-if TYPE_CHECKING:
-    from fastad.histories.schema import DatasetInfo
-
-
 # Fields of a `RolloutConfig` that change no return.
 NOT_ASKED = (
     "run", "env", "plot", "json", "save_histories", "device", "threads", "kernels", "compile",
-    "cuda_graph",
+    "cuda_graph", "workers",
 )  # fmt: skip
 
 
@@ -87,7 +82,18 @@ class CollectConfig:
     """Files that the histories are spread over, the unit of parallel work and of --resume
     (default: one per 1,024 histories; of sb3:PPO, 8). Changes the random streams, so the data."""
     workers: int = 1
-    """Processes. Does not change the data; worth its start-up from some 10 million steps on."""
+    """Shards at once, each in a process of its own. Does not change the data; worth their start-up
+    from some 10 million steps on."""
+    executor: Literal["local", "ray", "slurm"] = "local"
+    """Where they run. local: on this machine. ray: on a Ray cluster. slurm: as jobs of a SLURM
+    cluster, by submitit. The last two need their extras, and a folder that all hosts share; see
+    docs/clusters.md."""
+    executor_options: tuple[str, ...] = ()
+    """Its options as KEY=VALUE. ray: address, cpus and memory_gb of a worker. slurm: partition,
+    account, qos, constraint, time (minutes) and memory_gb of a shard's job, logs (a folder), and
+    cluster=local to try it without SLURM."""
+    retries: int = 2
+    """How often a shard is begun again whose worker died, before all stop."""
     resume: bool = False
     """Continue the dataset in `out`, if there is one."""
     overwrite: bool = False
@@ -97,6 +103,8 @@ class CollectConfig:
         """Check the ranges that nobody else checks before anything is written."""
         if self.workers < 1:
             raise UserError(f"workers={self.workers} is not possible; use 1 or more")
+        if self.retries < 0:
+            raise UserError(f"retries={self.retries} is not possible; use 0 or more")
 
     @property
     def folder(self) -> Path:
@@ -283,11 +291,14 @@ class RolloutConfig:
     """cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
     threads: int | None = None
     """CPU threads (default: all cores)."""
+    workers: int = 1
+    """Processes that the rollouts are dealt to, each with its share of the threads, or with a GPU
+    of its own. The same results, for the source and chance as well, which are not split."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         check_seed(self.seed)
-        for name in ("episodes", "context", "tasks", "rollouts_per_task"):
+        for name in ("episodes", "context", "tasks", "rollouts_per_task", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name}={value} must be at least 1")
@@ -320,28 +331,3 @@ class RolloutConfig:
         """What may change a return, as plain values: neither files nor what computes it."""
         plain = to_plain(self)
         return {name: value for name, value in plain.items() if name not in NOT_ASKED}
-
-
-def how_to_finish(data: Path, info: DatasetInfo) -> str:
-    """The command that goes on with the collection of an unfinished dataset."""
-    config = CollectConfig(
-        out=data,
-        env=info.env,
-        env_options=format_options(info.env_kwargs),
-        source=info.source,
-        source_options=format_options(info.source_kwargs),
-        num_histories=info.num_histories,
-        num_episodes=info.num_steps // info.episode_length,
-        num_train_tasks=info.num_train,
-        num_validation_tasks=info.num_validation,
-        num_test_tasks=info.num_test,
-        holdout=info.holdout,  # type: ignore[arg-type]
-        action_noise=info.action_noise,
-        noise_labels=info.noise_labels,  # type: ignore[arg-type]
-        labels=info.labels,  # type: ignore[arg-type]
-        look_ahead=info.look_ahead or None,
-        seed=info.seed,
-        shards=info.num_shards,
-        resume=True,
-    )
-    return shlex.join(["fastad", "collect", *typed(config, bare="out")])

@@ -10,8 +10,10 @@ import pytest
 
 import fastad
 from fastad.cli import main
+from fastad.histories.meta import ShardMeta
 
 README = Path(__file__).parents[1] / "README.md"
+CLUSTERS = README.parent / "docs" / "clusters.md"
 
 
 @pytest.mark.timeout(1800)  # without a compiler, on a busy machine
@@ -71,3 +73,26 @@ def test_the_docstrings_examples_run_one_after_the_other(tmp_path, monkeypatch):
         (example,) = doctest.DocTestFinder(recurse=False).find(shown, shown.__name__)
         assert example.examples, shown
         assert runner.run(example).failed == 0, shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("extra", "out"), [("ray", "on-ray"), ("submitit", "by-submitit")])
+def test_the_clusters_page_s_first_commands_collect_what_one_process_does(
+    extra, out, tmp_path, monkeypatch
+):
+    pytest.importorskip(extra)
+    monkeypatch.chdir(tmp_path)
+    commands = CLUSTERS.read_text().replace("\\\n", " ").splitlines()
+    command = next(line for line in commands if f"fastad collect data/{out} " in line)
+    _, *words = shlex.split(command)
+    assert main(words) == 0
+    where = words.index("--executor")
+    alone = [*words[:where], "--workers", "1", *words[words.index("--shards") :]]
+    alone[1] = "data/alone"
+    assert main(alone) == 0
+    ours, theirs = (
+        [ShardMeta.load(shard).digests for shard in sorted(Path("data", name).glob("shard-*"))]
+        for name in (out, "alone")
+    )
+    assert len(ours) == 4
+    assert ours == theirs

@@ -76,7 +76,7 @@ def act(
             control=config.control, context=config.context, prompt=prompt,
             target_return=config.target_return, compile=config.compile,
             cuda_graph=takes_graph(config.cuda_graph, device, kv_cache=config.kv_cache),
-            on_block=on_block,
+            on_block=on_block, workers=config.workers,
         )  # fmt: skip
     method, target, auxiliary = taught(config.run)
     if baselines is None:

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fastad.api.gather import how_to_finish
 from fastad.base.config import to_plain
 from fastad.base.errors import UserError
 from fastad.base.progress import Report, unwatched
 from fastad.base.provenance import __version__
 from fastad.base.trust import check_calls
-from fastad.configs import TrainConfig, how_to_finish
+from fastad.configs import TrainConfig
 from fastad.envs.registry import check_env
 from fastad.evaluate.learning_curve import LearningCurve
 from fastad.histories.reader import HistoryDataset

@@ -1,10 +1,12 @@
 """What `collect` does with its config."""
 
+import shlex
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from fastad.base.config import parse_options
+from fastad.base.config import format_options, parse_options, typed
 from fastad.base.progress import Report
 from fastad.configs import CollectConfig
 from fastad.histories import jobs
@@ -17,6 +19,9 @@ def gather(config: CollectConfig, progress: Report | None) -> HistoryDataset:
     return jobs.collect(
         config.folder,
         workers=config.workers,
+        executor=config.executor,
+        executor_options=parse_options("executor_options", config.executor_options),
+        retries=config.retries,
         progress=progress,
         resume=config.resume,
         overwrite=config.overwrite,
@@ -31,6 +36,31 @@ def planned(config: CollectConfig) -> tuple[DatasetInfo, Tensor]:
         UserError: For settings that are not possible.
     """
     return jobs.describe(config.folder, resume=config.resume, **_settings(config))
+
+
+def how_to_finish(data: Path, info: DatasetInfo) -> str:
+    """The command that goes on with the collection of an unfinished dataset."""
+    config = CollectConfig(
+        out=data,
+        env=info.env,
+        env_options=format_options(info.env_kwargs),
+        source=info.source,
+        source_options=format_options(info.source_kwargs),
+        num_histories=info.num_histories,
+        num_episodes=info.num_steps // info.episode_length,
+        num_train_tasks=info.num_train,
+        num_validation_tasks=info.num_validation,
+        num_test_tasks=info.num_test,
+        holdout=info.holdout,  # type: ignore[arg-type]
+        action_noise=info.action_noise,
+        noise_labels=info.noise_labels,  # type: ignore[arg-type]
+        labels=info.labels,  # type: ignore[arg-type]
+        look_ahead=info.look_ahead or None,
+        seed=info.seed,
+        shards=info.num_shards,
+        resume=True,
+    )
+    return shlex.join(["fastad", "collect", *typed(config, bare="out")])
 
 
 def _settings(config: CollectConfig) -> dict[str, Any]:

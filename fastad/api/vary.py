@@ -21,7 +21,7 @@ from fastad.evaluate.comparison import Setting
 CONTEXT = "context_episodes"
 # Settings that every comparison sets itself.
 OWN = frozenset(("data", "out", "env", "method", "seed", "device", "threads", "workers", "resume",
-                 "overwrite", "extend"))  # fmt: skip
+                 "overwrite", "extend", "executor", "executor_options", "retries"))  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -73,8 +73,9 @@ def _what_to_train(config: CollectConfig) -> list[str]:
     """The data, and the preset that they were collected by: it has settings to train with, too."""
     from fastad.presets import PRESETS
 
-    where = {"out": None, "seed": 0, "shards": None, "workers": 1}
-    asked = replace(config, **where, resume=False, overwrite=False)  # type: ignore[arg-type]
+    where = ("out", "seed", "shards", "workers", "executor", "executor_options", "retries")
+    alike = {name: getattr(CollectConfig(), name) for name in (*where, "resume", "overwrite")}
+    asked = replace(config, **alike)
     for name, preset in PRESETS.items():
         if replace(preset.collect, out=None) == asked:
             return [str(config.folder), "--config", name]

@@ -135,6 +135,12 @@ class BatchedEnv(ABC):
             truncated (N,) bool.
         """
 
+    def attend_only(self, rows: slice) -> None:  # noqa: B027, most step all at once
+        """From the next reset on, nobody looks at other environments: they need not be stepped.
+
+        What these experience stays as it is.
+        """
+
     def untrack(self) -> None:  # noqa: B027, there need be nothing on the host
         """From the next reset on, keep all state on the device alone and update it in place.
 

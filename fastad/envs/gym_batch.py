@@ -38,6 +38,7 @@ class GymBatch(BatchedEnv):
         self._rows = tasks.cpu()
         self._seeds = [family.distribution.seed(row) for row in self._rows]
         self._envs: list[gymnasium.Env[Any, Any]] = []
+        self._attended = slice(None)  # whose environments these are, and rows, seeds and ages
         self._age = np.zeros(len(tasks), np.int64)  # steps since the episode began
         self._steps = 0
 
@@ -51,26 +52,31 @@ class GymBatch(BatchedEnv):
         )
         first = [
             self._reset(index, seed if self._seeds[index] is None else self._seeds[index])
-            for index, seed in enumerate(drawn.tolist())
+            for index, seed in enumerate(drawn[self._attended].tolist())
         ]
         self._age[:] = self._steps = 0
-        return self._stored(first)
+        return self._among_all(self._stored(first))
+
+    def attend_only(self, rows: slice) -> None:
+        """See `BatchedEnv.attend_only`: others are never made."""
+        self._attended, self._envs = rows, []
+        self._rows, self._seeds, self._age = self._rows[rows], self._seeds[rows], self._age[rows]
 
     def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `BatchedEnv.step`."""
         self._steps += 1
+        actions = self.family.actions.of_each(action[self._attended])
         results = [
             self._checked(index, env.step(each))
-            for index, (env, each) in enumerate(
-                zip(self._envs, self.family.actions.of_each(action), strict=True)
-            )
+            for index, (env, each) in enumerate(zip(self._envs, actions, strict=True))
         ]
         observations, rewards, terminated, truncated = zip(*results, strict=True)
         self._age += 1
         over = np.array(terminated, np.bool_)
         cut = np.array(truncated, np.bool_) | (self._age >= self.episode_length)
         ended = np.flatnonzero(over | cut)
-        self.final_observation = observation = self._stored(observations)
+        observation = self._stored(observations)
+        self.final_observation = self._among_all(observation)
         if len(ended) > 0:
             first = [self._reset(index, self._seeds[index]) for index in ended.tolist()]
             rows = torch.from_numpy(ended).to(self.device)
@@ -78,7 +84,8 @@ class GymBatch(BatchedEnv):
             self._age[ended] = 0
         reward = torch.from_numpy(finite_rewards(rewards, self._where))
         flags = (torch.from_numpy(flag).to(self.device) for flag in (over, cut))
-        return observation, reward.to(self.device), *flags  # type: ignore[return-value]
+        fields = (observation, reward.to(self.device), *flags)
+        return tuple(map(self._among_all, fields))  # type: ignore[return-value]
 
     def rules(self) -> Rules | None:
         """See `BatchedEnv.rules`: numbers what is observed, if it is few things, and says no more.
@@ -141,6 +148,14 @@ class GymBatch(BatchedEnv):
             return self._where(index if rows is None else rows[index])
 
         return self.family.observations.of_each(observations, where).to(self.device)
+
+    def _among_all(self, values: Tensor) -> Tensor:
+        """The same with something for those that nobody attends to."""
+        if self._attended == slice(None):
+            return values
+        every = values.new_zeros((self.num_envs, *values.shape[1:]))
+        every[self._attended] = values
+        return every
 
     def _where(self, index: int) -> str:
         which = self.family.words(self._rows[index])

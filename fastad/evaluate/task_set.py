@@ -18,6 +18,7 @@ from fastad.envs.base import BatchedEnv
 from fastad.envs.family import Split
 from fastad.envs.registry import is_known, make_family
 from fastad.evaluate.metrics import task_means
+from fastad.evaluate.split_rollout import split_rollout
 from fastad.histories.learning import run_source
 from fastad.histories.reader import load_description
 from fastad.histories.schema import INFO_FILE, DatasetInfo
@@ -234,20 +235,22 @@ def try_model(
     tasks: TaskSet,
     *,
     num_episodes: int,
+    workers: int = 1,
     on_block: Callable[[Transition], None] | None = None,
     **options: Any,
 ) -> Trial:
-    """Roll the frozen model out on `tasks`; see `rollout` for the options."""
-    generator = tasks.generator(next(model.parameters()).device)
-    env = tasks.make_env(generator)
-    actions = Joined(num_episodes * env.episode_length)
+    """Roll the frozen model out on `tasks`, in one process or several; see `rollout`."""
+    actions = Joined(num_episodes * tasks.info.episode_length)
 
     def watch(block: Transition) -> None:
         actions.append(block.action)
         if on_block is not None:
             on_block(block)
 
-    result = rollout(
-        model, env, num_episodes=num_episodes, generator=generator, on_block=watch, **options
-    )
+    options |= {"num_episodes": num_episodes, "on_block": watch}
+    if workers > 1 and len(tasks.rows) > 1:
+        result = split_rollout(model, tasks, workers=workers, **options)
+    else:
+        generator = tasks.generator(next(model.parameters()).device)
+        result = rollout(model, tasks.make_env(generator), generator=generator, **options)
     return Trial(result, tasks, actions.whole)

@@ -20,6 +20,7 @@ from fastad.base.possession import (
 )
 from fastad.base.trust import remember
 from fastad.envs.family import SPLITS
+from fastad.executors.lease import LEASE_FILE, revoke
 from fastad.histories.columns import SHARD_FILES
 from fastad.histories.fields import REBUILD
 from fastad.histories.meta import shard_path
@@ -60,6 +61,7 @@ def begin_dataset(
     with folder_lock(out):
         # Whoever held the lock before may have changed everything.
         _check(out, info, resume=resume, overwrite=overwrite)
+        revoke(out)  # workers elsewhere of one that was killed
         if overwrite and _is_dataset(out):
             delete_own(out, "dataset", _is_of(load_info(out)), last=(INFO_FILE, MARKER))
         create_dataset(out, info, tasks.numpy())
@@ -114,8 +116,9 @@ def _is_dataset(out: Path) -> bool:
 
 def _is_of_beginning(name: str) -> bool:
     """Whether a file is one that a kill leaves while a dataset is begun, or deleted."""
-    finals = (Path(final) for final in (TASKS_FILE, INFO_FILE, MARKER))
-    return name in (*LOCK_FILES, TASKS_FILE, MARKER, *(temporary(file).name for file in finals))
+    finals = (Path(final) for final in (TASKS_FILE, INFO_FILE, MARKER, LEASE_FILE))
+    begun = (*LOCK_FILES, LEASE_FILE, TASKS_FILE, MARKER)
+    return name in (*begun, *(temporary(file).name for file in finals))
 
 
 def _is_of(info: DatasetInfo) -> Callable[[str], bool]:

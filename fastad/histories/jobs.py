@@ -1,12 +1,12 @@
-"""Collecting learning histories: (task, learner) jobs, grouped into shards, on local processes.
+"""Collecting learning histories: (task, learner) jobs, grouped into shards, on an executor.
 
 A shard is one idempotent job: what it holds follows from dataset.json, tasks.npy and its index
 alone, whoever runs it and however often. Complete shards are never run again; an unfinished one
 starts over.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,8 +20,12 @@ from fastad.base.errors import UserError
 from fastad.base.provenance import describe_machine
 from fastad.envs.registry import make_family, stored_options
 from fastad.envs.split import Holdout, split_tasks
-from fastad.executors.local import run_jobs
+from fastad.executors.base import Workers
+from fastad.executors.lease import Lease
+from fastad.executors.registry import make_executor
+from fastad.executors.run import run_jobs
 from fastad.histories.columns import columns
+from fastad.histories.crew import Watched, check_versions, versions_here
 from fastad.histories.folder import begin_dataset
 from fastad.histories.labels import (
     Label,
@@ -31,7 +35,7 @@ from fastad.histories.labels import (
     stored_policies,
 )
 from fastad.histories.learning import SHARD_STREAMS, Learning, check_noise
-from fastad.histories.meta import shard_range
+from fastad.histories.meta import shard_path, shard_range
 from fastad.histories.reader import HistoryDataset, load_description, load_info
 from fastad.histories.schema import INFO_FILE, DatasetInfo
 from fastad.histories.writer import ShardWriter, shard_is_complete
@@ -43,13 +47,24 @@ Progress = Callable[[int, int], None]
 
 
 def collect(
-    out: Path, *, workers: int = 1, progress: Progress | None = None, **settings: Any
+    out: Path,
+    *,
+    workers: int = 1,
+    executor: str = "local",
+    executor_options: Mapping[str, Any] | None = None,
+    retries: int = 0,
+    progress: Progress | None = None,
+    **settings: Any,
 ) -> HistoryDataset:
     """Collect a dataset of learning histories.
 
     Args:
         out: The dataset's folder.
-        workers: Processes; 1 runs in this one. Does not change what is collected.
+        workers: Shards that are collected at once; 1 with the local executor runs in this process.
+            Does not change what is collected.
+        executor: Where they are, see `EXECUTORS`.
+        executor_options: Of the executor.
+        retries: How often a shard whose worker died is begun again.
         progress: See `collect_shards`.
         **settings: Of `prepare`.
 
@@ -57,17 +72,37 @@ def collect(
         The complete dataset.
 
     Raises:
-        UserError: See `prepare`.
+        UserError: See `prepare`; and if the executor is not there or does not answer.
     """
-    with prepare(out, **settings) as info:
-        collect_shards(out, info, workers=workers, progress=progress)
-        # While nobody may replace it: whoever waits for the lock might.
-        return HistoryDataset(out)
+    place, lease = make_executor(executor, executor_options or {}), Lease.of(out)
+    crew: Workers | None = None
+    with ExitStack() as stack:
+
+        def start() -> None:
+            nonlocal crew
+            if executor != "local" or workers > 1:
+                logs = out.absolute().parent
+                crew = stack.enter_context(place.start(workers, lease, logs))
+
+        with (
+            prepare(out, first=start, **settings) as info,
+            lease.held() if crew is not None and crew.is_remote else nullcontext(),
+        ):
+            collect_shards(
+                out, info, crew=crew, workers=workers, retries=retries, progress=progress
+            )
+            # While nobody may replace it: whoever waits for the lock might.
+            return HistoryDataset(out)
 
 
 @contextmanager
 def prepare(
-    out: Path, *, resume: bool = False, overwrite: bool = False, **settings: Any
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    first: Callable[[], None] = lambda: None,
+    **settings: Any,
 ) -> Iterator[DatasetInfo]:
     """Check all settings, then begin the dataset or take up the one that is there.
 
@@ -77,6 +112,7 @@ def prepare(
         out: The dataset's folder.
         resume: Continue the dataset in `out`, if there is one.
         overwrite: Delete the dataset in `out`, if there is one.
+        first: Called once all settings are checked, before anything is written or deleted.
         **settings: Of `describe`.
 
     Yields:
@@ -88,6 +124,7 @@ def prepare(
             Nothing has been written or deleted then.
     """
     info, tasks = describe(out, resume=resume, **settings)
+    first()
     with begin_dataset(out, info, tasks, resume=resume, overwrite=overwrite) as stored:
         yield stored
 
@@ -216,15 +253,23 @@ def _default_validation(out: Path, num_test: int, resume: bool) -> int:
 
 
 def collect_shards(
-    out: Path, info: DatasetInfo, *, workers: int = 1, progress: Progress | None = None
+    out: Path,
+    info: DatasetInfo,
+    *,
+    crew: Workers | None = None,
+    workers: int = 1,
+    retries: int = 0,
+    progress: Progress | None = None,
 ) -> None:
     """Run every shard that is not complete; within `prepare`, which gives `info`.
 
     Args:
         out: The dataset's folder.
         info: Its description.
-        workers: Processes; 1 runs in this one. More need an importable main module, as all
+        crew: Who collects; None is this process. Others need an importable main module, as all
             spawned processes do.
+        workers: Shards that the crew works on at once.
+        retries: See `collect`.
         progress: Called with the steps done and their total, of all histories together. Those
             that look ahead take every step twice, and so it counts; what is committed is done.
     """
@@ -237,17 +282,32 @@ def collect_shards(
     done = total - sum(sizes[index] for index in pending)
     report = progress or (lambda done, total: None)
     report(done, total)
-    if workers == 1 or len(pending) < 2:
+    if crew is None or (len(pending) < 2 and not crew.is_remote):
         with one_thread():  # as every worker has
             for index in pending:
                 for steps in shard_steps(out, info, index):
                     report(done + steps, total)
                 done += sizes[index]
         return
-    jobs = [(out, info, index) for index in pending]
-    with closing(run_jobs(shard_steps, jobs, num_processes=min(workers, len(jobs)))) as running:
-        for of_shards in running:
-            report(done + sum(of_shards), total)
+    watched = [Watched(out, info, index, sizes[index]) for index in pending]
+    here, where = versions_here(), out.absolute()
+    running = run_jobs(
+        crew, shard_for_others, [(where, index, here) for index in pending],
+        names=[str(shard_path(out, index)) for index in pending], num_workers=workers,
+        retries=retries,
+    )  # fmt: skip
+    with closing(running):
+        for told in running:
+            report(done + sum(map(Watched.steps, watched, told)), total)
+    for shard in watched:
+        shard.wait()
+    report(total, total)
+
+
+def shard_for_others(out: Path, index: int, versions: dict[str, str | None]) -> Iterator[int]:
+    """`shard_steps` for a process elsewhere, with `versions`; nothing is written if ours differ."""
+    check_versions(versions)
+    return shard_steps(out, load_info(out), index)
 
 
 def shard_steps(out: Path, info: DatasetInfo, index: int) -> Iterator[int]:

@@ -162,7 +162,8 @@ class ShardWriter:
                 ignored.
 
         Raises:
-            UserError: If shapes do not fit or values leave their space; nothing is written.
+            UserError: If shapes do not fit or values leave their space; nothing is written. Or if
+                somebody else has begun the shard anew.
         """
         assert self._maps, "append is called inside the writer's `with`"
         fields = self._checker.arrays(block, self.num_histories)
@@ -177,10 +178,12 @@ class ShardWriter:
             self._maps[name][:, first:stop] = values
         for memmap in self._maps.values():
             memmap.flush()
+        self._check_attempt()
         digests = {}
         if stop == self.info.num_steps:
             self._write_bounds()
             digests = self._digests()
+            self._check_attempt()
         self.committed_steps = stop
         self._commit(digests)
 
@@ -192,6 +195,15 @@ class ShardWriter:
         self._commit({})
         for name, column in self._columns.items():
             self._maps[name] = self._create(name, column)
+
+    def _check_attempt(self) -> None:
+        """Make way for whoever has begun the shard anew: a lock may break, on a network."""
+        latest = ShardMeta.load(self.shard)
+        if latest is None or latest.attempt != self._attempt:
+            raise UserError(
+                f"{self.shard} was begun anew by another process, or deleted, while this one wrote "
+                "it; leave it to that one"
+            )
 
     def _close(self) -> None:
         self._maps.clear()

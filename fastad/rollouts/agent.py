@@ -11,6 +11,7 @@ from fastad.actions import ActionDistribution, Categorical
 from fastad.base.errors import UserError
 from fastad.model.memory import Memory
 from fastad.rollouts.draws import OwnDraws
+from fastad.rollouts.part import Part, draw_part
 from fastad.rollouts.prompt import Prompt
 
 Control = Literal["none", "no-reward", "shuffled-rewards", "one-episode", "wiped-context"]
@@ -40,6 +41,7 @@ class InContextAgent:
             models that read none.
         unordered: Whether the model is shown where the last action was taken, besides where the
             agent is, as the unordered layout has it.
+        part: Which of more environments these `N` are, for all of which actions are drawn.
     """
 
     def __init__(
@@ -53,9 +55,10 @@ class InContextAgent:
         control: Control = "none",
         target_return: Tensor | None = None,
         unordered: bool = False,
+        part: Part | None = None,
     ) -> None:
         self.memory, self.actions, self.generator = memory, actions, generator
-        self.greedy, self.control = greedy, control
+        self.greedy, self.control, self.part = greedy, control, part
         device = generator.device
         self._none = actions.none.to(device)
         self.previous_action = self._none.repeat(num_envs, *[1] * self._none.ndim)
@@ -73,7 +76,7 @@ class InContextAgent:
             None if self.return_to_go is None else self.return_to_go.unsqueeze(1),
         )  # fmt: skip
         # Memory that every step fills anew, and a number that PyTorch need not make a tensor of.
-        self._uniform = torch.empty((num_envs, 1), device=device)
+        self._uniform = torch.empty((num_envs if part is None else part.total, 1), device=device)
         self._one = torch.ones_like(self.episode_step)
         self.logits: Tensor | None = None  # the latest, (N, A), parameters of whatever kind
         # One uniform number an action, drawn with kernels where the memory has some.
@@ -106,6 +109,8 @@ class InContextAgent:
         if self._draws_at_once:
             # Here PyTorch is still in the processor's caches; the model's step drives it out.
             uniform = self._uniform.uniform_(generator=self.generator)
+            if self.part is not None:
+                uniform = uniform[self.part.rows]
         logits = self.memory.predict(self._steps(observation), self._idle)
         self.logits = logits
         if self.greedy:
@@ -115,6 +120,8 @@ class InContextAgent:
             return self.memory.draw(policy, uniform), policy
         if self._own_draws is not None:
             return self._own_draws.draw(policy, self._idle), policy
+        if self.part is not None:
+            return draw_part(self.actions, policy, self.generator, self.part), policy
         return self.actions.draw(policy, self.generator), policy
 
     def observe(self, transition: Transition, final_observation: Tensor) -> None:

@@ -14,6 +14,7 @@ from fastad.model.memory import RecordedMemory
 from fastad.model.sequence_model import SequenceModel
 from fastad.rollouts.agent import FORGETFUL, Control, InContextAgent
 from fastad.rollouts.graph import GraphedStep
+from fastad.rollouts.part import PartOfEnv
 from fastad.rollouts.prompt import Prompt
 
 
@@ -111,6 +112,7 @@ def rollout(
         agent = InContextAgent(
             memory, model.actions, env.num_envs, generator=generator, greedy=greedy,
             control=control, target_return=asked_for, unordered=model.encoder.unordered,
+            part=env.part if isinstance(env, PartOfEnv) else None,
         )  # fmt: skip
         blocks = interact(
             env, agent, num_steps=num_steps, block_steps=env.episode_length, generator=generator,

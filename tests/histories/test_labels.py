@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastad.api.gather import how_to_finish
 from fastad.base.errors import UserError
-from fastad.configs import how_to_finish
 from fastad.envs.base import BatchedEnv
 from fastad.histories.jobs import collect, prepare
 from fastad.histories.labels import label_words

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from fastad.api.gather import how_to_finish
 from fastad.base.errors import UserError
-from fastad.configs import CollectConfig, how_to_finish
+from fastad.configs import CollectConfig
 from fastad.envs.registry import make_family
 from fastad.histories.jobs import collect
 from fastad.histories.reader import HistoryDataset, load_info
