@@ -15,7 +15,12 @@ from fastad.evaluate.task_set import load_task_set
 from fastad.histories.reader import HistoryDataset
 from fastad.histories.summary import learned, summarize
 from fastad.histories.verify import verify_dataset
-from fastad.training.checkpoint import load_model, load_training_state
+from fastad.training.checkpoint import (
+    load_model,
+    read_training_state,
+    restore_optimizers,
+    restore_weights,
+)
 from fastad.training.optimizers import make_optimizers
 from fastad.training.run import Run
 from fastad.training.run_files import begun_numerics, episodes_per_window, taught
@@ -64,9 +69,11 @@ def _read_dataset(folder: Path) -> None:
 def _read_checkpoint(folder: Path) -> None:
     model = load_model(folder / RUN)
     optimizers = make_optimizers(model, TrainSettings())
-    step, seconds = load_training_state(folder / CHECKPOINT, model, optimizers)
-    assert isinstance(step, int)
-    assert isinstance(seconds, float)
+    state = read_training_state(folder / CHECKPOINT)
+    restore_weights(model, state)
+    restore_optimizers(model, optimizers, state)
+    assert isinstance(state.step, int)
+    assert isinstance(state.train_seconds, float)
 
 
 def _read_run(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from fastad_kernels import attention
+from fastad_kernels import attention, attention_varlen
 from fastad_kernels.native import why_unavailable
 from fastad_kernels.native.heads import split_heads
 
@@ -34,6 +34,23 @@ def test_gradients_that_lie_side_by_side_are_not_copied(monkeypatch):
     gradient(split_heads, heads, [4, 4, 4], "native")
     with pytest.raises(AssertionError, match="copied"):
         gradient(split_heads, heads, [4, 4, 4], "reference")
+
+
+@pytest.mark.parametrize("impl", ["native", "reference"])
+def test_rows_may_be_packed_one_after_another(impl):
+    bounds = torch.tensor([0, 20, 50, 90, 100], dtype=torch.int32)
+    heads = torch.randn(2, 50, 12, 16, generator=torch.Generator().manual_seed(0))
+
+    def packed(split):
+        leaf = heads.clone().requires_grad_()
+        q, k, v = (x.flatten(0, 1) for x in split(leaf * 2.0, [4, 4, 4]))
+        out = attention_varlen(
+            q, k, v, cu_seqlens_q=bounds, cu_seqlens_k=bounds, max_seqlen_q=40, max_seqlen_k=40,
+            window=20, impl=impl,
+        )  # fmt: skip
+        return torch.autograd.grad(out.square().sum(), leaf)[0]
+
+    assert torch.equal(packed(split_heads), packed(lambda x, sizes: x.split(sizes, dim=-2)))
 
 
 def test_gradients_in_another_order_are_put_in_theirs():

@@ -26,6 +26,7 @@ class Recorder:
     """A method that notes which batches were read, and where; may fail at one of them."""
 
     follows_weights = False
+    has_moments = False
 
     def __init__(self, method, fails_at=None):
         self.method, self.fails_at, self.read = method, fails_at, []

@@ -60,5 +60,6 @@ class _Split(torch.autograd.Function):
             and not torch.is_grad_enabled()
             and _are_one(gradients)
         ):
-            return whole, None
+            # Tokens of several rows may have been one after another when they were written.
+            return whole.view(*gradients[0].shape[:-2], -1, gradients[0].shape[-1]), None
         return torch.cat(gradients, dim=-2), None
