@@ -131,8 +131,8 @@ class Plain(NamedTuple):
 
 def _where(sampler: WindowSampler, step: int) -> tuple[np.ndarray, np.ndarray]:
     """The histories and first steps of a batch: drawn ahead, the peer need not draw."""
-    histories, draws = sampler._draw(step, BATCH_SIZE, stream=0)
-    return histories, sampler.choice.positions(histories, draws)[:, 0]
+    shown = sampler._mine(step)
+    return shown.histories, shown.steps[:, 0]
 
 
 def _difference(batch: Batch, windows: tuple[torch.Tensor, ...]) -> float:

@@ -77,7 +77,7 @@ class _Rolled(RolledCache):
                 random_keys(model, num_envs, model.config.context) for _ in model.trunk.blocks
             ]
 
-    def predict(self, steps: Steps) -> Tensor:
+    def predict(self, steps: Steps, idle: Tensor | None = None) -> Tensor:
         return self.decode(steps)
 
 
@@ -91,7 +91,7 @@ class _GPT2:
             for layer in range(len(model.trunk.blocks)):
                 self.cache.update(*random_keys(model, num_envs, model.config.context - 1), layer)
 
-    def predict(self, steps: Steps) -> Tensor:
+    def predict(self, steps: Steps, idle: Tensor | None = None) -> Tensor:
         logits = self.gpt2.decode(steps, self.cache)
         if self.full:
             self.cache.crop(-1)

@@ -55,7 +55,7 @@ class JaxScan:
         self.position = self.jax.numpy.int32(self.capacity if full else 0)
         self._decode = self.jax.jit(self._logits, donate_argnums=1)
 
-    def predict(self, steps: Steps) -> Tensor:
+    def predict(self, steps: Steps, idle: Tensor | None = None) -> Tensor:
         """See `Memory.predict`."""
         shown = (field for field in steps if field is not None)
         arrays = [self.jax.numpy.asarray(field[:, 0].cpu().numpy()) for field in shown]

@@ -51,7 +51,7 @@ def names_typed(name: str, arguments: list[str]) -> list[str]:
     A file given by --config was not typed, nor is a folder code that is called like some.
     """
     takes = flags_of(name)
-    given, _ = sort_words(name, _by_todays_names(arguments, takes), takes)
+    given, _ = sort_words(name, _by_todays_names(arguments, takes, say=False), takes)
     typed = [name for word in given.get("--trust", []) for name in word.split(",")]
     for flag in ("--env", "--source"):
         typed += given.get(flag, [])
@@ -159,12 +159,14 @@ def _check_sizes(config: Any) -> None:
             raise UserError(f"{field.name}={value} is too large; use less than 2^40")
 
 
-def _by_todays_names(arguments: list[str], flags: dict[str, Takes]) -> list[str]:
+def _by_todays_names(
+    arguments: list[str], flags: dict[str, Takes], *, say: bool = True
+) -> list[str]:
     """Take flags by their other names, and by their earlier ones, and say so of these once."""
     aliases = {other: flag for other, flag in ALIASES.items() if flag in flags}
     renamed = {f"--{old}": f"--{new}" for old, new in RENAMED.items() if f"--{new}" in flags}
     parts = [argument.partition("=") for argument in arguments]
-    for old in dict.fromkeys(flag for flag, _, _ in parts if flag in renamed):
+    for old in dict.fromkeys(flag for flag, _, _ in parts if say and flag in renamed):
         print(f"fastad: {old} is now {renamed[old]}", file=sys.stderr)
     names = aliases | renamed
     return [names.get(flag, flag) + equals + value for flag, equals, value in parts]

@@ -28,7 +28,8 @@ def start(*arguments):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("signal_name", ["SIGKILL", "SIGINT"])
+# Random moments of SIGKILL are in tests/faults, which every run has a part of.
+@pytest.mark.parametrize("signal_name", [pytest.param("SIGKILL", marks=pytest.mark.slow), "SIGINT"])
 def test_a_killed_training_resumes_to_the_very_weights_of_an_unbroken_one(
     data, tmp_path, signal_name
 ):

@@ -16,7 +16,7 @@ from fastad.rollouts.part import Part, PartOfEnv, draw_part
 # Names with options; Python environments are of Gymnasium, seeded by the batch and by themselves.
 NAMES = [*ENVS, "watermaze store=frames height=8 width=12", "combination-lock",
          'gym:CartPole-v1 tasks={"length":[0.4,0.6]}',
-         'gym:FrozenLake-v1 tasks={"seed":[5,6,7]}']  # fmt: skip
+         'gym:FrozenLake-v1 tasks=seeds']  # fmt: skip
 NUM = 7
 
 

@@ -45,7 +45,7 @@ MUTATIONS = [
         "dK/dV forgets ALiBi where it is added whole", DKDV,
         "tl.fma(b_distance, slope, -b_lse[None, :])",
         "-b_lse[None, :]",
-        TESTS, "float64",
+        TESTS, "float64", slow=True,
     ),
     Mutation(
         "dK/dV forgets ALiBi where it is split", DKDV,

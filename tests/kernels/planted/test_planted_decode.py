@@ -15,7 +15,7 @@ MUTATIONS = [
         "a lone token's window reaches one key too far", "decode.py",
         "first = tl.maximum(old - window + 1, 0)",
         "first = tl.maximum(old - window, 0)",
-        TESTS, "chunks",
+        TESTS, "chunks", slow=True,
     ),
     Mutation(
         "the last split reads the slots about to be overwritten", "decode.py",
@@ -116,7 +116,7 @@ MUTATIONS = [
     Mutation(
         "new values are read with the strides of the keys", "decode_ops.py",
         "*v.stride()[:3]", "*k.stride()[:3]",
-        EDGES, "all_of_the_ring and triton",
+        EDGES, "all_of_the_ring and triton", slow=True,
     ),
     Mutation(
         "the ring wraps one slot early", "decode.py",
@@ -134,7 +134,7 @@ MUTATIONS = [
         "a length loses its upper bits", "decode.py",
         "old = tl.load(p_lengths + batch)",
         "old = tl.load(p_lengths + batch).to(tl.uint32).to(tl.int64)",
-        EDGES, "past_two_to_the_31 and triton",
+        EDGES, "past_two_to_the_31 and triton", slow=True,
     ),
     Mutation(
         "an environment's slots lose the upper bits of their offset", "decode.py",

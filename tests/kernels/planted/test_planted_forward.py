@@ -94,7 +94,7 @@ MUTATIONS = [
     Mutation(
         "a packed sequence's offset loses its upper bits", "forward.py",
         "k_start * stride_kt", "tl.cast(k_start * stride_kt, tl.int32)",
-        FAR, "packed_sequences and triton",
+        FAR, "packed_sequences and triton", slow=True,
     ),
 ]  # fmt: skip
 

@@ -35,7 +35,7 @@ MUTATIONS = [
     Mutation(
         "distances go wrong behind the end of the ring", "ring_attention.h",
         "runs[1].offset = runs[0].offset + a.capacity;", "runs[1].offset = runs[0].offset;",
-        DECODE, f"{RING} and 15-alibi-16-4-4",
+        DECODE, f"{RING} and 15-alibi-16-4-4", slow=True,
     ),
     Mutation(
         "a chunk with a larger score does not fade the earlier ones", "ring_attention.h",
@@ -56,7 +56,7 @@ MUTATIONS = [
     Mutation(
         "the window of whole sequences is one key too long", "band.h",
         "position(query) - window + 1, 0", "position(query) - window, 0",
-        BACKWARD, EXACT,
+        BACKWARD, EXACT, slow=True,
     ),
     Mutation(
         "delta is not subtracted", "attention.cpp",
@@ -102,7 +102,7 @@ MUTATIONS = [
     Mutation(
         "logits are read off a step's first token", "decode.cpp",
         "(row + 1) * per_step - 1)", "row * per_step)",
-        MODEL, "plain_forward and interleaved-alibi-discrete and 1",
+        MODEL, "plain_forward and interleaved-alibi-discrete and 1", slow=True,
     ),
     Mutation(
         "a step's place is that of its first token", "embedding.h",
@@ -112,12 +112,12 @@ MUTATIONS = [
     Mutation(
         "a reward counts where there was no action", "embedding.h",
         "in.action[n] == e.num_actions - 1", "in.action[n] == e.num_actions",
-        MODEL, "first_reward",
+        MODEL, "first_reward", slow=True,
     ),
     Mutation(
         "cumulative sums are rounded as they are added", "draw.cpp",
         "double total = 0.0, sum = 0.0;", "float total = 0.0f, sum = 0.0f;",
-        DRAW, "draws_what_pytorch and 17",
+        DRAW, "draws_what_pytorch and 17", slow=True,
     ),
     Mutation(
         "an entry is drawn by a number that only just reaches it", "draw.cpp",
@@ -144,7 +144,7 @@ MUTATIONS = [
         "networks are given the first one's outputs", "stacked.cpp",
         "return of[2 * layer] + number * size(layer) * size(layer + 1);",
         "return of[2 * layer] + (layer ? number : 0) * size(layer) * size(layer + 1);",
-        STACKED, "as_exact and 4-sizes0",
+        STACKED, "as_exact and 4-sizes0", slow=True,
     ),
     Mutation(
         "the slope of tanh is that of the layer behind", "stacked.cpp",
@@ -197,7 +197,7 @@ MUTATIONS = [
     Mutation(
         "a token's position loses its upper bits", "decode.cpp",
         "position % capacity", "(uint32_t)position % capacity",
-        EDGES, "past_two_to_the_31 and native",
+        EDGES, "past_two_to_the_31 and native", slow=True,
     ),
     Mutation(
         "a sequence's offset loses its upper bits", "band.h",
