@@ -1,13 +1,17 @@
 """A dataset small enough to train on in a blink."""
 
+import shutil
+
 import pytest
 import torch
 
+from fastad.cli import main
 from fastad.histories.jobs import collect
 from fastad.histories.reader import HistoryDataset
 from fastad.methods.ad import AlgorithmDistillation
 from fastad.methods.windows import WindowSampler
 from fastad.model.config import ModelConfig
+from tests.training.small_run import COLLECT, SHORT
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +42,18 @@ def tiny_training(tiny_dataset):
         return method.build_model(config), method
 
     return build
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A dataset, and a run with two checkpoints."""
+    folder = tmp_path_factory.mktemp("world")
+    assert main(["collect", str(folder / "data"), *COLLECT]) == 0
+    assert main(["train", str(folder / "data"), "--out", str(folder / "run"), *SHORT]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(world, tmp_path):
+    """The run of `world`, to be spoilt."""
+    return shutil.copytree(world / "run", tmp_path / "run")

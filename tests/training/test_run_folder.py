@@ -13,41 +13,11 @@ import pytest
 from fastad.cli import main
 from fastad.training.checkpoint_folder import verify_checkpoints
 from fastad.training.run_files import read_metrics, verify_run
-
-ROOM = ["--env-options", "size=3", "episode_length=4"]
-COLLECT = [*ROOM, "--num-histories", "24", "--num-episodes", "5", "--num-test-tasks", "2"]
-MODEL = ["--width", "16", "--num-layers", "1", "--context", "12", "--threads", "1"]
-SHORT = [*MODEL, "--updates", "6", "--checkpoint-every", "3", "--log-every", "1"]
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A dataset, and a run with two checkpoints."""
-    folder = tmp_path_factory.mktemp("world")
-    assert main(["collect", str(folder / "data"), *COLLECT]) == 0
-    assert main(["train", str(folder / "data"), "--out", str(folder / "run"), *SHORT]) == 0
-    return folder
-
-
-@pytest.fixture
-def run(world, tmp_path):
-    return shutil.copytree(world / "run", tmp_path / "run")
-
-
-def fails(capsys, *arguments):
-    capsys.readouterr()
-    assert main([str(argument) for argument in arguments]) == 2
-    complaint = capsys.readouterr().err.strip()
-    assert "\n" not in complaint
-    return complaint
+from tests.training.small_run import MODEL, SHORT, fails, train
 
 
 def snapshot(folder):
     return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def train(world, run, *options):
-    return ["train", world / "data", "--out", run, *SHORT, *options]
 
 
 # --- possession
