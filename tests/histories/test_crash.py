@@ -60,6 +60,7 @@ def check_against_source(path):
     return int(dataset.lengths.sum())
 
 
+@pytest.mark.slow  # tests/faults kills at file operations in every run
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 def test_a_writer_killed_at_any_moment_leaves_only_valid_steps(tmp_path, make_info):
     info = make_info(

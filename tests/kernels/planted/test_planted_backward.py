@@ -69,7 +69,7 @@ MUTATIONS = [
         "a packed sequence reads the log-sum-exp of the first", DKDV,
         "p_lse += batch * stride_lb + first_q + ",
         "p_lse += batch * stride_lb + ",
-        TESTS, "packed_histories",
+        TESTS, "packed_histories", slow=True,
     ),
     Mutation(
         "a packed sequence has a key too many", DKDV,

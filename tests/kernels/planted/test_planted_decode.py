@@ -105,7 +105,7 @@ MUTATIONS = [
         "new tokens lack ALiBi", "decode.py",
         "b_s += b_slope[:, None] * new.to(ACC)[None, :]",
         "b_s += 0.0",
-        TESTS, "session and 128-alibi",
+        TESTS, "session and 128-alibi", slow=True,
     ),
     Mutation(
         "the scale lacks log2(e)", "decode.py",

@@ -38,13 +38,13 @@ MUTATIONS = [
         "the scale lacks log2(e)", "forward.py",
         "threshold, scale * LOG2_E, keep_scale(dropout),",
         "threshold, scale, keep_scale(dropout),",
-        TESTS, f"{EXACT} and float64",
+        TESTS, f"{EXACT} and float64", slow=True,
     ),
     Mutation(
         "the log-sum-exp lacks ALiBi's term of the row", "forward.py",
         "lse -= slope * (positions - origin).to(ACC)",
         "lse -= 0.0",
-        TESTS, f"{EXACT} and float16", "lse",
+        TESTS, f"{EXACT} and float16", "lse", slow=True,
     ),
     Mutation(
         "query heads take turns on key heads", "forward.py",

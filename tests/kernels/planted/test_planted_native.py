@@ -25,7 +25,7 @@ MUTATIONS = [
     Mutation(
         "the newest token is lost where the ring wraps", "ring_attention.h",
         "{0, slot + seen - a.capacity, 0}", "{0, slot + seen - a.capacity - 1, 0}",
-        DECODE, f"{RING} and 15-none-16-4-4",
+        DECODE, f"{RING} and 15-none-16-4-4", slow=True,
     ),
     Mutation(
         "what lies in a slot that is not seen reaches the result", "ring_attention.h",
@@ -91,7 +91,7 @@ MUTATIONS = [
         "two chunks take one of the tokens", "mlp.cpp",
         "for (int64_t first = span.first;",
         "for (int64_t first = std::max<int64_t>(span.first - 1, 0);",
-        ROWS, "results_and_gradients and 70-64-256",
+        ROWS, "results_and_gradients and 70-64-256", slow=True,
     ),
     Mutation(
         "two groups step one of the environments", "decode.cpp",
@@ -165,7 +165,7 @@ MUTATIONS = [
     Mutation(
         "values are read with the token stride of the keys", "attention.cpp",
         "rows(b.v_rows, values, shape.v.token);", "rows(b.v_rows, values, shape.k.token);",
-        BACKWARD, f"{EXACT} and strided",
+        BACKWARD, f"{EXACT} and strided", slow=True,
     ),
     Mutation(
         "what earlier tiles of keys gave does not fade", "attention.cpp",
@@ -207,7 +207,7 @@ MUTATIONS = [
     Mutation(
         "a packed token's offset loses its upper bits", "band.h",
         "first * strides.token", "(int32_t)(first * strides.token)",
-        FAR, "packed_sequences and native",
+        FAR, "packed_sequences and native", slow=True,
     ),
     Mutation(
         "an environment's slots lose the upper bits of their offset", "decode.cpp",
@@ -236,7 +236,7 @@ MUTATIONS += [
     Mutation(
         "a step is read from where the last one lay", "model.py",
         "if not all(map(is_, told, self._told)):", "if self._told[0] is None:",
-        MODEL, "shown_in_other_memory", folder="native",
+        MODEL, "shown_in_other_memory", folder="native", slow=True,
     ),
     Mutation(
         "a ring one token too small is taken", "checks.py",
