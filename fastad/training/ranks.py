@@ -5,6 +5,7 @@ goes on. So none ever waits for one that has left.
 """
 
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
@@ -23,6 +24,7 @@ from fastad.base.launched import launched
 
 T = TypeVar("T")
 _opened = itertools.count()
+LET_GO = 0.1  # seconds
 PATIENCE = timedelta(days=7)  # the others wait while the first evaluates
 # What a rank has to stop for, beside the numbers of signals; the largest of all decides.
 TERMINAL_REFUSED, FILE_REFUSED, FAILED = 1000, 1001, 1002
@@ -285,6 +287,9 @@ def open_ranks(device: str) -> Iterator[Ranks]:
                 raise
             raise last from error
     finally:
+        # A thread of gloo may still have a tensor to give back, for which it needs Python's lock.
+        # Whoever destroys the group holds the lock and waits for that thread: let it go first.
+        time.sleep(LET_GO)
         with suppress(RuntimeError):
             dist.destroy_process_group()
 

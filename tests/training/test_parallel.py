@@ -20,8 +20,8 @@ from fastad.model.share import Dropout, Share, take_share
 from fastad.training.run_files import read_made_by
 from tests.training.ranks import AD, ADAMW, RL2, SAME, ending, stop_after
 
-# Processes start slowly on a machine that has much else to do. Not in every run: a gloo group that
-# is destroyed may wait for its thread, which waits for Python's lock, for ever.
+# Processes start slowly on a machine that has much else to do. Not in every run, for their
+# time, and while it is young that ranks let gloo's threads go before they destroy their group.
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 
