@@ -89,5 +89,5 @@ def _work(
     try:
         function(partial(send, "told"), *job)
         send("over")
-    except Exception as error:
+    except Exception as error:  # whatever it is, it is raised where the work is wanted
         send("error", portable(error))

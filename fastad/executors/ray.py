@@ -142,7 +142,7 @@ def _init(ray: Any, options: dict[str, Any]) -> None:
     """Connect; on a busy machine the half minute that Ray gives its own start may not be enough."""
     try:
         ray.init(log_to_driver=False, logging_level="ERROR", **options)
-    except Exception:
+    except Exception:  # Ray raises bare ones, too; the second attempt's reaches the user
         ray.shutdown()
         if options["address"] != "local":
             raise

@@ -20,7 +20,7 @@ def work(function: Job, arguments: tuple[Any, ...], lease: Lease) -> BaseExcepti
         with lease.watched(), one_thread():
             for _ in function(*arguments):
                 pass
-    except Exception as error:
+    except Exception as error:  # whatever it is, it is raised where the work is wanted
         return portable(error)
     return None
 
@@ -39,7 +39,7 @@ def portable(error: Exception) -> Exception:
     where = "".join(traceback.format_exception(error))
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:
+    except Exception:  # classes from anywhere refuse as they like; the place is told all the same
         return RuntimeError(where)
     error.add_note(where)
     return error.with_traceback(None)

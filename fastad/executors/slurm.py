@@ -71,10 +71,8 @@ class Slurm(Executor):
         workers = _Submitted(self, lease, Path(self.logs) if self.logs else logs)
         try:
             yield workers
-        except Exception:  # something to be found out; it is said where
-            raise
-        except BaseException:
-            workers.forget()
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            workers.forget()  # after a failure they stay, to be looked into; it is said where
             raise
         workers.forget()
 

@@ -12,8 +12,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from fastad.cli import main
-from tests.faults.subjects import COLLECT, Subject, World, damage, data_of
+from tests.faults.subjects import COLLECT, Subject, World, data_of, of_command
 from tests.faults.trials import Fault, Outcome, signal_after
 
 KILLS = 1000
@@ -33,14 +32,7 @@ def faults(world: World) -> list[Fault]:
 
 def with_workers() -> Subject:
     """`collect` whose shards are collected by two processes."""
-    command = lambda place: [*COLLECT, "--out", str(place / "out"), "--workers", "2"]  # noqa: E731
-    return Subject(
-        "collect --workers 2",
-        begin=lambda place: main(command(place)),
-        resume=lambda place: main([*command(place), "--resume"]),
-        contents=lambda place: data_of(place / "out"),
-        check=lambda place: damage(place / "out"),
-    )
+    return of_command("collect --workers 2", [*COLLECT, "--workers", "2"], data_of)
 
 
 def _trial(world: World, subject: Subject, index: int, rng: random.Random) -> Outcome:

@@ -66,6 +66,22 @@ class Subject:
     overwrite: Callable[[Path], int] = lambda place: 70
 
 
+def of_command(name: str, arguments: list[str], contents: Callable[[Path], Contents]) -> Subject:
+    """A command that writes a folder, goes on with it by --resume, and has it checked."""
+
+    def run(place: Path, *further: str) -> int:
+        return main([*arguments, "--out", str(place / "out"), *further])
+
+    return Subject(
+        name,
+        begin=run,
+        resume=lambda place: run(place, "--resume"),
+        contents=lambda place: contents(place / "out"),
+        check=lambda place: damage(place / "out"),
+        overwrite=lambda place: run(place, "--overwrite"),
+    )
+
+
 class World:
     """A dataset and a run to work on, and everything imported once for all children.
 
@@ -175,29 +191,13 @@ class World:
     @cached_property
     def collect(self) -> Subject:
         """A dataset of two shards, three commits each."""
-        command = lambda place: [*COLLECT, "--out", str(place / "out")]  # noqa: E731
-        return Subject(
-            "collect",
-            begin=lambda place: main(command(place)),
-            resume=lambda place: main([*command(place), "--resume"]),
-            contents=lambda place: data_of(place / "out"),
-            check=lambda place: damage(place / "out"),
-            overwrite=lambda place: main([*command(place), "--overwrite"]),
-        )
+        return of_command("collect", COLLECT, data_of)
 
     @cached_property
     def train(self) -> Subject:
         """A training of three checkpoints, with an evaluation in the middle and at the end."""
         data, _ = self.data, self.run
-        command = lambda place: [TRAIN[0], str(data), *TRAIN[1:], "--out", str(place / "out")]  # noqa: E731
-        return Subject(
-            "train",
-            begin=lambda place: main(command(place)),
-            resume=lambda place: main([*command(place), "--resume"]),
-            contents=lambda place: run_contents(place / "out"),
-            check=lambda place: damage(place / "out"),
-            overwrite=lambda place: main([*command(place), "--overwrite"]),
-        )
+        return of_command("train", [TRAIN[0], str(data), *TRAIN[1:]], run_contents)
 
     @cached_property
     def create(self) -> Subject:
