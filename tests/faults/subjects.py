@@ -172,11 +172,9 @@ class World:
         found: Duration = self.memory[key]
         return found
 
-    def start(
-        self, work: Callable[[], int], before: Callable[[], None] | None = None, name: str = "0"
-    ) -> Process:
+    def start(self, work: Callable[[], int], before: Callable[[], None] | None = None) -> Process:
         """Start work in a child."""
-        return Process(work, self.scratch / f"complaints-{name}", before)
+        return Process(work, before)
 
     def differences(self, subject: Subject, place: Path) -> list[str]:
         """Names of what is not as the unbroken run left it."""

@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -85,9 +86,9 @@ class Ended(NamedTuple):
 
     @property
     def refused(self) -> bool:
-        """Whether one line said why, and how to put it right."""
-        lines = self.errors.splitlines()
-        return self.code == 2 and len(lines) == 1 and lines[0].startswith("fastad: ")
+        """Whether one whole line said why, and how to put it right."""
+        line, end, rest = self.errors.partition("\n")
+        return self.code == 2 and line.startswith("fastad: ") and end == "\n" and not rest
 
     def __str__(self) -> str:
         return f"exit code {self.code}: {self.errors.strip()[-2000:]}"
@@ -98,18 +99,18 @@ class Process:
 
     Args:
         work: Returns an exit code.
-        complaints: File for its standard error.
         before: Called in the child first.
     """
 
-    def __init__(
-        self, work: Callable[[], int], complaints: Path, before: Callable[[], None] | None = None
-    ) -> None:
-        self.complaints = complaints
+    def __init__(self, work: Callable[[], int], before: Callable[[], None] | None = None) -> None:
+        # A pipe, which no full disk and no limit on files cuts short; it holds 64 KiB.
+        self.errors, errors = os.pipe()
+        os.set_blocking(self.errors, False)  # orphans may keep the other end
         self.began = time.monotonic()
         self.number = os.fork()
         if self.number == 0:
-            _live(work, complaints, before)
+            _live(work, errors, before)
+        os.close(errors)
 
     def send(self, number: int) -> None:
         """Send a signal; a child that ended is still ours, so that its number is nobody else's."""
@@ -131,7 +132,15 @@ class Process:
             time.sleep(pause)
             pause = min(2 * pause, 0.01)
         status = os.waitstatus_to_exitcode(os.waitpid(self.number, 0)[1])
-        return Ended(status if code is None else code, self.complaints.read_text(errors="replace"))
+        return Ended(status if code is None else code, self._read())
+
+    def _read(self) -> str:
+        parts = []
+        with suppress(BlockingIOError):
+            while part := os.read(self.errors, 2**16):
+                parts.append(part)
+        os.close(self.errors)
+        return b"".join(parts).decode(errors="replace")
 
 
 class Duration(NamedTuple):
@@ -178,12 +187,11 @@ def signal_after(number: int, seconds: float) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def _live(work: Callable[[], int], complaints: Path, before: Callable[[], None] | None) -> None:
+def _live(work: Callable[[], int], errors: int, before: Callable[[], None] | None) -> None:
     status = 70
     try:
         # At the level of descriptors, which workers inherit.
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        errors = os.open(complaints, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         os.dup2(nowhere, 1)
         os.dup2(errors, 2)
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115

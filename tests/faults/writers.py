@@ -38,9 +38,9 @@ def _trial(world: World, subject: Subject, second: Work, index: int, rng: random
     subject.prepare(place)
     # As far apart as a command is long, or at the same moment.
     pause = rng.random() * 0.5 * rng.randrange(2)
-    one = world.start(lambda: subject.begin(place), name="1")
+    one = world.start(lambda: subject.begin(place))
     time.sleep(pause)
-    two = world.start(lambda: second(place), name="2")
+    two = world.start(lambda: second(place))
     ends = [one.wait(), two.wait()]
     for ended in ends:
         if ended.code != 0 and not ended.refused:
