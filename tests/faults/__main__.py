@@ -37,11 +37,11 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=Path("faults.json"), help="a JSON file")
     parser.add_argument("--scratch", type=Path, help="a folder to work in")
     asked = parser.parse_args()
-    results = Results(asked.results, asked.seed)
     machine = {**describe_machine(), "processor": _processor(torch.device("cpu"))}
-    results.facts = {"machine": machine}
     with tempfile.TemporaryDirectory(dir=asked.scratch) as scratch:
         world = World(Path(scratch))
+        results = Results(asked.results, asked.seed, world.scratch)
+        results.facts = {"machine": machine}
         for part in asked.parts or PARTS:
             for fault in import_module(f"tests.faults.{part}").faults(world):
                 if not re.search(asked.only, fault.name):

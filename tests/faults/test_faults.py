@@ -135,10 +135,10 @@ def test_a_stopped_bench_goes_on_where_it_was(tmp_path):
         return Outcome("lost" if index == 1 else "survived", "gone", kills=2)
 
     fault = Fault("some", trial, trials=4)
-    first = Results(tmp_path / "results.json", seed=3)
+    first = Results(tmp_path / "results.json", 3, tmp_path)
     run_fault(Fault("some", trial, trials=2), first.row("some"), 3)
     first.save()
-    again = Results(tmp_path / "results.json", seed=3)
+    again = Results(tmp_path / "results.json", 3, tmp_path)
     run_fault(fault, again.row("some"), 3)
     assert [index for index, _ in tried] == [0, 1, 2, 3]
     row = again.rows["some"]

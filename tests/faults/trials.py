@@ -259,10 +259,11 @@ class Results:
     Args:
         file: Read if it exists.
         seed: Another one begins anew.
+        scratch: Where trials are; what was said is kept without it.
     """
 
-    def __init__(self, file: Path, seed: int) -> None:
-        self.file, self.seed = file, seed
+    def __init__(self, file: Path, seed: int, scratch: Path) -> None:
+        self.file, self.seed, self.scratch = file, seed, scratch
         self.facts: dict[str, object] = {}
         self.rows: dict[str, Row] = {}
         self._saved = 0.0
@@ -280,6 +281,8 @@ class Results:
         if time.monotonic() - self._saved < at_least_after:
             return
         rows = [asdict(row) for row in self.rows.values()]
+        for row in rows:
+            row["said"] = row["said"].replace(f"{self.scratch}/", "")
         total = {
             name: sum(row[name] for row in rows)
             for name in ("trials", "kills", "survived", "refused")
