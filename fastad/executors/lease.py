@@ -11,7 +11,7 @@ import platform
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,26 +48,11 @@ class Lease:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Grant it within the block. To be called by whoever holds the lock of the folder."""
-        stop, beats = threading.Event(), 0
-        replace_durably(self.file, self._content(beats))
-
-        def beat() -> None:
-            nonlocal beats
-            while not stop.wait(BEAT):
-                beats += 1
-                # In place: whoever opens it on another host then sees the change at once. A file
-                # system that fails for a moment is forgiven by the workers, too.
-                with suppress(OSError), self.file.open("r+b", buffering=0) as stream:
-                    stream.write(self._content(beats))
-                    os.fsync(stream.fileno())
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
+        replace_durably(self.file, self._content(0))
         try:
-            yield
+            with _beside(self._beat):
+                yield
         finally:
-            stop.set()
-            thread.join()
             revoke(self.file.parent)
 
     @contextmanager
@@ -78,14 +63,18 @@ class Lease:
             UserError: If there is no such lease to begin with.
         """
         self._await()
-        stop = threading.Event()
-        thread = threading.Thread(target=self._watch, args=(stop,), daemon=True)
-        thread.start()
-        try:
+        with _beside(self._watch):
             yield
-        finally:
-            stop.set()
-            thread.join()
+
+    def _beat(self, stop: threading.Event) -> None:
+        beats = 0
+        while not stop.wait(BEAT):
+            beats += 1
+            # In place: whoever opens it on another host then sees the change at once. A file
+            # system that fails for a moment is forgiven by the workers, too.
+            with suppress(OSError), self.file.open("r+b", buffering=0) as stream:
+                stream.write(self._content(beats))
+                os.fsync(stream.fileno())
 
     def _await(self) -> None:
         deadline = time.monotonic() + ARRIVAL
@@ -122,6 +111,19 @@ class Lease:
 
     def _content(self, beats: int) -> bytes:
         return f"{self.token} {beats:020d}\n".encode()
+
+
+@contextmanager
+def _beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Have a thread do `work`, until its event is set, for as long as the block runs."""
+    stop = threading.Event()
+    thread = threading.Thread(target=work, args=(stop,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def revoke(folder: Path) -> None:

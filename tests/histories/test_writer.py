@@ -1,5 +1,6 @@
 import errno
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -275,3 +276,19 @@ def test_continuous_actions_and_their_gaussians_are_stored(tmp_path, make_info):
     steps = HistoryDataset(tmp_path).read(1, 0, 4)
     np.testing.assert_array_equal(steps["action"], block.action[1].numpy())
     np.testing.assert_array_equal(steps["policy"], block.policy[1].numpy())
+
+
+def test_a_writer_makes_way_for_whoever_began_the_shard_anew(begun, make_block, monkeypatch):
+    """As where a lock broke: what the later one writes is not touched by the earlier."""
+    path, info = begun
+    monkeypatch.setattr("fastad.histories.writer.folder_lock", lambda *args, **kw: nullcontext())
+    with open_writer(path, info) as early, open_writer(path, info) as late:
+        late.append(make_block(info, range(3), range(5), None))
+        with pytest.raises(UserError, match="was begun anew by another process"):
+            early.append(make_block(info, range(3), range(12), None))
+        late.append(make_block(info, range(3), range(5, 12), None))
+    assert shard_is_complete(path, info, 0)
+    stored, expected = HistoryDataset(path), make_block(info, range(3), range(12), None)
+    for history in range(3):
+        reward = stored.read(history, 0, 12)["reward"]
+        np.testing.assert_array_equal(reward, expected.reward[history].numpy())
