@@ -118,6 +118,25 @@ def from_plain(content: object, kind: type[T], where: str) -> T:
         raise UserError(_explain(error, where)) from error
 
 
+def checked(field: str, value: object, kind: type) -> Any:
+    """A plain value, if a dataclass's field of that name can hold it as it is.
+
+    Raises:
+        ValueError: Naming the field, if it is of another type.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return _adapter(_hints(kind)[field]).validate_python(value, strict=True)
+    except ValidationError as error:
+        raise ValueError(_first(error, field)) from error
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     """What builds a dataclass from plain values; making one takes 20 ms."""
@@ -278,11 +297,14 @@ def _check_keys(content: dict[str, Any], kind: Any, where: str) -> None:
 
 
 def _explain(error: ValidationError, where: str) -> str:
+    told = error.errors()[0].get("ctx", {}).get("error")
+    return f"{where}: {told if isinstance(told, UserError) else _first(error)}"
+
+
+def _first(error: ValidationError, *within: str) -> str:
+    """The first thing that is wrong, with its field's name and value."""
     first = error.errors()[0]
-    told = first.get("ctx", {}).get("error")
-    if isinstance(told, UserError):
-        return f"{where}: {told}"
-    field = ".".join(str(part) for part in first["loc"])
+    field = ".".join(map(str, (*within, *first["loc"])))
     shown = repr(first["input"])
     shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
-    return f"{where}: {field}={shown}: {first['msg']}"
+    return f"{field}={shown}: {first['msg']}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastad.base.config import checked
 from fastad.base.errors import UserError
 from fastad.base.extras import how_to_install
 from fastad.base.files import read_json
@@ -140,11 +141,22 @@ class Result:
                 f"returns {self.returns.shape} and tasks {self.tasks.shape} must be (N, E) and "
                 "(P, K), none of them empty"
             )
-        for returns in (self.returns, *(other.returns for other in self.baselines.values())):
+        learners: dict[str, Result | Baseline] = {"": self, **self.baselines}
+        for name, learner in learners.items():
+            returns, regret = learner.returns, learner.regret
+            of = f"baselines[{name!r}]." if name else ""
+            if returns.ndim != 2 or 0 in returns.shape:
+                raise UserError(f"{of}returns {returns.shape} must be (N, E), and not empty")
             if len(returns) % self.num_tasks:
                 raise UserError(
                     f"{len(returns)} rollouts are not as many for each of {self.num_tasks} tasks"
                 )
+            if regret is not None and regret.shape != returns.shape[:1]:
+                raise UserError(f"{of}regret {regret.shape} must be (N,), as returns have N rows")
+        if self.actions is not None and self.actions.shape[:1] != self.returns.shape[:1]:
+            raise UserError(f"actions {self.actions.shape} must be (N, T), as returns have N rows")
+        if self.task_optima is not None and len(self.task_optima) != self.num_tasks:
+            raise UserError(f"task_optima has {len(self.task_optima)} for {self.num_tasks} tasks")
 
     @property
     def num_tasks(self) -> int:
@@ -185,8 +197,10 @@ class Result:
         if self.greedy:
             told.append("greedy actions")
         if self.prompt:
-            told.append(f"prompted with {self.prompt} (return {self.prompt_return:.2f})")
-        if self.context != self.trained_context:
+            known = "" if self.prompt_return is None else f" (return {self.prompt_return:.2f})"
+            told.append(f"prompted with {self.prompt}{known}")
+        windows = self.context, self.trained_context
+        if None not in windows and self.context != self.trained_context:
             told.append(
                 f"attention window {self.context:,} tokens, trained with {self.trained_context:,}"
             )
@@ -287,13 +301,17 @@ class Result:
             )
         try:
             return cls._of_json(stored)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise UserError(f"{file} holds no result ({error}); {ROLL_OUT_AGAIN}") from error
 
     @classmethod
     def _of_json(cls, stored: dict[str, Any]) -> Result:
         """From what `to_json` gives; its means are reckoned anew."""
-        facts = {f.name: stored[f.name] for f in fields(cls) if f.name in stored}
+        facts = {
+            f.name: checked(f.name, stored[f.name], cls)
+            for f in fields(cls)
+            if f.name in stored and f.name not in MEASURED
+        }
         measured = {
             "returns": _float32(stored["rollout_returns"]),
             "tasks": wide(stored["tasks"]),
@@ -303,7 +321,7 @@ class Result:
                 name: Baseline(
                     _float32(other["returns"]),
                     _float32(other["regret"]),
-                    other.get("episodes_per_episode", 1),
+                    checked("episodes_per_episode", other.get("episodes_per_episode", 1), Baseline),
                 )
                 for name, other in stored["baselines"].items()
             },

@@ -1,8 +1,8 @@
 """Checkpoints: safetensors and JSON, each held to its digest; loading executes no code."""
 
 import json
-import math
 import reprlib
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -151,7 +151,7 @@ def read_training_state(folder: Path) -> TrainingState:
         weights = _parse_weights(files[MODEL], folder / MODEL)
         tensors = _parse_tensors(files[OPTIMIZER], folder / OPTIMIZER)
         seconds = _parse_json(files[STATE], folder / STATE).get("train_seconds")
-        if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        if not isinstance(seconds, int | float) or not 0 <= seconds <= sys.float_info.max:
             shown = reprlib.repr(seconds)
             raise UserError(f"{folder / STATE}: train_seconds={shown} is no time; {DAMAGED}")
     return TrainingState(folder, weights, _by_parameter(tensors), step, float(seconds))

@@ -45,6 +45,12 @@ OPTIMIZERS: dict[str, Callable[[list[Parameter], list[Parameter], TrainSettings]
     "muon": _muon,
 }
 
+# What each keeps of a parameter; of its shape, but for the number of steps.
+STATES: dict[type[torch.optim.Optimizer], frozenset[str]] = {
+    Muon: frozenset({"momentum_buffer"}),
+    torch.optim.AdamW: frozenset({"step", "exp_avg", "exp_avg_sq"}),
+}
+
 
 def _make_adamw(
     groups: list[tuple[list[Parameter], float]], settings: TrainSettings
@@ -99,8 +105,14 @@ def restore_state(
         state = {}
         for index, parameter in enumerate(owned):
             fields = left.pop(names[parameter], {})
-            if any(tensor.shape not in ((), parameter.shape) for tensor in fields.values()):
-                raise UserError(f"{file}: {names[parameter]} has a state of another shape")
+            if fields and fields.keys() != STATES[type(optimizer)]:
+                raise UserError(
+                    f"{file}: {names[parameter]} has the state of another optimiser: "
+                    f"{', '.join(sorted(fields))}"
+                )
+            for field, tensor in fields.items():
+                if tensor.shape != (() if field == "step" else parameter.shape):
+                    raise UserError(f"{file}: {names[parameter]} has a state of another shape")
             if fields:
                 state[index] = {
                     field: part_as(tensor, parameter) if tensor.shape else tensor

@@ -30,6 +30,12 @@ def test_a_sealed_file_comes_back_without_its_seal(tmp_path: Path) -> None:
     assert json.loads(file.read_text())["steps"] == 3
 
 
+def test_the_digest_of_what_a_file_tells_of_is_no_seal(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    write_json(file, {"files": {"model": {"digest": "0" * 64}}})
+    assert not is_sealed(file)
+
+
 def test_every_flipped_bit_of_a_sealed_file_is_noticed(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     write_json(file, {"x": 0.30000000000000004, "y": "é", "z": [1, 2]}, seal=True)

@@ -5,8 +5,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from fastad.base.config import from_plain, load_config, to_plain
 from fastad.base.errors import UserError
+from fastad.base.files import as_json
 from fastad.commands.inspect import run_inspect  # noqa: F401  (imported before limits are set)
 from fastad.compare_config import CompareConfig
 from fastad.configs import CollectConfig, RolloutConfig, TrainConfig
@@ -102,8 +105,9 @@ def _read_config(folder: Path) -> None:
 def _read_result(folder: Path) -> None:
     result = Result.load(folder / RESULT)
     result.conditions  # noqa: B018
-    stored = result.to_json()
-    assert stored["rollout_returns"] == result.returns.tolist() or result.returns.size
+    again = Result._of_json(as_json(result.to_json()))
+    np.testing.assert_array_equal(again.returns, result.returns)
+    assert again.conditions == result.conditions
 
 
 def _dataset_notices(folder: Path) -> bool:
