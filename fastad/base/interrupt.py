@@ -37,6 +37,7 @@ class Requests:
     def __init__(self, *, kills: bool) -> None:
         self.kills, self.is_held = kills, False
         self.pending: int | None = None
+        self.first: int | None = None  # the number of the first request
         self._asked_at: float | None = None
 
     @contextmanager
@@ -55,7 +56,7 @@ class Requests:
         """Take note of a request, as `signal.signal` has it."""
         now = time.monotonic()
         if self._asked_at is None:
-            self._asked_at = now
+            self._asked_at, self.first = now, number
             if self.is_held:
                 self.pending = number
             else:
@@ -74,8 +75,14 @@ def stop_signals() -> Iterator[None]:
     The first raises KeyboardInterrupt or `Stopped`, the second kills at once. Signals that were
     ignored stay so: `nohup` and a shell's `&` mean it.
     """
-    with _installed(STOP_SIGNALS, kills=True):
-        yield
+    with _installed(STOP_SIGNALS, kills=True) as requests:
+        try:
+            yield
+        except KeyboardInterrupt as stop:
+            # A library that waits in C, as Ray does, raises one of its own instead of ours.
+            if isinstance(stop, Stopped) or requests.first in (None, signal.SIGINT):
+                raise
+            raise Stopped(requests.first) from stop
 
 
 @contextmanager
