@@ -48,7 +48,8 @@ fuzz: .venv/fuzz  ## fuzz every file that is read: TARGET=meta: one of them; SEC
 			--seconds $(or $(SECONDS),600) || exit 1; done
 	HYPOTHESIS_PROFILE=thorough OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -q \
 		tests/histories/test_random_histories.py tests/base/test_random_configs.py \
-		tests/cli/test_random_words.py tests/kernels/test_ring_machine.py
+		tests/cli/test_random_words.py tests/kernels/test_ring_machine.py \
+		tests/model/test_memory_machine.py
 
 bench: .venv/bench  ## measure fastad beside its peers, and rewrite the README's section
 	$(BIN)/fastad bench --out benchmarks/results
