@@ -4,7 +4,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from fastad.histories.npy import load_array
 from fastad.histories.schema import INFO_FILE, TASKS_FILE, DatasetInfo
 from fastad.histories.shards import open_shard
 from fastad.histories.validate import check_sample, spread
+
+if TYPE_CHECKING:
+    import pandas
 
 MAX_REWARDS = 2**26  # read for one curve of returns: 256 MiB
 
@@ -246,6 +249,17 @@ class HistoryDataset:
             rewards = self.read(history, 0, bounds[num_episodes])["reward"]
             total += np.add.reduceat(rewards, bounds[:num_episodes], dtype=np.float64)
         return ReturnCurve(total / len(chosen), len(chosen))
+
+    def to_pandas(self, histories: Sequence[int] | None = None) -> "pandas.DataFrame":
+        """One row per step: history, task, learner, episode, step, then what happened.
+
+        Vectors of up to 64 numbers have a column for each, "policy.0"; the parts of a Dict or Tuple
+        are "observation.PART". All in memory: choose `histories` of a large dataset.
+        `fastad.histories.from_pandas` writes a dataset of it again.
+        """
+        from fastad.histories.formats.frames import to_frame
+
+        return to_frame(self, histories)
 
 
 def load_info(path: str | Path) -> DatasetInfo:
