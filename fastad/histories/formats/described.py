@@ -13,15 +13,15 @@ import numpy as np
 from fastad.base.errors import UserError
 from fastad.base.files import digest
 from fastad.histories.fields import SCHEMA_VERSION
+from fastad.histories.histories import Histories
 from fastad.histories.own_writer import HistoryWriter
-from fastad.histories.reader import HistoryDataset
 from fastad.histories.schema import DatasetInfo
 
 KEY = "fastad"  # what other formats' metadata call the description
 FORMAT = 1
 
 
-def describe(dataset: HistoryDataset) -> str:
+def describe(dataset: Histories) -> str:
     """What `restored` makes the same dataset of, but its histories; JSON."""
     info = dataclasses.replace(dataset.info, schema_version=SCHEMA_VERSION)
     content = io.BytesIO()
@@ -31,7 +31,7 @@ def describe(dataset: HistoryDataset) -> str:
     return json.dumps(described, default=_plain)
 
 
-def check_whole(dataset: HistoryDataset) -> None:
+def check_whole(dataset: Histories) -> None:
     """Refuse to convert what is still being collected.
 
     Raises:

@@ -19,6 +19,7 @@ from fastad.histories.formats.rows import (
     with_histories,
     write_rows,
 )
+from fastad.histories.histories import Histories
 from fastad.histories.reader import HistoryDataset
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 MOST_COLUMNS = 64  # of one vector; what is longer is an array in each row
 
 
-def to_frame(dataset: HistoryDataset, histories: Sequence[int] | None = None) -> "pandas.DataFrame":
+def to_frame(dataset: Histories, histories: Sequence[int] | None = None) -> "pandas.DataFrame":
     """See `HistoryDataset.to_pandas`."""
     pandas = import_extra("pandas", "pandas", "to_pandas")
     chosen = range(dataset.num_histories) if histories is None else histories
@@ -54,7 +55,7 @@ def from_pandas(
     frame: "pandas.DataFrame",
     path: str | Path,
     *,
-    like: HistoryDataset | None = None,
+    like: Histories | None = None,
     overwrite: bool = False,
     progress: Report = unwatched,
 ) -> HistoryDataset:

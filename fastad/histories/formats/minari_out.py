@@ -17,14 +17,14 @@ from fastad.envs.registry import gymnasium_id, is_known, is_outside
 from fastad.histories.formats.described import KEY, check_whole, describe
 from fastad.histories.formats.minari_names import DATA, METADATA, id_of, import_minari, root
 from fastad.histories.formats.nested import to_nested
-from fastad.histories.reader import HistoryDataset
+from fastad.histories.histories import Histories
 from fastad.spaces import is_packed
 
 FILE = "main_data.hdf5"
 NAMESPACE = "namespace_metadata.json"
 
 
-def write_minari(dataset: HistoryDataset, word: str, *, progress: Report, overwrite: bool) -> Path:
+def write_minari(dataset: Histories, word: str, *, progress: Report, overwrite: bool) -> Path:
     """Write a dataset as one of Minari, an episode of it for every episode of every history.
 
     Policies are infos of each step. What an episode is of is its metadata: history, task, learner,
@@ -81,7 +81,7 @@ def _is_ours(path: str) -> bool:
     return path in (f"{DATA}/", f"{DATA}/{METADATA}", f"{DATA}/{FILE}")
 
 
-def _words(dataset: HistoryDataset) -> str:
+def _words(dataset: Histories) -> str:
     info = dataset.info
     return (
         f"Learning histories: {info.num_histories} learners of {info.source}, each from its first "
@@ -90,7 +90,7 @@ def _words(dataset: HistoryDataset) -> str:
     )
 
 
-def _env_spec(dataset: HistoryDataset) -> Any:
+def _env_spec(dataset: Histories) -> Any:
     """What makes the environment, with a task of its own choice; None where Gymnasium cannot."""
     env, options = dataset.info.env, dict(dataset.info.env_kwargs)
     name = gymnasium_id(env) if is_known(env) else ""
@@ -103,7 +103,7 @@ def _env_spec(dataset: HistoryDataset) -> Any:
     return spec
 
 
-def _episodes(dataset: HistoryDataset, progress: Report) -> Iterator[Any]:
+def _episodes(dataset: Histories, progress: Report) -> Iterator[Any]:
     """Every episode, one after another, as Minari takes them."""
     space, policies = dataset.info.observation_space, dataset.info.policies
     from minari.data_collector import EpisodeBuffer
@@ -127,7 +127,7 @@ def _episodes(dataset: HistoryDataset, progress: Report) -> Iterator[Any]:
             progress(done, total)
 
 
-def _metadata(dataset: HistoryDataset) -> Iterator[dict[str, int]]:
+def _metadata(dataset: Histories) -> Iterator[dict[str, int]]:
     for history in range(dataset.num_histories):
         for episode in range(len(dataset.episode_bounds(history)) - 1):
             yield {

@@ -13,6 +13,7 @@ from fastad.base.extras import import_extra
 from fastad.base.progress import Report
 from fastad.histories.formats.described import KEY, check_whole, describe, restored
 from fastad.histories.formats.rows import INDEX, Quantity, quantities, read_rows, write_rows
+from fastad.histories.histories import Histories
 from fastad.histories.reader import HistoryDataset
 from fastad.histories.schema import DatasetInfo
 
@@ -20,9 +21,7 @@ GROUP_BYTES, GROUP_ROWS = 2**25, 2**17  # of one row group, before compression
 MAX_GROUP_BYTES = 2**31  # of one that is read
 
 
-def write_parquet(
-    dataset: HistoryDataset, file: Path, *, progress: Report, overwrite: bool
-) -> None:
+def write_parquet(dataset: Histories, file: Path, *, progress: Report, overwrite: bool) -> None:
     """Write a dataset as one Parquet file, row group by row group.
 
     Columns: `INDEX`, then what happened: numbers as they are, vectors and images as lists of a
@@ -106,7 +105,7 @@ def _libraries() -> tuple[Any, Any]:
     return pyarrow, import_extra("pyarrow.parquet", "parquet", what)
 
 
-def _kinds(dataset: HistoryDataset) -> list[Quantity]:
+def _kinds(dataset: Histories) -> list[Quantity]:
     learners = np.asarray(dataset.learner_ids).dtype
     index = [Quantity(n, learners if n == "learner" else np.dtype(np.int64), ()) for n in INDEX]
     return [*index, *quantities(dataset.info)]
@@ -124,7 +123,7 @@ def _array(pyarrow: Any, kind: Quantity, values: np.ndarray) -> Any:
     return pyarrow.FixedSizeListArray.from_arrays(flat, math.prod(kind.shape))
 
 
-def _pieces(dataset: HistoryDataset, most: int) -> Iterator[tuple[int, int, int]]:
+def _pieces(dataset: Histories, most: int) -> Iterator[tuple[int, int, int]]:
     """History, start and stop of pieces of at most so many steps."""
     for history, length in enumerate(dataset.lengths.tolist()):
         for start in range(0, length, most):

@@ -12,6 +12,7 @@ from fastad.base.progress import Report
 from fastad.histories.columns import columns
 from fastad.histories.formats.described import writer_of
 from fastad.histories.formats.nested import from_leaves
+from fastad.histories.histories import Histories
 from fastad.histories.reader import HistoryDataset
 from fastad.histories.schema import DatasetInfo
 from fastad.spaces import is_packed, leaves
@@ -39,9 +40,7 @@ def quantities(info: DatasetInfo) -> list[Quantity]:
     return found
 
 
-def read_rows(
-    dataset: HistoryDataset, history: int, start: int, stop: int
-) -> dict[str, np.ndarray]:
+def read_rows(dataset: Histories, history: int, start: int, stop: int) -> dict[str, np.ndarray]:
     """Steps [start, stop) of a history as rows: `INDEX` and `quantities`, (n, *shape) each.
 
     `episode` counts within the history, `step` within its episode; `task` is a row of the tasks.
