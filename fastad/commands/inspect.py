@@ -76,10 +76,13 @@ def find_parts(path: Path) -> dict[str, Path]:
         UserError: If there is neither.
     """
     from fastad.histories.formats.xland import is_hdf5
+    from fastad.training.model_files import is_model_folder
 
     if path.is_file() and is_hdf5(path):
         return {"data": path}
     files = {"data": "dataset.json", "run": "config.yaml"}
+    if is_model_folder(path):
+        return {"run": path}
     here = {kind: path for kind, file in files.items() if (path / file).is_file()}
     if here:
         return here

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fastad.base.errors import UserError
-from fastad.envs.registry import is_known, is_outside, make_family, stored_options
+from fastad.envs.registry import is_known, is_outside, stored_options
 from fastad.histories.schema import DatasetInfo
 
 

@@ -224,7 +224,8 @@ def load_task_set(
         env_options: Of `env`.
 
     Raises:
-        UserError: If the run is damaged, `env` does not fit it, or the split has no such number of tasks.
+        UserError: If the run is damaged, `env` does not fit it, or the split has no such number of
+            tasks.
     """
     folder = run_of(run)
     check_run(folder)

@@ -136,7 +136,7 @@ def create(
         fixed_length=spec.fixed_length,
         versions=describe_machine(),
     )
-    info = replace(info, num_shards=_num_shards(info))
+    info = replace(info, num_shards=num_shards_for(info))
     return HistoryWriter(Path(path), info, rows, resume=resume, overwrite=overwrite)
 
 
@@ -188,7 +188,7 @@ def _spec_of_family(
     return spec
 
 
-def _num_shards(info: DatasetInfo) -> int:
+def num_shards_for(info: DatasetInfo) -> int:
     """As few as fit into memory one by one."""
     sizes = (column.bytes_per_step for column in columns(info).values())
     per_shard = max(1, SHARD_BYTES // (sum(sizes) * info.num_steps))
