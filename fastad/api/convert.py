@@ -97,8 +97,8 @@ def convert(
             )
         to = ", ".join(sorted(to for of, to in ways if of == came)) or "nothing else"
         raise UserError(
-            f"source={source} is of the format {came}, which becomes {to}, not {goes}; give another "
-            "destination, or convert by way of a dataset"
+            f"source={source} is of the format {came}, which becomes {to}, not {goes}; give "
+            "another destination, or convert by way of a dataset"
         )
     grouping = Grouping(history_key, task_key, env, num_test_tasks)
     if came != "minari" and grouping != Grouping():

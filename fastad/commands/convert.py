@@ -61,6 +61,11 @@ class ConvertConfig:
     overwrite: bool = False
     """Replace what fastad wrote to the destination before; nothing else is deleted."""
 
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.num_test_tasks < 0:
+            raise UserError(f"num_test_tasks={self.num_test_tasks} must not be negative")
+
 
 def run_convert(config: ConvertConfig) -> None:
     """Convert, show progress, say what came of it and what next.
@@ -73,8 +78,6 @@ def run_convert(config: ConvertConfig) -> None:
     from fastad.histories.schema import INFO_FILE
     from fastad.training.model_files import is_model_folder
 
-    if config.num_test_tasks < 0:
-        raise UserError(f"num_test_tasks={config.num_test_tasks} must not be negative")
     with reporting("steps", "convert") as report:
         written = convert(
             config.source, config.destination, from_format=config.from_format,

@@ -8,7 +8,7 @@ import yaml
 from safetensors.torch import save
 
 from fastad.base.beside import folder_beside
-from fastad.base.errors import UserError, printable
+from fastad.base.errors import printable
 from fastad.base.files import as_json, digest, write_new
 from fastad.base.provenance import __version__
 from fastad.evaluate.kept_results import kept_results
@@ -167,10 +167,11 @@ def _figures(result: Result | None) -> list[str]:
         + (f"{interval[0][i]:.2f} to {interval[1][i]:.2f} |" if interval else "- |")
         for i in shown
     ]
-    beside = []
-    for name in ("random_return", "optimal_return"):
-        if figures.get(name) is not None:
-            beside.append(f"{name.partition('_')[0]} {figures[name]:.2f}")
+    beside = [
+        f"{name} {figures[f'{name}_return']:.2f}"
+        for name in ("random", "optimal")
+        if figures.get(f"{name}_return") is not None
+    ]
     if figures.get("source_returns"):
         beside.append(f"its source at the end {figures['source_returns'][-1]:.2f}")
     return [

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from fastad.histories.labels import label_words
 from fastad.histories.histories import Histories
+from fastad.histories.labels import label_words
 
 AVERAGED_HISTORIES = 1024  # at most, for `learned`
 

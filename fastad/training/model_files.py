@@ -46,7 +46,7 @@ def read_model_config(folder: Path) -> dict[str, Any]:
     if values.get("updates") is not None and type(values["updates"]) is not int:
         raise UserError(f"{file}: updates={values['updates']!r} is no number; {AGAIN}")
     seconds = values.get("train_seconds")
-    if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
+    if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
         raise UserError(f"{file}: train_seconds={seconds!r} is no time; {AGAIN}")
     return values
 

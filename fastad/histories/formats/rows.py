@@ -137,7 +137,10 @@ def _runs(
     """Parts of blocks that are of one history each, held to their order."""
     before: tuple[int, ...] | None = None
     for block in blocks:
-        index = np.stack([block[name] for name in ("history", "episode", "step")], axis=1)
+        ended = block["terminated"] | block["truncated"]
+        index = np.stack(
+            [*(block[name] for name in ("history", "episode", "step")), ended], axis=1
+        ).astype(np.int64)
         if len(index) == 0:
             continue
         cuts = np.flatnonzero(np.diff(index[:, 0])) + 1
@@ -151,12 +154,14 @@ def _check_order(
     index: np.ndarray, task: np.ndarray, before: tuple[int, ...] | None, where: str
 ) -> tuple[int, ...]:
     """Refuse rows that are not sorted, or of two tasks; returns the last one's place."""
-    history, episode, step = index.T
-    episodes, steps = np.diff(episode), np.diff(step)
-    follows = ((episodes == 0) & (steps == 1)) | ((episodes == 1) & (step[1:] == 0))
-    first = tuple(int(number) for number in index[0])
+    history, episode, step, ended = index.T
+    goes_on = (np.diff(episode) == 0) & (np.diff(step) == 1) & (ended[:-1] == 0)
+    begins = (np.diff(episode) == 1) & (step[1:] == 0) & (ended[:-1] == 1)
+    follows = goes_on | begins
+    first = tuple(index[0, :3].tolist())
     if before is not None and before[0] == first[0]:
-        is_next = first in ((before[0], before[1], before[2] + 1), (before[0], before[1] + 1, 0))
+        number, of_episode, at, was_last = before
+        is_next = first == (number, of_episode + was_last, 0 if was_last else at + 1)
     else:
         is_next = first[1:] == (0, 0) and (before is None or first[0] > before[0])
     if not (is_next and follows.all()):
@@ -166,7 +171,7 @@ def _check_order(
         )
     if (task != task[0]).any():
         raise UserError(f"{where}: history {int(history[0])} is of two tasks; a history has one")
-    return tuple(int(number) for number in index[-1])
+    return tuple(index[-1].tolist())
 
 
 def _with_last(
