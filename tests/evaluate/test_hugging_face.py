@@ -116,7 +116,7 @@ def test_a_checkpoint_becomes_a_folder_as_well_and_one_that_is_there_stays(run, 
         fastad.convert(run.path, folder, overwrite=True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="lacks the file .fastad-model"):
+    with pytest.raises(UserError, match=r"lacks the file \.fastad-model"):
         fastad.convert(run.path, tmp_path / "mine", overwrite=True)
     with pytest.raises(UserError, match="is a model's folder already"):
         fastad.convert(folder, tmp_path / "new")

@@ -140,7 +140,8 @@ def test_few_tasks_are_open_at_once_however_many_there_are(file, monkeypatch):
     assert len(found._bounds) == 3
 
 
-def test_an_environment_that_nobody_typed_is_not_made(file, tmp_path):
+def test_an_environment_that_nobody_typed_is_not_made(file, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     run = fastad.train(
         data=file, out=tmp_path / "run", target="sampled", window=12, context=12, width=16,
         updates=1, batch_size=2,
