@@ -56,6 +56,7 @@ def folder(run, tmp_path):
     return fastad.convert(run.path, tmp_path / "model")
 
 
+@pytest.mark.slow
 def test_a_fresh_process_gets_the_same_logits_bit_by_bit(run, folder, tmp_path):
     out = tmp_path / "logits.pt"
     command = [sys.executable, "-c", FRESH, str(Path(__file__).parent), str(folder), str(out)]

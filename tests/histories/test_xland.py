@@ -8,7 +8,6 @@ import pytest
 
 import fastad
 from fastad.base.errors import UserError
-from fastad.base.trust import trusting
 from fastad.cli import main
 from fastad.histories.formats.xland import XLandHistories
 from fastad.histories.opening import open_histories
@@ -142,14 +141,14 @@ def test_few_tasks_are_open_at_once_however_many_there_are(file, monkeypatch):
 
 def test_an_environment_that_nobody_typed_is_not_made(file, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr("fastad.base.trust._asked", set())
     run = fastad.train(
         data=file, out=tmp_path / "run", target="sampled", window=12, context=12, width=16,
         updates=1, batch_size=2,
     )  # fmt: skip
     with pytest.raises(UserError, match="xland_file:SymbolRoom"):
-        fastad.rollout(run, env="xland_file:SymbolRoom", episodes=1)
-    with trusting(["xland_file:SymbolRoom"]):
-        assert fastad.rollout(run, env="xland_file:SymbolRoom", episodes=1).num_tasks == 2
+        fastad.rollout(run, fastad.RolloutConfig(env="xland_file:SymbolRoom"))
+    assert fastad.rollout(run, env="xland_file:SymbolRoom", episodes=1).num_tasks == 2
 
 
 def test_a_file_that_is_cut_short_or_none_is_refused(copy, tmp_path):
