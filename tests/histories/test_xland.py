@@ -214,5 +214,5 @@ def test_a_damaged_chunk_is_named_when_it_is_read(copy):
     content = bytearray(copy.read_bytes())
     content[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
     copy.write_bytes(content)
-    with pytest.raises(UserError, match="0/dones is damaged"):
+    with pytest.raises(UserError, match="is damaged in 0/dones"):
         open_histories(copy)

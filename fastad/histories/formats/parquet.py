@@ -20,6 +20,8 @@ from fastad.histories.schema import DatasetInfo
 GROUP_BYTES, GROUP_ROWS = 2**25, 2**17  # of one row group, before compression
 MAX_GROUP_BYTES = 2**31  # of one that is read
 
+DAMAGED = (OSError, ValueError, KeyError, IndexError, OverflowError)  # what its readers raise
+
 
 def write_parquet(dataset: Histories, file: Path, *, progress: Report, overwrite: bool) -> None:
     """Write a dataset as one Parquet file, row group by row group.
@@ -42,7 +44,7 @@ def write_parquet(dataset: Histories, file: Path, *, progress: Report, overwrite
     progress(0, total)
     with (
         file_beside(file, is_own_parquet, overwrite=overwrite) as part,
-        parquet.ParquetWriter(part, schema, compression="zstd") as writer,
+        parquet.ParquetWriter(part, schema, compression="zstd", write_page_checksum=True) as writer,
     ):
         held: list[Any] = []
         for history, start, stop in _pieces(dataset, group):
@@ -67,7 +69,7 @@ def read_parquet(file: Path, path: Path, *, progress: Report, overwrite: bool) -
     pyarrow, parquet = _libraries()
     where = f"source={file}"
     try:
-        opened = parquet.ParquetFile(file)
+        opened = parquet.ParquetFile(file, page_checksum_verification=True)
         text = (opened.schema_arrow.metadata or {}).get(KEY.encode())
         if text is None:
             raise UserError(
@@ -81,10 +83,10 @@ def read_parquet(file: Path, path: Path, *, progress: Report, overwrite: bool) -
             path, info, tasks, blocks, where=where, num_rows=opened.metadata.num_rows,
             progress=progress, overwrite=overwrite,
         )  # fmt: skip
-    except (pyarrow.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.filename is not None:
+    except (*DAMAGED, pyarrow.ArrowException) as error:
+        if isinstance(error, UserError) or getattr(error, "filename", None) is not None:
             raise
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{where} is no Parquet file, or cut short or damaged ({reason}); convert it again"
         ) from error
@@ -95,7 +97,7 @@ def is_own_parquet(file: Path) -> bool:
     pyarrow, parquet = _libraries()
     try:
         return KEY.encode() in (parquet.read_schema(file).metadata or {})
-    except (pyarrow.ArrowException, OSError):
+    except (*DAMAGED, pyarrow.ArrowException):
         return False
 
 

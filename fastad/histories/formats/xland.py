@@ -8,6 +8,8 @@ the policy of the history's end would have done. Compressed in chunks of one his
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,18 +62,16 @@ class XLandHistories(Histories):
         h5py = import_extra("h5py", "hdf5", f"{self.path}, an HDF5 file,")
         if not self.path.is_file():
             raise UserError(f"{self._where} does not exist; name an .hdf5 file")
-        try:
+        with self._refusing("is no HDF5 file, or cut short"):
             self._file = h5py.File(self.path, "r", rdcc_nbytes=CHUNK_BYTES)
-        except OSError as error:
-            raise UserError(
-                f"{self._where} is no HDF5 file, or cut short ({_reason(error)}); {WHAT_FOR}"
-            ) from error
         self._groups: OrderedDict[int, dict[str, Any]] = OrderedDict()
         self._bounds: OrderedDict[int, np.ndarray] = OrderedDict()
         self._digest = ""
         self.num_shards_complete = 1
-        rulesets, attributes = self._read_rulesets()
-        self._per_group, num_steps, *grid = self._shape_of_first()
+        with self._refusing("is damaged"):
+            rulesets, attributes = self._read_rulesets()
+            self._has_expert = f"0/{EXPERT}" in self._file
+            self._per_group, num_steps, *grid = self._group(0)["states"].shape
         order = np.random.Generator(np.random.Philox(0)).permutation(len(rulesets))
         self.tasks = rulesets[order][:, None]
         place = np.empty_like(order)
@@ -187,13 +187,19 @@ class XLandHistories(Histories):
     def _stored(self, name: str, history: int, start: int, stop: int) -> np.ndarray:
         """Steps of one of the file's columns."""
         group, row = divmod(history, self._per_group)
-        try:
+        with self._refusing(f"is damaged in {group}/{name}"):
             values: np.ndarray = self._group(group)[name][row, start:stop]
-        except (OSError, RuntimeError) as error:
-            raise UserError(
-                f"{self._where}: {group}/{name} is damaged ({_reason(error)}); {WHAT_FOR}"
-            ) from error
         return values
+
+    @contextmanager
+    def _refusing(self, what: str) -> Iterator[None]:
+        """Say in one line what HDF5's own library stumbles over."""
+        try:
+            yield
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError, MemoryError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"{self._where} {what} ({_reason(error)}); {WHAT_FOR}") from error
 
     def _group(self, index: int) -> dict[str, Any]:
         """The columns of one task, of which some are kept open."""
@@ -235,14 +241,6 @@ class XLandHistories(Histories):
                     f"states, {found['states'].shape}; {WHAT_FOR}"
                 )
         return found
-
-    @property
-    def _has_expert(self) -> bool:
-        return f"0/{EXPERT}" in self._file
-
-    def _shape_of_first(self) -> tuple[int, ...]:
-        shape: tuple[int, ...] = self._group(0)["states"].shape
-        return shape
 
     def _read_rulesets(self) -> tuple[np.ndarray, dict[str, Any]]:
         """The ruleset of every group, and the attributes of the first."""
