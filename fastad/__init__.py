@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fastad import histories
     from fastad.api import collect, rollout, train
     from fastad.api.compare import compare
+    from fastad.api.convert import convert
     from fastad.compare_config import CompareConfig
     from fastad.configs import CollectConfig, RolloutConfig, TrainConfig
     from fastad.evaluate.comparison_files import Comparison
@@ -50,6 +51,7 @@ __all__ = [
     "TrainSettings",
     "collect",
     "compare",
+    "convert",
     "histories",
     "preset",
     "rollout",
@@ -70,6 +72,7 @@ _MODULES = {
     "TrainSettings": "fastad.training.settings",
     "collect": "fastad.api",
     "compare": "fastad.api.compare",
+    "convert": "fastad.api.convert",
     "preset": "fastad.presets",
     "rollout": "fastad.api",
     "train": "fastad.api",

@@ -122,9 +122,10 @@ class TrainConfig:
     """
 
     data: Path = Path("data/dark-room")
-    """Dataset that `fastad collect` wrote."""
+    """Dataset that `fastad collect` wrote, or an .hdf5 file in XLand-100B's layout, which is read
+    where it lies (docs/formats.md)."""
     out: Path | None = None
-    """Run folder to write (default: runs/NAME for data in a folder NAME)."""
+    """Run folder to write (default: runs/NAME for data called NAME)."""
     method: Literal["ad", "expert-distillation", "decision-transformer", "dpt", "rl2"] = "ad"
     """What is learnt; `fastad methods` lists them with their defaults.
     ad: Algorithm Distillation, the source's whole learning.
@@ -194,7 +195,7 @@ class TrainConfig:
     @property
     def folder(self) -> Path:
         """Where the run goes."""
-        return self.out or Path("runs") / self.data.resolve().name
+        return self.out or Path("runs") / re.sub(r"\.(hdf5|h5)$", "", self.data.resolve().name)
 
     @classmethod
     def begin_with(cls, settings: Mapping[str, Any]) -> TrainConfig:
@@ -229,7 +230,9 @@ class RolloutConfig:
     """Run folder that `fastad train` wrote, or one checkpoint of it."""
     env: str | None = None
     """Environment that these settings are for, as a preset says it: runs of another are refused
-    (default: whichever the run is of)."""
+    (default: whichever the run is of). For a run on histories from elsewhere, the one to act in."""
+    env_options: tuple[str, ...] = ()
+    """Of the latter, as KEY=VALUE."""
     kv_cache: bool = True
     """Keep keys and values in a ring (--kv-cache), or recompute everything that can influence a
     prediction at every step (--no-kv-cache). Same actions, very different speed."""

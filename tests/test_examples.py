@@ -69,6 +69,8 @@ def test_the_docstrings_examples_run_one_after_the_other(tmp_path, monkeypatch):
         fastad.Run,
         fastad.Result,
         fastad.histories.create,
+        fastad.convert,
+        fastad.histories.from_pandas,
     ):
         (example,) = doctest.DocTestFinder(recurse=False).find(shown, shown.__name__)
         assert example.examples, shown

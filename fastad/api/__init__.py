@@ -13,6 +13,7 @@ from fastad.api.gather import gather
 from fastad.base.config import with_settings
 from fastad.base.errors import UserError
 from fastad.base.progress import Report
+from fastad.base.trust import trusting
 from fastad.configs import CollectConfig, RolloutConfig, TrainConfig
 from fastad.evaluate.result import Baseline, Result
 from fastad.histories.reader import HistoryDataset
@@ -109,6 +110,7 @@ def rollout(
         UserError: For a run that is damaged, or settings that are not possible.
     """
     settings["run"] = run.path if isinstance(run, Run) else run
+    named = [settings["env"]] if settings.get("env") else []  # by the program, and no file
     config = with_settings(config or RolloutConfig(), settings, "fastad.rollout")
     for name, method in (("plot", "plot"), ("json", "save")):
         if getattr(config, name) is not None:
@@ -116,4 +118,5 @@ def rollout(
                 f"fastad.rollout writes no files, and {name}={getattr(config, name)} is one; "
                 f"call {method} of the result that it returns"
             )
-    return act(config, keep_actions=actions, progress=progress, baselines=baselines)
+    with trusting(named):
+        return act(config, keep_actions=actions, progress=progress, baselines=baselines)

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 
 from fastad.acting.interact import Transition
+from fastad.base.config import parse_options
 from fastad.base.device import choose_device
 from fastad.base.progress import Report, unwatched
 from fastad.configs import RolloutConfig
-from fastad.envs.registry import check_env
 from fastad.evaluate.kept_results import kept_baselines
 from fastad.evaluate.kept_rollouts import check_place, keep_rollouts
 from fastad.evaluate.measure import measure
@@ -40,9 +40,9 @@ def act(
     check_kernels(config.kernels, model.config, device, kv_cache=config.kv_cache)
     tasks = load_task_set(
         config.run, split=config.split, num_tasks=config.tasks, repeats=config.rollouts_per_task,
-        seed=config.seed,
+        seed=config.seed, env=config.env,
+        env_options=parse_options("env_options", config.env_options),
     )  # fmt: skip
-    check_env(config.env, tasks.info.env, config.run)
     prompt = None
     if config.prompt_from is not None:
         history = None if str(config.prompt_from) == "source" else config.prompt_from

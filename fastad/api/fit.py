@@ -16,6 +16,8 @@ from fastad.base.trust import check_calls
 from fastad.configs import TrainConfig
 from fastad.envs.registry import check_env
 from fastad.evaluate.learning_curve import LearningCurve
+from fastad.histories.histories import Histories
+from fastad.histories.opening import open_histories
 from fastad.histories.reader import HistoryDataset
 from fastad.histories.verify import check_columns
 from fastad.methods.registry import make_method
@@ -38,7 +40,7 @@ class _Opened(NamedTuple):
 
     config: TrainConfig
     numerics: Numerics
-    dataset: HistoryDataset
+    dataset: Histories
     num_steps: int
     method: Any
     model: SequenceModel
@@ -198,9 +200,9 @@ def _extended(config: TrainConfig) -> TrainConfig:
     return replace(config, resume=True, settings=replace(config.settings, updates=updates))
 
 
-def _open_data(config: TrainConfig) -> HistoryDataset:
+def _open_data(config: TrainConfig) -> Histories:
     """The dataset, if it is complete."""
-    settings, dataset = config.settings, HistoryDataset(config.data)
+    settings, dataset = config.settings, open_histories(config.data)
     if settings.target == "sampled" and dataset.info.action_noise > 0:
         _logger.info(
             f"target=sampled learns from the executed actions, {dataset.info.action_noise:.0%} of "
@@ -215,12 +217,13 @@ def _open_data(config: TrainConfig) -> HistoryDataset:
         raise UserError(
             f"data={config.data} is not complete ({'; '.join(dataset.unfinished[:3])}); {fix}"
         )
-    if config.method != "rl2":  # which reads no history
+    # Of RL^2 no history is read, and files of others have no digests.
+    if config.method != "rl2" and isinstance(dataset, HistoryDataset):
         check_columns(config.data, dataset.info)
     return dataset
 
 
-def _whole_history(dataset: HistoryDataset, settings: TrainSettings) -> int:
+def _whole_history(dataset: Histories, settings: TrainSettings) -> int:
     """Steps of a window that shows every k-th episode of a history, first to last.
 
     Of the shortest, or of the longest where others follow what is shorter.
@@ -236,7 +239,7 @@ def _whole_history(dataset: HistoryDataset, settings: TrainSettings) -> int:
     return num_steps
 
 
-def _trial(dataset: HistoryDataset) -> int:
+def _trial(dataset: Histories) -> int:
     """Steps of a trial where nobody chose: 10 episodes, 200 steps of short ones, or a history."""
     return min(dataset.num_steps, max(10 * dataset.info.episode_length, 200))
 
@@ -255,7 +258,7 @@ def _of_method(config: TrainConfig) -> dict[str, Any]:
 
 
 def _learning_curve(
-    config: TrainConfig, dataset: HistoryDataset, num_steps: int, model: SequenceModel
+    config: TrainConfig, dataset: Histories, num_steps: int, model: SequenceModel
 ) -> LearningCurve | None:
     """What is looked at while training, if anything.
 

@@ -10,12 +10,12 @@ from fastad.base.errors import UserError
 from fastad.base.files import read_bytes, replace_durably, temporary
 from fastad.base.locks import LOCK_FILES, WORKER_PATIENCE, folder_lock
 
-Kind = Literal["dataset", "run"]
+Kind = Literal["dataset", "run", "minari", "model"]
 MAX_MARKER_BYTES = 2**10
 
 
 def marker_name(kind: Kind) -> str:
-    """The file that marks a folder as a dataset or a run of fastad."""
+    """The file that marks a folder as fastad's: a dataset, a run, or what one was converted to."""
     return f".fastad-{kind}"
 
 

@@ -106,6 +106,8 @@ def _place(
     shown, positional = " and ".join(map(repr, bare)), COMMANDS[name].positional
     if not positional:
         raise UserError(f"fastad {name} takes no bare words; {shown} belongs to no option")
+    if " " in positional:
+        return _place_each(name, bare, given, positional.split())
     flag = f"--{positional.replace('_', '-')}"
     if flag in given:
         was = " ".join(given[flag])
@@ -118,6 +120,20 @@ def _place(
             f"are {len(bare)}; a value stands right behind its option{hint}"
         )
     return {flag: bare}
+
+
+def _place_each(
+    name: str, bare: list[str], given: dict[str, list[str]], fields: list[str]
+) -> dict[str, list[str]]:
+    """One flag for each bare word, of those that were not given."""
+    flags = [f"--{field}" for field in fields if f"--{field}" not in given]
+    if len(bare) > len(flags):
+        shown = " ".join(field.upper() for field in fields)
+        raise UserError(
+            f"fastad {name} takes {shown}, and {bare[len(flags)]!r} is one word too many; a value "
+            "stands right behind its option"
+        )
+    return {flag: [word] for flag, word in zip(flags, bare, strict=False)}
 
 
 def _values(kind: Any, given: dict[str, list[str]]) -> dict[str, Any]:
@@ -144,8 +160,8 @@ def _build(name: str, kind: Any, default: Any, values: dict[str, Any]) -> Any:
         elif field.name in values:
             own[field.name] = values[field.name]
         elif default is None and field.default is MISSING and factory is MISSING:
-            word = field.name.upper()
-            raise UserError(f"fastad {name} needs its {word}; write fastad {name} {word}")
+            word, words = field.name.upper(), COMMANDS[name].positional.upper()
+            raise UserError(f"fastad {name} needs its {word}; write fastad {name} {words}")
     return kind(**own) if default is None else replace(default, **own)
 
 

@@ -40,6 +40,10 @@ COMMANDS = {
     "inspect": Command(
         "InspectConfig", "run_inspect", "path", "what is in a dataset or run", "FILE"
     ),
+    "convert": Command(
+        "ConvertConfig", "run_convert", "source destination",
+        "histories and models to and from other formats",
+    ),
     "bench": Command(
         "BenchConfig", "run_bench", "questions", "speed and memory beside peers", "FILE"
     ),

@@ -75,7 +75,14 @@ def find_parts(path: Path) -> dict[str, Path]:
     Raises:
         UserError: If there is neither.
     """
+    from fastad.histories.formats.xland import is_hdf5
+    from fastad.training.model_files import is_model_folder
+
+    if path.is_file() and is_hdf5(path):
+        return {"data": path}
     files = {"data": "dataset.json", "run": "config.yaml"}
+    if is_model_folder(path):
+        return {"run": path}
     here = {kind: path for kind, file in files.items() if (path / file).is_file()}
     if here:
         return here
@@ -119,9 +126,13 @@ def _verify(path: Path, parts: dict[str, Path]) -> list[str]:
 
 def _verdict_on_dataset(path: Path) -> Verdict:
     from fastad.base.progress import progress
+    from fastad.base.verdict import Verdict
+    from fastad.histories.formats.xland import is_hdf5
     from fastad.histories.reader import load_info
     from fastad.histories.verify import column_bytes, verify_dataset
 
+    if is_hdf5(path):
+        return Verdict([], [f"{path}: HDF5 files of others have no digests"])
     with progress(column_bytes(path, load_info(path)), "bytes", "verify") as bar:
         return verify_dataset(path, progress=bar.advance)
 
@@ -135,10 +146,10 @@ def _show_dataset(config: InspectConfig, path: Path) -> dict[str, Any]:
     from rich.console import Console
 
     from fastad.base.terminal import curve_text, print_rows
-    from fastad.histories.reader import HistoryDataset
+    from fastad.histories.opening import open_histories
     from fastad.histories.summary import summarize
 
-    dataset = HistoryDataset(path)
+    dataset = open_histories(path)
     if not 0 <= config.history < dataset.num_histories:
         raise UserError(
             f"history={config.history} must lie in [0, {dataset.num_histories}), the histories "

@@ -6,7 +6,7 @@ import torch
 
 from fastad.envs.family import Split
 from fastad.evaluate.task_set import TaskSet, try_model
-from fastad.histories.reader import HistoryDataset
+from fastad.histories.histories import Histories
 from fastad.model.sequence_model import SequenceModel
 from fastad.rollouts.engine import returns_asked_for
 
@@ -24,7 +24,7 @@ class LearningCurve:
 
     def __init__(
         self,
-        dataset: HistoryDataset,
+        dataset: Histories,
         *,
         num_tasks: int,
         num_episodes: int,

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from fastad.base.errors import UserError
 from fastad.base.trust import check_calls
 from fastad.envs.base import BatchedEnv
 from fastad.envs.family import Split
-from fastad.envs.registry import is_known, make_family
+from fastad.envs.registry import check_env, is_known, make_family
 from fastad.evaluate.metrics import task_means
+from fastad.evaluate.put_into import put_into
 from fastad.evaluate.split_rollout import split_rollout
 from fastad.histories.learning import run_source
 from fastad.histories.reader import load_description
@@ -53,8 +54,8 @@ class TaskSet:
         if not is_known(self.info.env):
             raise UserError(
                 f"env={self.info.env!r} is a label of histories from elsewhere: there is no such "
-                "environment here, and nobody can act in it; create the dataset with the name of "
-                "one, such as gym:ID or package.module:callable"
+                "environment here, and nobody can act in it; roll out with --env gym:ID or --env "
+                "package.module:callable, or create the dataset with the name of one"
             )
         check_calls(self.info.calls(), INFO_FILE)
         if len(self.tasks) == 0:
@@ -202,7 +203,14 @@ class Trial:
 
 
 def load_task_set(
-    run: Path, *, split: Split, num_tasks: int | None, repeats: int | None, seed: int
+    run: Path,
+    *,
+    split: Split,
+    num_tasks: int | None,
+    repeats: int | None,
+    seed: int,
+    env: str | None = None,
+    env_options: Mapping[str, Any] | None = None,
 ) -> TaskSet:
     """Tasks of the dataset that a run was trained on, from the description kept in the run.
 
@@ -212,13 +220,20 @@ def load_task_set(
         num_tasks: None takes all, at most 512.
         repeats: Rollouts on each; None takes enough for 128 in all.
         seed: See `TaskSet`.
+        env: To act in, where the run's own is a label of histories from elsewhere.
+        env_options: Of `env`.
 
     Raises:
-        UserError: If the run is damaged, or the split has no such number of tasks.
+        UserError: If the run is damaged, `env` does not fit it, or the split has no such number of
+            tasks.
     """
     folder = run_of(run)
     check_run(folder)
     info, tasks = load_description(folder / DATASET)
+    if not is_known(info.env):
+        info, tasks = put_into(info, tasks, env, env_options or {})
+    else:
+        check_env(env, info.env, run)
     chosen = tasks[info.task_rows(split)]
     if len(chosen) and num_tasks is not None and not 1 <= num_tasks <= len(chosen):
         raise UserError(

@@ -1,5 +1,6 @@
 """The columns of a shard: one quantity per step of every history, one file each."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +33,11 @@ class Column(NamedTuple):
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]  # of one step
+
+    @property
+    def bytes_per_step(self) -> int:
+        """Of one history."""
+        return self.dtype.itemsize * math.prod(self.shape)
 
 
 def columns(info: DatasetInfo) -> dict[str, Column]:

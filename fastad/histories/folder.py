@@ -33,7 +33,13 @@ MARKER = marker_name("dataset")
 
 @contextmanager
 def begin_dataset(
-    out: Path, info: DatasetInfo, tasks: Tensor, *, resume: bool, overwrite: bool
+    out: Path,
+    info: DatasetInfo,
+    tasks: Tensor,
+    *,
+    resume: bool,
+    overwrite: bool,
+    is_ours: bool = True,
 ) -> Iterator[DatasetInfo]:
     """Create a dataset, or make sure that the one that is there may be continued.
 
@@ -45,6 +51,8 @@ def begin_dataset(
         tasks: (num_tasks, K).
         resume: Continue the dataset in `out`, if there is one.
         overwrite: Delete the dataset in `out`, if there is one.
+        is_ours: Whether the user named what is described; what a file from anywhere names gains no
+            trust by being copied.
 
     Yields:
         The info as it is stored: a dataset that is continued keeps the schema it was begun with.
@@ -65,7 +73,8 @@ def begin_dataset(
         if overwrite and _is_dataset(out):
             delete_own(out, "dataset", _is_of(load_info(out)), last=(INFO_FILE, MARKER))
         create_dataset(out, info, tasks.numpy())
-        remember(info.calls())  # whoever collects or writes histories named them
+        if is_ours:
+            remember(info.calls())  # whoever collects or writes histories named them
         yield load_info(out)
 
 

@@ -1,6 +1,5 @@
 """A dataset of histories of one's own, of whatever learned somewhere else."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +14,8 @@ from fastad.base.provenance import describe_machine
 from fastad.envs.family import EnvSpec
 from fastad.envs.registry import is_known, make_family, stored_options
 from fastad.histories.columns import columns
-from fastad.histories.own_writer import HistoryWriter
+from fastad.histories.own_writer import SHARD_BYTES, HistoryWriter
 from fastad.histories.schema import MAX_SHARDS, DatasetInfo
-
-SHARD_BYTES = 2**26  # of memory, while a shard is filled
 
 
 def create(
@@ -139,7 +136,7 @@ def create(
         fixed_length=spec.fixed_length,
         versions=describe_machine(),
     )
-    info = replace(info, num_shards=_num_shards(info))
+    info = replace(info, num_shards=num_shards_for(info))
     return HistoryWriter(Path(path), info, rows, resume=resume, overwrite=overwrite)
 
 
@@ -191,8 +188,8 @@ def _spec_of_family(
     return spec
 
 
-def _num_shards(info: DatasetInfo) -> int:
+def num_shards_for(info: DatasetInfo) -> int:
     """As few as fit into memory one by one."""
-    sizes = (column.dtype.itemsize * math.prod(column.shape) for column in columns(info).values())
+    sizes = (column.bytes_per_step for column in columns(info).values())
     per_shard = max(1, SHARD_BYTES // (sum(sizes) * info.num_steps))
     return min(-(-info.num_histories // per_shard), MAX_SHARDS)

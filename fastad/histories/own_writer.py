@@ -1,5 +1,7 @@
 """Writing histories one after another, each in one piece or in several, checked as they come."""
 
+import math
+import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +20,8 @@ from fastad.histories.schema import DatasetInfo
 from fastad.histories.writer import ShardWriter, shard_is_complete
 from fastad.spaces import is_packed, pack
 
+SHARD_BYTES = 2**26  # of memory, while a shard is filled; a larger one is filled on disk
+
 
 class HistoryWriter:
     """Takes histories one after another; a context manager, see `fastad.histories.create`.
@@ -31,6 +35,7 @@ class HistoryWriter:
         tasks: (num_tasks, K).
         resume: Go on with the dataset that is there, if there is one.
         overwrite: Delete the dataset that is there.
+        is_ours: Whether the user named what `info` names; see `begin_dataset`.
     """
 
     def __init__(
@@ -41,10 +46,12 @@ class HistoryWriter:
         *,
         resume: bool = False,
         overwrite: bool = False,
+        is_ours: bool = True,
     ) -> None:
         self.path, self.info = path, info
         self.num_histories = 0  # that are complete: of those resumed, whose shards are full
         self._tasks, self._resume, self._overwrite = tasks, resume, overwrite
+        self._is_ours = is_ours
         self._checker = BlockChecker(info)
         self._open = ExitStack()
         self._is_open = False
@@ -66,6 +73,7 @@ class HistoryWriter:
                     torch.from_numpy(self._tasks),
                     resume=self._resume,
                     overwrite=self._overwrite,
+                    is_ours=self._is_ours,
                 )
             )
             self._find_histories()
@@ -94,7 +102,9 @@ class HistoryWriter:
             self._is_open = False
             self._open.close()
 
-    def append(self, *, task: int, last: bool = False, **steps: Any) -> None:
+    def append(
+        self, *, task: int, last: bool = False, learner: int | None = None, **steps: Any
+    ) -> None:
         """Append consecutive steps of one history: all of them, an episode, or any other part.
 
         A history is complete with its `num_steps`-th step, or with the `last` ones; the next steps
@@ -103,10 +113,12 @@ class HistoryWriter:
         Args:
             task: The history's, a row of `tasks`.
             last: Whether the history ends with these steps, however many it has.
+            learner: Which of its task's learners the history is of; told with its last steps, and
+                counted from 0 if left out.
             **steps: By the names of columns, arrays (n, ...) of n steps: observation, as seen
                 before acting; action; reward; terminated and truncated, whether the step ended its
                 episode; and the `policies`, each (n, A). Observations of a Dict or Tuple are a list
-                of n.
+                of n, or packed as `HistoryDataset.read` gives them.
 
         Raises:
             UserError: If something does not fit, naming history, field, value and fix. Nothing has
@@ -122,7 +134,7 @@ class HistoryWriter:
             column[row, first : self._taken] = values[0]
         self._task, self._age = int(task), self._next_age
         if last or self._taken == self.info.num_steps:
-            self._end_history(self._task)
+            self._end_history(self._task, learner)
 
     def _find_histories(self) -> None:
         """Note those that are there, in shards one after another."""
@@ -171,6 +183,8 @@ class HistoryWriter:
 
     def _as_batch(self, name: str, values: Any) -> Any:
         if name == "observation" and is_packed(self.info.observation_space):
+            if isinstance(values, np.ndarray) and values.dtype == np.uint8:
+                return values[None]
             if not isinstance(values, Sequence):
                 raise UserError(f"observation is {type(values).__name__}; give a list of steps")
             packed = [pack(self.info.observation_space, value) for value in values]
@@ -209,11 +223,11 @@ class HistoryWriter:
             )
         self._next_age = int(lengths[-1])
 
-    def _end_history(self, task: int) -> None:
+    def _end_history(self, task: int, learner: int | None) -> None:
         row, length = len(self._ids), self._taken
         for column in self._shard.values():
             column[row, length:] = column[row, length - 1]  # values that pass for a step's
-        self._ids.append((task, self._learners[task], length))
+        self._ids.append((task, self._learners[task] if learner is None else learner, length))
         self._learners[task] += 1
         self.num_histories += 1
         self._task, self._taken, self._age = None, 0, 0
@@ -223,10 +237,15 @@ class HistoryWriter:
     def _blank_shard(self) -> dict[str, np.ndarray]:
         """Room for all histories of the next shard."""
         shape = len(shard_range(self.info, self._shard_index)), self.info.num_steps
-        return {
-            name: np.zeros((*shape, *column.shape), column.dtype)
-            for name, column in columns(self.info).items()
-        }
+        kinds = columns(self.info)
+        num_bytes = sum(column.bytes_per_step for column in kinds.values()) * math.prod(shape)
+        blank = np.zeros if num_bytes <= SHARD_BYTES else self._on_disk
+        return {n: blank((*shape, *kind.shape), kind.dtype) for n, kind in kinds.items()}
+
+    def _on_disk(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+        """Zeros in a file without a name, which is gone with the array."""
+        with tempfile.TemporaryFile(dir=self.path) as file:
+            return np.memmap(file, dtype, "w+", shape=shape)
 
     def _write_shard(self) -> None:
         task_ids, learner_ids, lengths = zip(*self._ids, strict=True)

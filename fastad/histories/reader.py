@@ -2,9 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -12,23 +10,15 @@ from fastad.base.errors import UserError
 from fastad.base.files import digest, file_digest, read_json
 from fastad.histories.bounds import find_bounds
 from fastad.histories.fields import REBUILD
+from fastad.histories.histories import Histories
 from fastad.histories.meta import shard_path
 from fastad.histories.npy import load_array
 from fastad.histories.schema import INFO_FILE, TASKS_FILE, DatasetInfo
 from fastad.histories.shards import open_shard
-from fastad.histories.validate import check_sample, spread
-
-MAX_REWARDS = 2**26  # read for one curve of returns: 256 MiB
+from fastad.histories.validate import check_sample
 
 
-class ReturnCurve(NamedTuple):
-    """The source's return per episode."""
-
-    mean: np.ndarray  # (E,) float64, over histories
-    num_histories: int  # that were averaged
-
-
-class HistoryDataset:
+class HistoryDataset(Histories):
     """A dataset of learning histories, opened without reading it.
 
     Histories are numbered from 0 over the shards that hold committed steps. A dataset that is
@@ -81,21 +71,6 @@ class HistoryDataset:
         check_sample(self)
 
     @property
-    def num_histories(self) -> int:
-        """Histories that can be read; fewer than `info.num_histories` while collecting."""
-        return len(self.task_ids)
-
-    @property
-    def num_steps(self) -> int:
-        """Committed steps of the shortest history."""
-        return int(self.lengths.min())
-
-    @property
-    def complete(self) -> bool:
-        """Whether every step of every history is committed."""
-        return self.num_shards_complete == self.info.num_shards
-
-    @property
     def unfinished(self) -> list[str]:
         """Every shard of which not all steps are committed, as "shard-00001: 20 of 180 steps"."""
         committed = {shard.path: shard.meta.committed_steps for shard in self.shards}
@@ -109,26 +84,6 @@ class HistoryDataset:
         shards = [vars(shard.meta) for shard in self.shards]
         content = json.dumps([self.info.settings(), shards], sort_keys=True, default=str)
         return digest(content.encode() + self.tasks.tobytes())[:12]
-
-    @property
-    def train_tasks(self) -> np.ndarray:
-        """(num_train, K)."""
-        return self.tasks[self.info.task_rows("train")]
-
-    @property
-    def validation_tasks(self) -> np.ndarray:
-        """(num_validation, K)."""
-        return self.tasks[self.info.task_rows("validation")]
-
-    @property
-    def test_tasks(self) -> np.ndarray:
-        """(num_test, K)."""
-        return self.tasks[self.info.task_rows("test")]
-
-    @property
-    def train_histories(self) -> np.ndarray:
-        """Numbers of the histories of train tasks, int64."""
-        return np.flatnonzero(self.task_ids < self.info.num_train)
 
     def locate(self, history: int) -> tuple[Path, int]:
         """The shard folder that holds a history, and the history's row in it."""
@@ -211,41 +166,6 @@ class HistoryDataset:
             steps = self.read(history, 0, length)
             self._bounds[history] = find_bounds(steps["terminated"] | steps["truncated"])
         return self._bounds[history]
-
-    def num_episodes(self, history: int) -> int:
-        """Episodes of a history that are complete."""
-        length = int(self.lengths[history])
-        if self.info.fixed_length:
-            return length // self.info.episode_length
-        last = self.read(history, length - 1, length)
-        is_cut = not (last["terminated"][0] or last["truncated"][0])
-        return len(self.episode_bounds(history)) - 1 - is_cut
-
-    def returns(
-        self, histories: Sequence[int] | np.ndarray | None = None, *, max_histories: int = 512
-    ) -> ReturnCurve:
-        """The source's mean return per episode.
-
-        Args:
-            histories: Which to average; all by default.
-            max_histories: Of more (of very long ones, fewer) an evenly spaced sample is averaged.
-
-        Returns:
-            As many episodes as the shortest averaged history completed, so that every point is a
-            mean over the same histories.
-        """
-        chosen = np.arange(self.num_histories) if histories is None else np.asarray(histories)
-        limit = min(max_histories, max(1, MAX_REWARDS // self.info.num_steps))
-        chosen = chosen[spread(len(chosen), limit)]
-        num_episodes = min((self.num_episodes(h) for h in chosen), default=0)
-        if num_episodes == 0:
-            return ReturnCurve(np.zeros(0), len(chosen))
-        total = np.zeros(num_episodes)
-        for history in chosen:
-            bounds = self.episode_bounds(history)
-            rewards = self.read(history, 0, bounds[num_episodes])["reward"]
-            total += np.add.reduceat(rewards, bounds[:num_episodes], dtype=np.float64)
-        return ReturnCurve(total / len(chosen), len(chosen))
 
 
 def load_info(path: str | Path) -> DatasetInfo:

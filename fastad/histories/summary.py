@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from fastad.histories.histories import Histories
 from fastad.histories.labels import label_words
-from fastad.histories.reader import HistoryDataset
 
 AVERAGED_HISTORIES = 1024  # at most, for `learned`
 
@@ -19,7 +19,7 @@ class Learned(NamedTuple):
     optimum: float | None  # None where unknown
 
 
-def learned(dataset: HistoryDataset) -> Learned | None:
+def learned(dataset: Histories) -> Learned | None:
     """How far the source came in its histories; None if none holds a complete episode."""
     info = dataset.info
     # Histories visit the tasks in turn: whole rounds show every task equally often.
@@ -35,11 +35,11 @@ def learned(dataset: HistoryDataset) -> Learned | None:
     return Learned(float(returns[0]), float(returns[-1]), mean)
 
 
-def summarize(dataset: HistoryDataset) -> dict[str, Any]:
+def summarize(dataset: Histories) -> dict[str, Any]:
     """How much of it there is, and how its source learned, as plain JSON values."""
     info = dataset.info
     curve = dataset.returns()
-    files = [file for file in dataset.path.rglob("*") if file.is_file()]
+    files = [file for file in (dataset.path, *dataset.path.rglob("*")) if file.is_file()]
     return {
         "path": str(dataset.path),
         **info.to_json(),

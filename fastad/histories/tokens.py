@@ -12,11 +12,11 @@ from gymnasium import spaces
 from fastad.spaces import Leaf, is_packed, leaves
 
 if TYPE_CHECKING:
-    from fastad.histories.reader import HistoryDataset
+    from fastad.histories.histories import Histories
 
 
 def history_text(
-    dataset: "HistoryDataset", history: int, *, num_steps: int, max_values: int | None = None
+    dataset: "Histories", history: int, *, num_steps: int, max_values: int | None = None
 ) -> str:
     """The first `num_steps` steps of a history as text, or all of it if it is shorter.
 

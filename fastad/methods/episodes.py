@@ -5,7 +5,7 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 
 from fastad.base.errors import UserError, unknown
-from fastad.histories.reader import HistoryDataset
+from fastad.histories.histories import Histories
 
 Start = Literal["history", "anywhere", "end"]
 Subsample = Literal["every-kth", "cut", "random"]
@@ -49,7 +49,7 @@ class EveryKth:
 
     num_draws = 1
 
-    def __init__(self, dataset: HistoryDataset, num_steps: int, start: Start, stride: int) -> None:
+    def __init__(self, dataset: Histories, num_steps: int, start: Start, stride: int) -> None:
         self.dataset, self.num_steps = dataset, num_steps
         self.start, self.stride = start, stride
         self._valid_starts: dict[int, np.ndarray] = {}
@@ -141,7 +141,7 @@ class RandomEpisodes:
     """
 
     def __init__(
-        self, dataset: HistoryDataset, num_steps: int, early: float | None = None, late: float = 0.0
+        self, dataset: Histories, num_steps: int, early: float | None = None, late: float = 0.0
     ) -> None:
         self.dataset, self.num_steps, self.early, self.late = dataset, num_steps, early, late
         length = dataset.info.episode_length
@@ -205,7 +205,7 @@ class RandomEpisodes:
 
 
 def make_choice(
-    dataset: HistoryDataset,
+    dataset: Histories,
     num_steps: int,
     *,
     subsample: Subsample,

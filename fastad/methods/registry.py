@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fastad.base.errors import UserError, unknown
-from fastad.histories.reader import HistoryDataset
+from fastad.histories.histories import Histories
 from fastad.methods.ad import AlgorithmDistillation, Target
 from fastad.methods.decision_transformer import DecisionTransformer
 from fastad.methods.dpt import DecisionPretraining
@@ -39,7 +39,7 @@ class Entry(NamedTuple):
 
 
 def _distil(
-    dataset: HistoryDataset, *, target: Target, auxiliary_weight: float = 0.0, **windows: Any
+    dataset: Histories, *, target: Target, auxiliary_weight: float = 0.0, **windows: Any
 ) -> AlgorithmDistillation:
     """AD: imitate the source over its whole learning."""
     sampler = WindowSampler(dataset, **windows)
@@ -47,7 +47,7 @@ def _distil(
 
 
 def _distil_expert(
-    dataset: HistoryDataset, *, target: Target, start: str, subsample: str, **windows: Any
+    dataset: Histories, *, target: Target, start: str, subsample: str, **windows: Any
 ) -> AlgorithmDistillation:
     """Expert distillation: imitate the source as it ended, over the last steps of its histories."""
     if subsample != "every-kth" or start == "anywhere":
@@ -59,7 +59,7 @@ def _distil_expert(
 
 
 def _condition(
-    dataset: HistoryDataset, *, target: Target, auxiliary_weight: float = 0.0, **windows: Any
+    dataset: Histories, *, target: Target, auxiliary_weight: float = 0.0, **windows: Any
 ) -> DecisionTransformer:
     """The decision transformer: imitate the source, given what its episodes return."""
     sampler = WindowSampler(dataset, **windows)
@@ -67,7 +67,7 @@ def _condition(
 
 
 def _pretrain(
-    dataset: HistoryDataset,
+    dataset: Histories,
     *,
     target: Target,
     unordered: bool = False,
@@ -81,7 +81,7 @@ def _pretrain(
     )
 
 
-def _reinforce(dataset: HistoryDataset, *, config: RL2Config, **sizes: int) -> RL2:
+def _reinforce(dataset: Histories, *, config: RL2Config, **sizes: int) -> RL2:
     """RL^2: act in the environment, on the train tasks, and be reinforced."""
     check_disjoint(dataset)
     family = dataset.info.family(dataset.path)
@@ -98,7 +98,7 @@ METHODS = {
 }
 
 
-def make_method(name: str, dataset: HistoryDataset, **settings: Any) -> AlgorithmDistillation | RL2:
+def make_method(name: str, dataset: Histories, **settings: Any) -> AlgorithmDistillation | RL2:
     """The method called `name`, of a dataset.
 
     Args:

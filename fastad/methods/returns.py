@@ -4,11 +4,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from fastad.histories.reader import HistoryDataset
+from fastad.histories.histories import Histories
 
 
 def returns_to_go(
-    dataset: HistoryDataset, contexts: Iterable[tuple[int, np.ndarray]]
+    dataset: Histories, contexts: Iterable[tuple[int, np.ndarray]]
 ) -> list[np.ndarray]:
     """What stored episodes gave from given steps on, the steps' own rewards included.
 

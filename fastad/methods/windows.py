@@ -12,7 +12,7 @@ from torch import Tensor
 from fastad.acting.steps import Steps
 from fastad.base.errors import UserError
 from fastad.histories.columns import columns
-from fastad.histories.reader import HistoryDataset
+from fastad.histories.histories import Histories
 from fastad.histories.schema import DatasetInfo
 from fastad.methods.base import Batch
 from fastad.methods.episodes import Start, Subsample, make_choice
@@ -57,7 +57,7 @@ class WindowSampler:
 
     def __init__(
         self,
-        dataset: HistoryDataset,
+        dataset: Histories,
         *,
         num_steps: int,
         batch_size: int,
@@ -252,9 +252,7 @@ class WindowSampler:
         )
 
 
-def check_columns(
-    dataset: HistoryDataset, needs: frozenset[str], *, wanted_by: str, fix: str
-) -> None:
+def check_columns(dataset: Histories, needs: frozenset[str], *, wanted_by: str, fix: str) -> None:
     """Refuse a dataset without a column that a method needs; the error names who wants it."""
     missing = sorted(needs - columns(dataset.info).keys())
     if missing:
@@ -283,7 +281,7 @@ def _check_counts(**counts: int) -> None:
             raise UserError(f"{name}={value} must be at least 1")
 
 
-def check_disjoint(dataset: HistoryDataset) -> None:
+def check_disjoint(dataset: Histories) -> None:
     """No validation or test task may be trained on, under whatever number."""
     train = {task.tobytes() for task in dataset.train_tasks}
     for split in ("validation", "test"):

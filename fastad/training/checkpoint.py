@@ -28,6 +28,7 @@ from fastad.training.checkpoint_folder import (
     write_checkpoint,
 )
 from fastad.training.description import build_for, check_version, describe
+from fastad.training.model_files import WEIGHTS, is_model_folder, read_model
 from fastad.training.optimizers import named_state, restore_state
 from fastad.training.parallel import Trained
 from fastad.training.ranks import ALONE, Ranks
@@ -125,6 +126,12 @@ def load_model_of_update(path: Path) -> tuple[SequenceModel, int | None]:
 
 
 def _load_from(folder: Path) -> tuple[SequenceModel, int | None]:
+    if is_model_folder(folder):
+        description, content, updates = read_model(folder)
+        tensors = _parse_weights(content, folder / WEIGHTS)
+        model = build_for(tensors, description, folder)
+        _load_weights(model, tensors, folder)
+        return model, updates
     with _way_on_named(folder):
         files, update = read_checkpoint(folder, DESCRIPTION, MODEL)
         tensors = _parse_weights(files[MODEL], folder / MODEL)

@@ -17,6 +17,7 @@ from fastad.base.files import (
     write_new,
 )
 from fastad.base.verdict import Verdict
+from fastad.training.model_files import is_model_folder
 from fastad.training.run_files import (
     CHECKPOINT_FILES,
     CHECKPOINT_NAME,
@@ -61,12 +62,12 @@ def step_of(checkpoint: Path) -> int | None:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint at `path`, or the newest of the run folder there.
+    """The checkpoint or the model folder at `path`, or the newest checkpoint of the run there.
 
     Raises:
         UserError: If there is none.
     """
-    if (path / DESCRIPTION).is_file():
+    if (path / DESCRIPTION).is_file() or is_model_folder(path):
         return path
     if not path.exists():
         raise missing_run(path)

@@ -12,6 +12,7 @@ from fastad.histories.schema import DatasetInfo
 from fastad.model.sequence_model import SequenceModel
 from fastad.training.checkpoint import load_model
 from fastad.training.checkpoint_folder import list_checkpoints
+from fastad.training.model_files import is_model_folder, read_model_config
 from fastad.training.run_files import (
     CONFIG,
     DATASET,
@@ -25,7 +26,7 @@ from fastad.training.run_files import (
 
 
 class Run:
-    """A run folder: what `train` leaves behind, finished or not.
+    """A run folder, what `train` leaves behind, finished or not; or a model's, of `convert`.
 
     >>> import fastad
     >>> run = fastad.Run("runs/room")
@@ -43,7 +44,9 @@ class Run:
         self.path = Path(path)
         if not self.path.exists():
             raise missing_run(self.path)
-        if not (self.path / CONFIG).is_file():
+        if is_model_folder(self.path):
+            read_model_config(self.path)
+        elif not (self.path / CONFIG).is_file():
             raise UserError(
                 f"run={path} holds no {CONFIG}; name a folder that `fastad train` wrote"
             )
@@ -90,6 +93,9 @@ class Run:
     @property
     def _newest(self) -> dict[str, Any]:
         """The newest record of updates, evaluations left out."""
+        if is_model_folder(self.path):
+            kept = read_model_config(self.path)
+            return {"step": kept["updates"], "loss": None, "train_seconds": kept["train_seconds"]}
         updates = [record for record in self.metrics if "loss" in record]
         return updates[-1] if updates else {"step": 0, "loss": None, "train_seconds": 0.0}
 

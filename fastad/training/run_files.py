@@ -25,6 +25,7 @@ from fastad.histories.reader import load_info
 from fastad.histories.schema import INFO_FILE, TASKS_FILE, DatasetInfo
 from fastad.methods.ad import known_family
 from fastad.model.config import ModelConfig
+from fastad.training.model_files import MODEL_CONFIG, is_model_folder, read_model_config
 from fastad.training.settings import TrainSettings
 
 _logger = logging.getLogger(__name__)
@@ -155,10 +156,13 @@ def read_config(run: Path) -> dict[str, Any]:
         UserError: If there is none.
     """
     file = run / CONFIG
-    try:
-        content = parse_yaml(_read_fixed(run, CONFIG), str(file))
-    except (FileNotFoundError, UserError) as error:
-        raise UserError(f"{file} is missing or damaged; is {run} a run folder?") from error
+    if is_model_folder(run):
+        file, content = run / MODEL_CONFIG, read_model_config(run)["training"]
+    else:
+        try:
+            content = parse_yaml(_read_fixed(run, CONFIG), str(file))
+        except (FileNotFoundError, UserError) as error:
+            raise UserError(f"{file} is missing or damaged; is {run} a run folder?") from error
     if not isinstance(content, dict):
         raise UserError(f"{file} holds no fields; {DAMAGED}")
     for name, kind in (("model", ModelConfig), ("settings", TrainSettings)):
@@ -210,6 +214,9 @@ def taught(run: Path) -> Taught:
 
 def read_made_by(run: Path) -> dict[str, Any]:
     """What made a run: versions, hardware, and what decides its bits."""
+    if is_model_folder(run):
+        made_by: dict[str, Any] = read_model_config(run)["made_by"]
+        return made_by
     return read_json(run / MADE_BY, fix=DAMAGED, limit=MAX_JSON_BYTES)
 
 

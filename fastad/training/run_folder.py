@@ -20,8 +20,7 @@ from fastad.base.possession import (
     torn_marker,
 )
 from fastad.base.provenance import describe_machine
-from fastad.histories.reader import load_description
-from fastad.histories.schema import INFO_FILE, TASKS_FILE
+from fastad.histories.opening import description_files, description_of
 from fastad.training.checkpoint_folder import list_checkpoints, step_of
 from fastad.training.run_files import (
     CHECKPOINTS,
@@ -141,8 +140,7 @@ def _begin(path: Path, config: Any, data: Path, numerics: dict[str, Any]) -> Non
     made_by = describe_machine() | {"numerics": numerics}
     contents = {
         MADE_BY: json.dumps(made_by, indent=2).encode(),
-        f"{DATASET}/{INFO_FILE}": (data / INFO_FILE).read_bytes(),
-        f"{DATASET}/{TASKS_FILE}": (data / TASKS_FILE).read_bytes(),
+        **{f"{DATASET}/{name}": file for name, file in description_files(data).items()},
         CONFIG: _as_file(config),
     }
     for name in contents.keys() - {CONFIG}:
@@ -213,5 +211,5 @@ def _description(folder: Path) -> dict[str, Any]:
 
     Read through the schema: a field that came after the run began has its default on both sides.
     """
-    info, tasks = load_description(folder)
+    info, tasks = description_of(folder)
     return info.settings() | {"tasks": digest(tasks.tobytes())}

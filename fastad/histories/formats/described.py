@@ -1,0 +1,91 @@
+"""A dataset's description as one text, carried by other formats so that nothing is lost."""
+
+import base64
+import binascii
+import dataclasses
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastad.base.errors import UserError
+from fastad.base.files import digest
+from fastad.histories.fields import SCHEMA_VERSION
+from fastad.histories.histories import Histories
+from fastad.histories.own_writer import HistoryWriter
+from fastad.histories.schema import DatasetInfo
+
+KEY = "fastad"  # what other formats' metadata call the description
+FORMAT = 1
+
+
+def describe(dataset: Histories) -> str:
+    """What `restored` makes the same dataset of, but its histories; JSON."""
+    info = dataclasses.replace(dataset.info, schema_version=SCHEMA_VERSION)
+    content = io.BytesIO()
+    np.lib.format.write_array(content, np.ascontiguousarray(dataset.tasks), allow_pickle=False)
+    tasks = base64.b64encode(content.getvalue()).decode()
+    described = {"format": FORMAT, "info": info.to_json(), "tasks": tasks}
+    return json.dumps(described, default=_plain)
+
+
+def check_whole(dataset: Histories) -> None:
+    """Refuse to convert what is still being collected.
+
+    Raises:
+        UserError: If a shard is not complete.
+    """
+    if not dataset.complete:
+        raise UserError(
+            f"source={dataset.path} is not complete ({'; '.join(dataset.unfinished[:3])}); finish "
+            "it with --resume first"
+        )
+
+
+def restored(text: object, where: str) -> tuple[DatasetInfo, np.ndarray]:
+    """The info and the tasks of a description.
+
+    Args:
+        text: That `describe` gave, from anywhere.
+        where: Named in errors.
+
+    Raises:
+        UserError: If it is damaged, or of a newer fastad.
+    """
+    try:
+        values: Any = json.loads(text if isinstance(text, str | bytes) else "")
+        if values["format"] != FORMAT:
+            raise UserError(
+                f"{where}: its description is of format {values['format']!r}, and this fastad "
+                f"reads {FORMAT}; upgrade fastad"
+            )
+        content = base64.b64decode(values["tasks"], validate=True)
+        tasks = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+        described = dict(values["info"])
+    except (ValueError, TypeError, KeyError, RecursionError, binascii.Error, EOFError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"{where}: its fastad description is damaged ({type(error).__name__}); convert the "
+            "dataset again"
+        ) from error
+    info = DatasetInfo.from_json(described, file=where)
+    if info.tasks_digest not in ("", digest(content)) or tasks.shape[:1] != (info.num_tasks,):
+        raise UserError(f"{where}: the tasks in it are damaged; convert the dataset again")
+    return info, tasks
+
+
+def writer_of(
+    path: Path, info: DatasetInfo, tasks: np.ndarray, *, overwrite: bool
+) -> HistoryWriter:
+    """Takes the histories of a dataset that was described, and writes it as it was.
+
+    What the description names is not trusted because of it.
+    """
+    return HistoryWriter(path, info, tasks, overwrite=overwrite, is_ours=False)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else str(value)

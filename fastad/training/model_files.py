@@ -1,0 +1,74 @@
+"""A model's folder as Hugging Face has it: model.safetensors, config.json, README.md.
+
+Beside these lies dataset/, what a run keeps of its dataset: its tasks are what rollouts are on.
+Nothing in it is code, nor pickled, and reading it runs none.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from fastad.base.errors import UserError
+from fastad.base.files import digest, read_bytes, read_json
+
+MODEL_CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+MODEL_TYPE, FORMAT = "fastad", 1
+MAX_CONFIG_BYTES = 2**24
+AGAIN = "download it again, or convert the run again"
+
+
+def is_model_folder(path: Path) -> bool:
+    """Whether a folder is laid out as a model of Hugging Face, fastad's or another's."""
+    return (path / MODEL_CONFIG).is_file() and not (path / "config.yaml").exists()
+
+
+def read_model_config(folder: Path) -> dict[str, Any]:
+    """What config.json says, each field held to its kind.
+
+    Raises:
+        UserError: If it is another library's model, of a newer fastad, or damaged.
+    """
+    file = folder / MODEL_CONFIG
+    values = read_json(file, fix=AGAIN, limit=MAX_CONFIG_BYTES)
+    if values.get("model_type") != MODEL_TYPE:
+        raise UserError(
+            f"{file}: model_type={values.get('model_type')!r} is none of fastad's models; name the "
+            "folder that `fastad convert RUN FOLDER` wrote"
+        )
+    if values.get("format_version") != FORMAT:
+        raise UserError(
+            f"{file}: format_version={values.get('format_version')!r}, and this fastad reads "
+            f"{FORMAT}; upgrade fastad"
+        )
+    for name in ("model", "training", "weights", "made_by"):
+        if not isinstance(values.get(name), dict):
+            raise UserError(f"{file}: {name} is missing or damaged; {AGAIN}")
+    if values.get("updates") is not None and type(values["updates"]) is not int:
+        raise UserError(f"{file}: updates={values['updates']!r} is no number; {AGAIN}")
+    seconds = values.get("train_seconds")
+    if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        raise UserError(f"{file}: train_seconds={seconds!r} is no time; {AGAIN}")
+    return values
+
+
+def read_model(folder: Path) -> tuple[dict[str, Any], bytes, int | None]:
+    """A model's description, its weights' file, and the updates that it was trained for.
+
+    Raises:
+        UserError: If anything is missing or damaged.
+    """
+    values = read_model_config(folder)
+    file, weights = folder / WEIGHTS, values["weights"]
+    try:
+        size = file.lstat().st_size
+        if size != weights.get("bytes"):
+            raise UserError(
+                f"{file}: {size:,} bytes long, not what {MODEL_CONFIG} says, "
+                f"{weights.get('bytes')!r}; {AGAIN}"
+            )
+        content = read_bytes(file, fix=AGAIN, limit=size)
+    except FileNotFoundError as error:
+        raise UserError(f"{file} is missing; {AGAIN}") from error
+    if digest(content) != weights.get("sha256"):
+        raise UserError(f"{file}: damaged, not what the digest in {MODEL_CONFIG} says; {AGAIN}")
+    return values["model"], content, values["updates"]
