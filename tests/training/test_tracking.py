@@ -316,3 +316,20 @@ def test_two_names_for_one_project_are_told_to_whoever_has_projects(tmp_path):
     assert (told.name, told.group) == ("room", tmp_path.name)
     with pytest.raises(UserError, match="twice"):
         trackers.check_trackers(["wandb", "wandb"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_of_two_ranks_the_first_alone_tracks(world, tmp_path):
+    pytest.importorskip("tensorboard")
+    run = tmp_path / "run"
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "fastad"]
+    command = ["train", str(world / "data"), "--out", str(run), *MODEL, *EVERY, "--updates", "3"]
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, *command, "--track", "tensorboard"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (events,) = (run / "tensorboard").iterdir()
+    assert events.name.endswith(".fastad")
+    assert set(lines(run)) == {1, 2, 3}
