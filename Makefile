@@ -10,7 +10,7 @@ small_torch = $(if $(and $(TORCH_INDEX),$(filter Linux,$(shell uname -s))),$(if 
 	&& echo --extra-index-url '$(TORCH_INDEX)')))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test planted machines accuracy oldest slow faults fuzz bench budgets lint types check install clean
+.PHONY: help demo test docs notebook planted machines accuracy oldest slow faults fuzz bench budgets lint types check install clean
 .DEFAULT_GOAL := help
 
 help:  ## show what can be made
@@ -51,9 +51,15 @@ fuzz: .venv/fuzz  ## fuzz every file that is read: TARGET=meta: one of them; SEC
 		tests/cli/test_random_words.py tests/kernels/test_ring_machine.py \
 		tests/model/test_memory_machine.py
 
-bench: .venv/bench  ## measure fastad beside its peers, and rewrite the README's section
+bench: .venv/bench  ## measure fastad beside its peers, and rewrite docs/speed.md
 	$(BIN)/fastad bench --out benchmarks/results
-	$(BIN)/python -m benchmarks.readme
+	$(BIN)/python -m benchmarks.speed_page
+
+docs: .venv/dev  ## build docs/ as a site in build/site; any warning fails
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=.:kernels $(BIN)/mkdocs build --strict
+
+notebook: .venv/dev  ## run the notebook's cells and keep what they show
+	PYTHONPATH=.:kernels $(BIN)/python -m tests.run_notebook
 
 budgets: .venv/dev  ## compile every kernel variant, write kernels/budgets.json; with CHECK=1 compare
 	PYTHONPATH=kernels $(BIN)/python -m fastad_kernels.testing.budgets $(if $(CHECK),--check)

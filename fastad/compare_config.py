@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fastad.base.config import check_seed
+from fastad.base.config import Track, check_seed
 from fastad.base.errors import UserError
 
 
@@ -63,6 +63,10 @@ class CompareConfig:
     """cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
     threads: int | None = None
     """CPU threads (default: all cores)."""
+    track: tuple[Track, ...] = ()
+    """Where the logs of its trainings go besides metrics.jsonl, as `fastad train --track`."""
+    track_project: str | None = None
+    """As `fastad train --track-project`."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

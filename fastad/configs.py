@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from fastad.base.config import Kernels, check_seed, to_plain
+from fastad.base.config import Kernels, Track, check_seed, to_plain
 from fastad.base.errors import UserError
 from fastad.methods.rl2_config import RL2Config, check_method
 from fastad.model.config import ModelConfig
@@ -173,6 +173,11 @@ class TrainConfig:
     accumulate: int = 1
     """Parts, one after another, in which each process takes its windows of an update: as much less
     memory, for the same results within rounding."""
+    track: tuple[Track, ...] = ()
+    """Where the log goes besides metrics.jsonl: TensorBoard's files in the run folder, Weights &
+    Biases, Trackio; several are possible. Each needs its extra; see docs/trackers.md."""
+    track_project: str | None = None
+    """The project that wandb and trackio file the run under (default: fastad, or WANDB_PROJECT)."""
     resume: bool = False
     """Continue from the newest checkpoint in `out`, if there is one."""
     extend: int | None = None

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks import harness, readme, report
+from benchmarks import harness, report, speed_page
 from fastad.cli import main
 from fastad.commands import bench
 
@@ -183,18 +183,22 @@ def results(tmp_path):
     rows += [made_row("memory", "m", "fastad", 5.0, "MB"), made_row("memory", "m", "q", 10.0, "MB")]
     rows.append({"question": "memory", "case": "m", "side": "r", "skipped": "pip install r"})
     report.write(report.with_ratios(rows), tmp_path / "results", report.made_by(quick=False))
-    (tmp_path / "README.md").write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
+    (tmp_path / "speed.md").write_text(
+        f"before\n{speed_page.BEGIN}\nold\n{speed_page.END}\nafter\n"
+    )
     return tmp_path
 
 
 def refresh(folder):
-    files = (("results", "results"), ("readme", "README.md"), ("figure", "docs/b.png"))
-    return readme.main([part for flag, name in files for part in (f"--{flag}", str(folder / name))])
+    files = (("results", "results"), ("page", "speed.md"), ("figure", "docs/b.png"))
+    return speed_page.main(
+        [part for flag, name in files for part in (f"--{flag}", str(folder / name))]
+    )
 
 
-def test_the_readme_gets_the_case_in_the_middle_and_the_span(results):
+def test_the_page_gets_the_case_in_the_middle_and_the_span(results):
     assert refresh(results) == refresh(results) == 0
-    text = (results / "README.md").read_text()
+    text = (results / "speed.md").read_text()
     assert (
         "| Rollout | p | a | 12 steps/s | 4 steps/s | 3.00x faster | 2.00x to 8.00x (3) |" in text
     )
@@ -208,7 +212,7 @@ def test_the_readme_gets_the_case_in_the_middle_and_the_span(results):
     assert (results / "docs" / "b.png").stat().st_size > 10_000
 
 
-def test_the_readme_is_left_alone_without_results_or_markers(results, capsys):
+def test_the_page_is_left_alone_without_results_or_markers(results, capsys):
     file = results / "results" / "memory.json"
     file.write_text(file.read_text().replace('"quick": false', '"quick": true'))
     assert refresh(results) == 2
@@ -216,7 +220,7 @@ def test_the_readme_is_left_alone_without_results_or_markers(results, capsys):
     shutil.rmtree(results / "results")
     assert refresh(results) == 2
     assert "fastad bench --out" in capsys.readouterr().err
-    assert "old" in (results / "README.md").read_text()
+    assert "old" in (results / "speed.md").read_text()
 
 
 def test_a_failed_row_shows_no_figures_and_skips_are_gathered():

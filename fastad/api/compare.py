@@ -30,6 +30,7 @@ from fastad.evaluate.result import Baseline
 from fastad.training.checkpoint_folder import find_checkpoint, step_of
 from fastad.training.run import Run
 from fastad.training.run_files import ROLLOUTS, episodes_per_window, settings_of
+from fastad.training.trackers import check_trackers
 
 OF_TASKS = ("seed", "split", "tasks", "rollouts_per_task")  # settings that source and chance have
 # And what they have not of a dataset: on the same tasks they do the same, however many tasks got
@@ -93,6 +94,7 @@ def compare(
     """
     config = with_settings(config or CompareConfig(), settings, "fastad.compare")
     choose_device(config.device, config.threads)
+    check_trackers(config.track)
     known = get_args(get_type_hints(RolloutConfig)["control"])
     for control in config.controls:
         if control not in known or control == "none":
@@ -131,7 +133,8 @@ def _train_all(experiment: Experiment, config: CompareConfig, watch: Watch) -> I
         return replace(
             plan.train, data=out / data(plan, seed), out=out / f"{plan.title}-seed{seed}",
             settings=replace(plan.train.settings, seed=seed), device=config.device,
-            threads=config.threads, resume=not anew, overwrite=anew,
+            threads=config.threads, resume=not anew, overwrite=anew, track=config.track,
+            track_project=config.track_project,
         )  # fmt: skip
 
     place, total = 0, len(plans) * config.seeds
@@ -160,7 +163,7 @@ def _named(runs: Sequence[Run], config: CompareConfig) -> list[_Trained]:
     Raises:
         UserError: If there is none, or one has no checkpoint.
     """
-    for name in ("methods", "vary", "overwrite", "data_per_seed"):
+    for name in ("methods", "vary", "overwrite", "data_per_seed", "track"):
         if getattr(config, name):
             raise UserError(f"{name}={getattr(config, name)} is for presets; these are runs")
     if not runs:

@@ -1,6 +1,7 @@
 """What `train` does with its config."""
 
 import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -31,6 +32,8 @@ from fastad.training.run import Run
 from fastad.training.run_files import begun_numerics, read_config
 from fastad.training.run_folder import RunFolder, open_run
 from fastad.training.settings import TrainSettings
+from fastad.training.trackers import check_trackers
+from fastad.training.tracking import Tracking, track
 
 _logger = logging.getLogger(__name__)
 
@@ -55,14 +58,19 @@ def fit(config: TrainConfig, progress: Report | None) -> Run:
         ranks.check_same({"data": opened.dataset.fingerprint()})
         report = progress or unwatched
         # Of the first rank alone: what it opens is closed before the others go on.
-        runs: list[RunFolder] = []
+        logs: list[Callable[[int, dict[str, Any]], None]] = []
 
         def begin() -> int:
-            runs.append(stack.enter_context(_open_run(opened.config, opened.numerics)))
-            return _begin(runs[0], opened, report, ranks)
+            run = stack.enter_context(_open_run(opened.config, opened.numerics))
+            done, evaluated, tracking = _begin(run, opened)
+            logs.extend([run.log, stack.enter_context(tracking).log])
+            _announce(opened, ranks, done)
+            report(done, opened.config.settings.updates)
+            return evaluated
 
         def log(step: int, metrics: dict[str, Any]) -> None:
-            runs[0].log(step, metrics)
+            for tell in logs:
+                tell(step, metrics)
             report(step, opened.config.settings.updates, **metrics)
 
         evaluated = ranks.from_first(begin)
@@ -83,15 +91,20 @@ def _open_run(config: TrainConfig, numerics: Numerics) -> AbstractContextManager
     )  # fmt: skip
 
 
-def _begin(run: RunFolder, opened: _Opened, report: Report, ranks: Ranks) -> int:
-    """Say what is trained; returns the last update after which it has been looked at."""
+def _begin(run: RunFolder, opened: _Opened) -> tuple[int, int, AbstractContextManager[Tracking]]:
+    """Tidy up; returns the updates done, the last after which it was looked at, the trackers."""
     tidy_checkpoints(run.path, keep=KEEP)
     checkpoints = list_checkpoints(run.path)
     done = (step_of(checkpoints[-1]) or 0) if checkpoints else 0
-    records = run.forget_metrics_after(done)
-    _announce(opened, ranks, done)
-    report(done, opened.config.settings.updates)
-    return max((r["step"] for r in records if "eval_last" in r), default=0)
+    records, forgotten = run.forget_metrics_after(done)
+    evaluated = max((r["step"] for r in records if "eval_last" in r), default=0)
+    config = opened.config
+    tracking = track(
+        config.track, run, project=config.track_project,
+        hyperparameters=to_plain(config) | {"dataset": opened.dataset.info.settings()},
+        done=done, records=records, told=forgotten,
+    )  # fmt: skip
+    return done, evaluated, tracking
 
 
 def open_training(config: TrainConfig, ranks: Ranks = ALONE) -> _Opened:
@@ -105,6 +118,7 @@ def open_training(config: TrainConfig, ranks: Ranks = ALONE) -> _Opened:
         UserError: If settings and data do not go together.
     """
     _check_parts(config, ranks)
+    ranks.on_first(lambda: check_trackers(config.track))
     asked = config
     config, begun = ranks.from_first(lambda: _as_begun(asked))
     config = replace(config, data=asked.data, threads=asked.threads)

@@ -23,6 +23,8 @@ RENAMED = {"attention": "kernels"}
 
 # As `fastad_kernels.Implementation`, spelled out because --help must not wait for PyTorch.
 Kernels = Literal["auto", "triton", "native", "sdpa", "flash", "reference"]
+# The names in `fastad.training.trackers.TRACKERS`, spelled out for the same reason.
+Track = Literal["tensorboard", "wandb", "trackio"]
 
 
 def dump_config(command: str, plain: dict[str, Any]) -> str:

@@ -3,10 +3,20 @@
 import os
 import platform
 import subprocess
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 __version__ = "0.1.0"
+
+
+def versions() -> str:
+    """Of fastad, PyTorch and Python in one line, without waiting for any import."""
+    try:
+        torch = metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        torch = "missing"
+    return f"fastad {__version__}, torch {torch}, Python {platform.python_version()}"
 
 
 def describe_machine() -> dict[str, Any]:

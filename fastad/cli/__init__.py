@@ -12,7 +12,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fastad import __version__
 from fastad.base.errors import (
     CheckFailedError,
     UserError,
@@ -23,6 +22,7 @@ from fastad.base.errors import (
 )
 from fastad.base.interrupt import Stopped, stop_signals
 from fastad.base.launched import first_speaks, launched
+from fastad.base.provenance import versions
 from fastad.base.trust import trusting
 from fastad.cli.flags import names_typed, parse
 from fastad.cli.table import COMMANDS, overview
@@ -103,7 +103,7 @@ def _main(arguments: list[str]) -> None:
         print(overview())
         return
     if arguments[0] in ("-V", "--version", "version"):
-        print(f"fastad {__version__}")
+        print(versions())
         return
     with first_speaks():
         name, config = _command(arguments)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fastad.base.config import check_seed
+from fastad.base.config import Track, check_seed
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,10 @@ class DemoConfig:
     """Delete what an earlier demo left in `out` and start anew."""
     threads: int | None = None
     """CPU threads (default: all cores)."""
+    track: tuple[Track, ...] = ()
+    """Where the training's log goes besides metrics.jsonl, as `fastad train --track`."""
+    track_project: str | None = None
+    """As `fastad train --track-project`."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -49,10 +53,12 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     from fastad.evaluate.cache_comparison import compare_cache
     from fastad.evaluate.task_set import load_task_set
     from fastad.presets import preset
+    from fastad.training.trackers import check_trackers
 
     chosen = preset(config.preset)
     if config.json is not None:
         check_output("json", config.json)
+    check_trackers(config.track)
     device = choose_device("auto", config.threads)
     out = config.out or Path("runs") / f"demo-{config.preset}-seed{config.seed}"
     data = out / "data"
@@ -67,7 +73,8 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     run = run_train(
         replace(
             chosen.train, data=data, out=out / "run", settings=settings, threads=config.threads,
-            resume=resume, overwrite=overwrite,
+            resume=resume, overwrite=overwrite, track=config.track,
+            track_project=config.track_project,
         ),
         is_part=True,
     )  # fmt: skip

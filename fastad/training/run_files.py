@@ -42,6 +42,9 @@ CHECKPOINT_FILES = (
 )
 DATASET = "dataset"  # folder with the description of the dataset, without its histories
 ROLLOUTS = "rollouts"
+TRACKED = "trackers.json"  # by which identity each tracker knows the run
+TENSORBOARD = "tensorboard"  # folder of its event files
+EVENTS_SUFFIX = ".fastad"  # at the end of their names
 MANIFEST = "manifest.json"  # digests of the files that never change once the run has begun
 FIXED = (CONFIG, MADE_BY, f"{DATASET}/{INFO_FILE}", f"{DATASET}/{TASKS_FILE}", marker_name("run"))
 ONCE = ("resume", "overwrite", "extend")  # what a training is asked for once, and no run is made of
@@ -63,15 +66,16 @@ def is_ours(path: str) -> bool:
     Args:
         path: Within the run, with "/" at the end of a folder's.
     """
-    files = (CONFIG, METRICS, MADE_BY, MANIFEST, *FIXED)
+    files = (CONFIG, METRICS, MADE_BY, MANIFEST, TRACKED, *FIXED)
     name = re.escape
     pictures = r"rollout(-no-reward|-wiped-context)?\.png"  # of earlier versions
     checkpoints = f"{CHECKPOINTS}/{CHECKPOINT_NAME}(\\.part)?/"
     kinds = (
         rf"({'|'.join(map(name, files))})(\.tmp)?",
         pictures,
-        rf"({DATASET}|{CHECKPOINTS}|{ROLLOUTS})/",
+        rf"({DATASET}|{CHECKPOINTS}|{ROLLOUTS}|{TENSORBOARD})/",
         rf"{checkpoints}(({'|'.join(map(name, CHECKPOINT_FILES))})(\.tmp)?)?",
+        rf"{TENSORBOARD}/events\.out\.tfevents\.\d+\.[^/]+{name(EVENTS_SUFFIX)}",
         rf"{ROLLOUTS}/\d{{8}}-\d{{6}}[a-z0-9-]*\.(json|png|json\.tmp|png\.tmp)",
     )
     return any(re.fullmatch(kind, path) for kind in kinds)
@@ -254,7 +258,7 @@ def settings_of(config: dict[str, Any]) -> dict[str, Any]:
         "accumulate",
         "attention",  # as earlier versions called the kernels
         "activation_checkpointing", "log_every", "eval_every", "checkpoint_every",
-        "eval_episodes", "eval_context", "eval_tasks",
+        "eval_episodes", "eval_context", "eval_tasks", "track", "track_project",
     )  # fmt: skip
     flat: dict[str, Any] = {}
     for key, value in config.items():

@@ -42,8 +42,8 @@ from fastad.training.run_files import (
 class RunFolder:
     """A run that this process alone writes to; see `open_run`."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, is_new: bool) -> None:
+        self.path, self.is_new = path, is_new
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
         """Append one record to metrics.jsonl."""
@@ -51,13 +51,23 @@ class RunFolder:
         with naming(file), file.open("a") as stream:
             stream.write(json.dumps({"step": step, **metrics}) + "\n")
 
-    def forget_metrics_after(self, step: int) -> list[dict[str, Any]]:
-        """Drop records beyond `step`, which a resumed run will write again; returns the others."""
+    def forget_metrics_after(self, step: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Drop records beyond `step`, which a resumed run will write again.
+
+        Returns:
+            The others, and those that were dropped.
+        """
         file = self.path / METRICS
-        kept = [record for record in read_metrics(file) if record["step"] <= step]
+        records = read_metrics(file)
+        kept = [record for record in records if record["step"] <= step]
         text = "".join(json.dumps(record) + "\n" for record in kept)
         replace_durably(file, text.encode())
-        return kept
+        return kept, [record for record in records if record["step"] > step]
+
+    def take_back(self) -> None:
+        """Delete what was begun in this session, before the first update."""
+        assert self.is_new, "an earlier session's work is kept"
+        _delete(self.path)
 
 
 @contextmanager
@@ -97,8 +107,9 @@ def open_run(
         # Again: who held the lock may have changed everything.
         _check_ours(path, overwrite)
         if overwrite and is_marked(path, "run"):
-            delete_own(path, "run", is_ours, last=(CONFIG, marker_name("run")))
-        if (path / CONFIG).exists():
+            _delete(path)
+        is_new = not (path / CONFIG).exists()
+        if not is_new:
             _check_continued(path, config, data, resume, extend)
             if extend is not None:
                 replace_config(path, _as_file(config))
@@ -109,7 +120,11 @@ def open_run(
             )
         else:
             _begin(path, config, data, numerics)
-        yield RunFolder(path)
+        yield RunFolder(path, is_new=is_new)
+
+
+def _delete(path: Path) -> None:
+    delete_own(path, "run", is_ours, last=(CONFIG, marker_name("run")))
 
 
 def _check_ours(path: Path, overwrite: bool) -> None:

@@ -1,8 +1,8 @@
-"""The figure and the table of the README, from benchmarks/results/*.json.
+"""The figure and the table of docs/speed.md, from benchmarks/results/*.json.
 
-    python -m benchmarks.readme [--results DIR] [--readme FILE] [--figure FILE]
+    python -m benchmarks.speed_page [--results DIR] [--page FILE] [--figure FILE]
 
-Nothing is typed by hand: what the results say is what the README says.
+Nothing is typed by hand: what the results say is what the page says.
 """
 
 import argparse
@@ -252,7 +252,7 @@ def insert(text: str, new: str) -> str:
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
-        raise UserError(f"the README has no {BEGIN} and {END}; put them where the table belongs")
+        raise UserError(f"the page has no {BEGIN} and {END}; put them where the table belongs")
     return f"{head}{BEGIN}\n\n{new}\n\n{END}{tail}"
 
 
@@ -260,7 +260,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "speed.md")
     parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "benchmarks.png")
     options = parser.parse_args(arguments)
     try:
@@ -273,15 +273,15 @@ def main(arguments: list[str] | None = None) -> int:
         quick = [name for name, result in results.items() if result["made_by"]["quick"]]
         if quick:
             raise UserError(f"{', '.join(quick)}: measured with --quick, which measures nothing")
-        readme = options.readme.read_text()
-        figure = options.figure.resolve().relative_to(options.readme.resolve().parent).as_posix()
-        new = insert(readme, section(results, figure))
+        page = options.page.read_text()
+        figure = options.figure.resolve().relative_to(options.page.resolve().parent).as_posix()
+        new = insert(page, section(results, figure))
         draw(results, options.figure)
-        options.readme.write_text(new)
+        options.page.write_text(new)
     except UserError as error:
-        print(f"benchmarks/readme.py: {error}", file=sys.stderr)
+        print(f"benchmarks/speed_page.py: {error}", file=sys.stderr)
         return 2
-    print(f"wrote {options.figure} and the section of {options.readme}")
+    print(f"wrote {options.figure} and the section of {options.page}")
     return 0
 
 
