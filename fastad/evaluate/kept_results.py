@@ -39,7 +39,7 @@ def kept_result(
     """
     if updates is None:
         return None
-    for result in _results(run):
+    for result in results_of(run):
         # An earlier fastad did not tell what was asked.
         if result.asked and result.updates == updates and {**defaults, **result.asked} == asked:
             return result
@@ -60,7 +60,7 @@ def kept_baselines(run: Path, tasks: TaskSet) -> Mapping[str, Baseline] | None:
     if not (is_at_hand(source) and source_class(source).owns_loop):
         return None
     asked = tasks.split, tasks.seed, tasks.repeats
-    for result in _results(run):
+    for result in results_of(run):
         had = result.split, result.seed, result.rollouts_per_task
         is_same = had == asked and np.array_equal(result.tasks, tasks.tasks.numpy())
         if is_same and "source" in result.baselines:
@@ -68,8 +68,8 @@ def kept_baselines(run: Path, tasks: TaskSet) -> Mapping[str, Baseline] | None:
     return None
 
 
-def _results(run: Path) -> Iterator[Result]:
-    """Those of a run, the newest first."""
+def results_of(run: Path) -> Iterator[Result]:
+    """Those that a run keeps, or the run of a checkpoint, the newest first."""
     for file in sorted((run_of(run) / ROLLOUTS).glob("*.json"), reverse=True):
         try:
             yield Result.load(file)
