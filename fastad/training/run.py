@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from fastad.base.errors import UserError
@@ -69,6 +70,13 @@ class Run:
     def dataset_info(self) -> DatasetInfo:
         """What the dataset is that the run is trained on: environment, source, tasks."""
         return load_description(self.path / DATASET)[0]
+
+    @cached_property
+    def train_tasks(self) -> np.ndarray:
+        """The tasks of the dataset that it is trained on, (num_train, K)."""
+        info, tasks = load_description(self.path / DATASET)
+        trained: np.ndarray = tasks[info.task_rows("train")]
+        return trained
 
     @property
     def seed(self) -> int:
