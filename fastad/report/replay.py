@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from fastad.acting.interact import Transition
-from fastad.actions import Categorical, DiagonalGaussian, MultiCategorical
+from fastad.actions import DiagonalGaussian
 from fastad.base.device import choose_device
 from fastad.base.errors import UserError
 from fastad.envs.scene import Mark, Scene, scene_json
 from fastad.evaluate.prepared import Prepared, prepare
 from fastad.histories.bounds import find_bounds
 from fastad.report.attention import Attention, attention_of, steps_in_window
+from fastad.report.choices import choice_names, choice_sizes
 from fastad.report.shown_steps import shown_steps
 
 ATTENTION_BYTES = 300_000  # of a rollout, at most: one for every weight
@@ -221,20 +222,14 @@ def describe(prepared: Prepared, returns: Tensor, lived: Transition, rows: list[
                 optimal=None if optimal is None else float(optimal[row]),
             )
         )
-    choices = _choices(actions)
     with model.seeing(prepared.context):
         is_attentive = model.config.trunk != "gru"
         window = steps_in_window(model) if is_attentive else 0
-    names = None
-    if choices is not None:
-        names = tuple(str(option) for size in choices for option in range(size))
-        if len(family.action_names) == len(names):
-            names = family.action_names
     return Replay(
         env=tasks.info.env,
         scene=family.scene(),
-        actions=names,
-        choices=choices,
+        actions=choice_names(family, actions),
+        choices=choice_sizes(actions),
         spread=actions.middle_and_spread if isinstance(actions, DiagonalGaussian) else None,
         layers=model.config.num_layers if is_attentive else 0,
         window=window,
@@ -261,13 +256,6 @@ def _with_attention(
             told = attention_of(prepared.model, steps, before + chosen, before=before)
             attentive.append(replace(rollout, attention=told))
     return replace(replay, rollouts=tuple(attentive))
-
-
-def _choices(actions: Any) -> tuple[int, ...] | None:
-    """How many options each choice of an action has; None for vectors."""
-    if isinstance(actions, Categorical):
-        return (actions.num_params,)
-    return tuple(actions.sizes) if isinstance(actions, MultiCategorical) else None
 
 
 def _short(values: np.ndarray) -> list[Any]:
