@@ -11,7 +11,7 @@ from fastad.configs import RolloutConfig
 
 if TYPE_CHECKING:
     from fastad.evaluate.result import Result
-    from fastad.report.watch import Watch
+    from fastad.reports.watch import Watch
 
 
 def run_rollout(config: RolloutConfig) -> Result:
@@ -41,7 +41,7 @@ def _watch(config: RolloutConfig) -> Watch:
     from rich.console import Console
 
     from fastad.evaluate.task_set import load_task_set
-    from fastad.report.watch import Watch
+    from fastad.reports.watch import Watch
     from fastad.training.run_files import episodes_per_window
 
     tasks = load_task_set(

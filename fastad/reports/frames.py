@@ -13,7 +13,7 @@ from fastad.base.terminal import COARSE, FINE, sparkline
 from fastad.envs.family import TaskFamily
 from fastad.envs.pictures import POOL_COLUMNS, write_plane, write_pool
 from fastad.envs.scene import Disc, Mark, Plane, Room
-from fastad.report.choices import choice_names, choice_sizes
+from fastad.reports.choices import choice_names, choice_sizes
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -18,9 +18,9 @@ from fastad.base.errors import UserError
 from fastad.envs.scene import Mark, Scene, scene_json
 from fastad.evaluate.prepared import Prepared, prepare
 from fastad.histories.bounds import find_bounds
-from fastad.report.attention import Attention, attention_of, steps_in_window
-from fastad.report.choices import choice_names, choice_sizes
-from fastad.report.shown_steps import shown_steps
+from fastad.reports.attention import Attention, attention_of, steps_in_window
+from fastad.reports.choices import choice_names, choice_sizes
+from fastad.reports.shown_steps import shown_steps
 
 ATTENTION_BYTES = 300_000  # of a rollout, at most: one for every weight
 

@@ -9,8 +9,8 @@ from fastad.acting.interact import Transition
 from fastad.base.errors import UserError
 from fastad.envs.dark_room import DarkRoom, DarkRoomPermuted
 from fastad.envs.registry import ENVS, make_family
-from fastad.report.replay import record_prepared
-from fastad.report.shown_steps import shown_steps
+from fastad.reports.replay import record_prepared
+from fastad.reports.shown_steps import shown_steps
 from fastad.rollouts.prompt import Prompt
 
 SHORT = {
@@ -130,7 +130,7 @@ def test_stored_frames_do_not_tell_where_one_is(prepared_on):
 
 
 def test_a_replay_of_no_rollout_is_refused(tmp_path):
-    from fastad.report.replay import record
+    from fastad.reports.replay import record
 
     with pytest.raises(UserError, match="rollouts=0 must be at least 1"):
         record(tmp_path, rollouts=0)

@@ -6,7 +6,7 @@ from gymnasium import spaces
 from fastad.acting.steps import Steps
 from fastad.model.config import ModelConfig
 from fastad.model.sequence_model import SequenceModel
-from fastad.report.attention import Attention, attention_by_head, attention_of, steps_in_window
+from fastad.reports.attention import Attention, attention_by_head, attention_of, steps_in_window
 
 T = 14
 VARIANTS = {

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from fastad.base.errors import UserError
-from fastad.report.watch import Watch
+from fastad.reports.watch import Watch
 
 
 def terminal(**options):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fastad.acting.interact import Transition
 from fastad.base.errors import UserError
-from fastad.report.frames import Frame, Moment, draw
+from fastad.reports.frames import Frame, Moment, draw
 
 if TYPE_CHECKING:
     from rich.console import Console
