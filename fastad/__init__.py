@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fastad import histories
     from fastad.api import collect, rollout, train
     from fastad.api.compare import compare
+    from fastad.api.report import report
     from fastad.compare_config import CompareConfig
     from fastad.configs import CollectConfig, RolloutConfig, TrainConfig
     from fastad.evaluate.comparison_files import Comparison
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from fastad.histories.reader import HistoryDataset
     from fastad.model.config import ModelConfig
     from fastad.presets import Preset, preset
+    from fastad.report_config import ReportConfig
     from fastad.training.run import Run
     from fastad.training.settings import TrainSettings
 
@@ -43,6 +45,7 @@ __all__ = [
     "HistoryDataset",
     "ModelConfig",
     "Preset",
+    "ReportConfig",
     "Result",
     "RolloutConfig",
     "Run",
@@ -52,6 +55,7 @@ __all__ = [
     "compare",
     "histories",
     "preset",
+    "report",
     "rollout",
     "train",
 ]
@@ -63,6 +67,7 @@ _MODULES = {
     "HistoryDataset": "fastad.histories.reader",
     "ModelConfig": "fastad.model.config",
     "Preset": "fastad.presets",
+    "ReportConfig": "fastad.report_config",
     "Result": "fastad.evaluate.result",
     "RolloutConfig": "fastad.configs",
     "Run": "fastad.training.run",
@@ -71,6 +76,7 @@ _MODULES = {
     "collect": "fastad.api",
     "compare": "fastad.api.compare",
     "preset": "fastad.presets",
+    "report": "fastad.api.report",
     "rollout": "fastad.api",
     "train": "fastad.api",
 }
