@@ -130,7 +130,7 @@ def _replays(
                 notes.append(f"{one.title} cannot be replayed: {error}")
                 continue
             told(config.replays, config.replays)
-        note = "" if replay.scene is None else "What is drawn in green is privileged: no model sees it."
+        note = "" if replay.scene is None else "Drawn in green: privileged, no model sees it."
         replays.append(
             {"title": one.title, "colour": f"--method-{len(replays) % 7}", "note": note,
              "replay": replay.to_json()}

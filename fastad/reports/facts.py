@@ -73,19 +73,19 @@ def data_table(runs: Sequence[Reported]) -> Html:
     names = list(dict.fromkeys(row[0] for rows in columns.values() for row in rows))
     flags = {row[0]: row[2] for rows in columns.values() for row in rows}
     by_name = [{row[0]: row[1] for row in rows} for rows in columns.values()]
-    rows = [
+    cells: list[tuple[Any, ...]] = [
         (joined(name, " ", PRIVILEGED) if flags[name] else name,
          *(told.get(name, "") for told in by_name))
         for name in names
     ]  # fmt: skip
-    return table("The data", ("", *columns), rows)
+    return table("The data", ("", *columns), cells)
 
 
 def _data_rows(shown: Reported) -> list[tuple[str, str, bool]]:
     """Name, value, and whether that is privileged."""
     info = shown.run.dataset_info
     knows = shown.results[0].source_knows if shown.results else info.source_knows
-    rows = [
+    rows: list[tuple[str, str, bool]] = [
         ("environment", _call(info.env, info.env_kwargs), False),
         ("source", _call(info.source, info.source_kwargs), False),
         ("the source knows", knows or "only what it experiences", bool(knows)),
@@ -98,8 +98,10 @@ def _data_rows(shown: Reported) -> list[tuple[str, str, bool]]:
         ("random actions", f"{info.action_noise:.0%} (labels: {info.noise_labels})"
                            if info.action_noise else "none", False),
     ]  # fmt: skip
-    rows += [("labels", words, "privileged" in words) for words in label_words(info)]
-    return [*rows, ("seed", str(info.seed), False)]
+    labels: list[tuple[str, str, bool]] = [
+        ("labels", words, "privileged" in words) for words in label_words(info)
+    ]
+    return [*rows, *labels, ("seed", str(info.seed), False)]
 
 
 def versions_table(runs: Sequence[Reported]) -> Html:
@@ -138,8 +140,8 @@ def missing(runs: Sequence[Reported]) -> Html | None:
     if not runs or any(shown.results[1:] for shown in runs):
         return None
     command = control_command(runs[0].run)
-    return tag("p", "No control is here: with rewards hidden, learning in context must vanish. Add "
-               "one, then make this page again: ", tag("code", command), class_="quiet")  # fmt: skip
+    return tag("p", "No control is here: with rewards hidden, learning in context must vanish. "
+               "Add one, then make this page again: ", tag("code", command), class_="quiet")  # fmt: skip
 
 
 def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Html:
@@ -169,7 +171,7 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    text = "–" if value is None else str(value)
+    text = "-" if value is None else str(value)
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
 
 

@@ -113,21 +113,24 @@ def lines_table(family: Family, figures: dict[str, Any], colours: dict[str, str]
     rows = []
     for line in figures["lines"]:
         end = _last_summary(line, family)
-        share = "–" if not optimum or optimum < 0 else f"{100 * end['mean'] / optimum:.0f} %"
-        dash = {"solid": "solid", "dot": "dotted"}.get(DASHES.get(line["kind"], "solid"), "dashed")
-        swatch = tag("span", class_="swatch", aria_hidden="true",
-                     style=f"border-color:var({colours[line['label']]});border-style:{dash}")  # fmt: skip
+        share = "-" if not optimum or optimum < 0 else f"{100 * end['mean'] / optimum:.0f} %"
+        drawn = DASHES.get(line["kind"], "solid")
+        dash = {"solid": "solid", "dot": "dotted"}.get(drawn, "dashed")
+        style = f"border-color:var({colours[line['label']]});border-style:{dash}"
+        swatch = tag("span", class_="swatch", aria_hidden="true", style=style)
         rows.append(
             tag("tr", tag("th", swatch, line["label"], scope="row"),
                 tag("td", f"{line['first']['mean']:.2f}"), tag("td", f"{end['mean']:.2f}"),
-                tag("td", _interval(end, "–")), tag("td", share))
+                tag("td", _interval(end, "-")), tag("td", share))
         )  # fmt: skip
-    end_words = f"last {_final_count(figures['lines'][0])}" if family.num_episodes > EACH else "last"
+    many = family.num_episodes > EACH
+    end_words = f"last {_final_count(figures['lines'][0])}" if many else "last episode"
     heads = ("", "first episode", end_words, "95 % interval", "of optimum")
+    top = tag("tr", *(tag("th", h, scope="col") if h else tag("td") for h in heads))
     return tag(
         "div",
         tag("table", tag("caption", "Return of every line", class_="unseen"),
-            tag("thead", tag("tr", *(tag("th", h, scope="col") if h else tag("td") for h in heads))),
+            tag("thead", top),
             tag("tbody", *rows)),
         class_="wide", tabindex="0", role="region", aria_label="Return of every line",
     )  # fmt: skip

@@ -50,19 +50,23 @@ def _by_task(line: Line, num_episodes: int) -> dict[Task, np.ndarray]:
     end = min(line.num_episodes, num_episodes)
     for seed, tried in line.tried.items():
         for task, row in zip(tried.tasks, line.curve(seed, end), strict=True):
-            found.setdefault(tuple(task), []).append(row)
+            found.setdefault(_numbers(task), []).append(row)
     return {task: np.mean(rows, axis=0) for task, rows in found.items()}
 
 
 def optima_of(family: Family) -> dict[Task, float]:
     """What an optimal policy returns on each task; none where unknown."""
     return {
-        tuple(task): float(optimum)
+        _numbers(task): float(optimum)
         for line in family.of_kind("method")
         for tried in line.tried.values()
         if tried.optima is not None
         for task, optimum in zip(tried.tasks, tried.optima, strict=True)
     }
+
+
+def _numbers(task: Any) -> Task:
+    return tuple(task)
 
 
 def task_words(env: TaskFamily | None, task: Sequence[float], index: int) -> str:
@@ -218,7 +222,8 @@ def _cells(
             share = _share(means[at], top[at])
             told = f"({x}, {y}): {means[at]:.2f} of {top[at]:.2f}"
             value = tag("text", f"{means[at]:.0f}" if top[at] >= 10 else f"{means[at]:.1f}",
-                        x=x + 0.5, y=y + 0.63, class_="strong" if share > 0.5 else None)  # fmt: skip
+                        x=x + 0.5, y=y + 0.63,
+                        class_="strong" if share > 0.5 else None)  # fmt: skip
             held = tag("rect", tag("title", told), **cell, class_="held",
                        style=f"fill-opacity:{0.1 + 0.9 * share:.3f}")  # fmt: skip
             shapes += [tag("rect", **cell, class_="cell"), held, value]

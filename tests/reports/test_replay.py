@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def test_every_environment_is_replayed_as_it_was_rolled_out(name, prepared_on):
         assert np.allclose(rollout["returns"], returns[row], atol=1e-3)
         starts, reward = rollout["episode_start"], rollout["reward"]
         bounds = [*starts, len(reward)]
-        sums = [sum(reward[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+        sums = [sum(reward[a:b]) for a, b in pairwise(bounds)]
         assert len(starts) == 3
         assert np.allclose(sums, rollout["returns"], atol=2e-3)
         assert len(rollout["action"]) == len(reward)
