@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fastad.api import collect, rollout, train
     from fastad.api.compare import compare
     from fastad.api.convert import convert
+    from fastad.api.report import report
     from fastad.compare_config import CompareConfig
     from fastad.configs import CollectConfig, RolloutConfig, TrainConfig
     from fastad.evaluate.comparison_files import Comparison
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from fastad.histories.reader import HistoryDataset
     from fastad.model.config import ModelConfig
     from fastad.presets import Preset, preset
+    from fastad.report_config import ReportConfig
     from fastad.training.run import Run
     from fastad.training.settings import TrainSettings
 
@@ -44,6 +46,7 @@ __all__ = [
     "HistoryDataset",
     "ModelConfig",
     "Preset",
+    "ReportConfig",
     "Result",
     "RolloutConfig",
     "Run",
@@ -54,6 +57,7 @@ __all__ = [
     "convert",
     "histories",
     "preset",
+    "report",
     "rollout",
     "train",
 ]
@@ -65,6 +69,7 @@ _MODULES = {
     "HistoryDataset": "fastad.histories.reader",
     "ModelConfig": "fastad.model.config",
     "Preset": "fastad.presets",
+    "ReportConfig": "fastad.report_config",
     "Result": "fastad.evaluate.result",
     "RolloutConfig": "fastad.configs",
     "Run": "fastad.training.run",
@@ -74,6 +79,7 @@ _MODULES = {
     "compare": "fastad.api.compare",
     "convert": "fastad.api.convert",
     "preset": "fastad.presets",
+    "report": "fastad.api.report",
     "rollout": "fastad.api",
     "train": "fastad.api",
 }

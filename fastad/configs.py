@@ -5,6 +5,7 @@ Light to import: nothing here waits for PyTorch.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from fastad.training.settings import TrainSettings
 # Fields of a `RolloutConfig` that change no return.
 NOT_ASKED = (
     "run", "env", "plot", "json", "save_histories", "device", "threads", "kernels", "compile",
-    "cuda_graph", "workers",
+    "cuda_graph", "workers", "watch", "watch_speed",
 )  # fmt: skip
 
 
@@ -302,6 +303,10 @@ class RolloutConfig:
     workers: int = 1
     """Processes that the rollouts are dealt to, each with its share of the threads, or with a GPU
     of its own. The same results, for the source and chance as well, which are not split."""
+    watch: bool = False
+    """Play the first rollout in the terminal while it happens. The figures are the same."""
+    watch_speed: float = 15.0
+    """Steps a second that --watch plays."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -310,6 +315,8 @@ class RolloutConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name}={value} must be at least 1")
+        if not 0 < self.watch_speed < math.inf:
+            raise UserError(f"watch_speed={self.watch_speed:g} must be above 0: steps a second")
         if self.prompt_episodes is not None and self.prompt_from is None:
             raise UserError(
                 f"prompt_episodes={self.prompt_episodes} are of no history; name one, or its "

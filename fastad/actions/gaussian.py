@@ -162,6 +162,18 @@ class DiagonalGaussian:
         """See `ActionDistribution.defect`: all are policies."""
         return np.zeros(policy.shape[:-1], np.float32)
 
+    def middle_and_spread(self, policy: Tensor) -> tuple[Tensor, Tensor]:
+        """What policies (..., A) mean, in the units of actions: medians and deviations, (..., d).
+
+        A deviation is half of the way between the quantiles of a Gaussian that lie one standard
+        deviation from the mean, squashed where draws are; means and standard deviations else.
+        """
+        mean, log_std = policy.chunk(2, dim=-1)
+        if not self.squash:
+            return mean, log_std.exp()
+        low, middle, high = (self._in_box(mean + n * log_std.exp()) for n in (-1, 0, 1))
+        return middle, (high - low) / 2
+
     def in_half_widths(self, action: Tensor) -> Tensor:
         """Where in the box actions (..., d) lie, each number from -1 to 1 if it has bounds."""
         box = self._box(action.device)

@@ -3,10 +3,11 @@
 They are quiet: what there is to say goes to the logger "fastad", how far they are to `progress`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from fastad.acting.interact import Transition
 from fastad.api.act import act
 from fastad.api.fit import fit
 from fastad.api.gather import gather
@@ -88,6 +89,7 @@ def rollout(
     actions: bool = False,
     baselines: Mapping[str, Baseline] | None = None,
     progress: Report | None = None,
+    on_block: Callable[[Transition], None] | None = None,
     **settings: Any,
 ) -> Result:
     """Let a frozen model act on tasks of its dataset, in episode after episode.
@@ -104,6 +106,7 @@ def rollout(
         baselines: Those of an earlier result on the very tasks with the same seed, of a run of the
             same dataset, which spares trying them again; they are tried if left out.
         progress: Told the steps taken and their total, of all environments together.
+        on_block: Called with each episode's worth of transitions of all rollouts, (N, steps, ...).
         **settings: Fields of `RolloutConfig` that shall differ from `config`.
 
     Raises:
@@ -118,5 +121,12 @@ def rollout(
                 f"fastad.rollout writes no files, and {name}={getattr(config, name)} is one; "
                 f"call {method} of the result that it returns"
             )
+    if config.watch:
+        raise UserError(
+            "fastad.rollout draws nothing, and watch=True is for a terminal; use the command, or "
+            "on_block"
+        )
     with trusting(named):
-        return act(config, keep_actions=actions, progress=progress, baselines=baselines)
+        return act(
+            config, keep_actions=actions, progress=progress, baselines=baselines, on_block=on_block
+        )

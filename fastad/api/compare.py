@@ -29,7 +29,7 @@ from fastad.evaluate.kept_results import keep_result, kept_result
 from fastad.evaluate.result import Baseline
 from fastad.training.checkpoint_folder import find_checkpoint, step_of
 from fastad.training.run import Run
-from fastad.training.run_files import ROLLOUTS, episodes_per_window, settings_of
+from fastad.training.run_files import ROLLOUTS, episodes_per_window
 from fastad.training.trackers import check_trackers
 
 OF_TASKS = ("seed", "split", "tasks", "rollouts_per_task")  # settings that source and chance have
@@ -173,14 +173,11 @@ def _named(runs: Sequence[Run], config: CompareConfig) -> list[_Trained]:
     for run in runs:
         find_checkpoint(run.path)
         check_folder(f"run={run.path}", run.path)
-        settings = settings_of(run.config)
-        seed, updates = settings.pop("seed"), settings["updates"]
+        updates = run.config["settings"]["updates"]
         if run.updates < updates:
             _logger.info(f"{run.path} is at update {run.updates} of {updates}, and compared so")
-        # Another seed may have split the tasks otherwise, and collected other histories.
-        key = _key(settings, run.dataset_info.settings() | {"seed": 0})
-        name = names.setdefault(key, run.path.resolve().name)
-        trained.append(_Trained(name, seed, run))
+        name = names.setdefault(run.kind, run.path.resolve().name)
+        trained.append(_Trained(name, run.seed, run))
     return trained
 
 

@@ -37,6 +37,9 @@ COMMANDS = {
         "CompareConfig", "run_compare", "what", "methods side by side, over seeds", "FILE", (),
         runs_code=True,
     ),
+    "report": Command(
+        "ReportConfig", "run_report", "runs", "one page on runs, for a browser", runs_code=True,
+    ),
     "inspect": Command(
         "InspectConfig", "run_inspect", "path", "what is in a dataset or run", "FILE"
     ),

@@ -40,7 +40,7 @@ def run_compare(config: CompareConfig) -> Comparison:
         each = "" if config.vary is None else f", each with {config.vary}"
         print(f"{what.summary}\n\n{', '.join(names)}{each}; {seeds}; to {out}\n")
     check_folder(f"out={out}", out)
-    comparison = compare(what, config, watch=_watch)
+    comparison = compare(what, config, watch=watch_work)
     files = comparison.save(out)
     figures = comparison.figures()
     if config.json is not None:
@@ -78,7 +78,7 @@ def _named(what: Sequence[str]) -> Preset | list[str | Path]:
 
 
 @contextmanager
-def _watch(unit: str, label: str) -> Iterator[Report]:
+def watch_work(unit: str, label: str) -> Iterator[Report]:
     """A bar, or lines, with the metrics that there is room for."""
     from fastad.base.progress import reporting
     from fastad.commands.train import SHOWN

@@ -11,6 +11,7 @@ from fastad.configs import RolloutConfig
 
 if TYPE_CHECKING:
     from fastad.evaluate.result import Result
+    from fastad.reports.watch import Watch
 
 
 def run_rollout(config: RolloutConfig) -> Result:
@@ -20,13 +21,35 @@ def run_rollout(config: RolloutConfig) -> Result:
     from fastad.evaluate.table import print_table
 
     results = _check_outputs(config)
-    with reporting("steps", "rollout") as report:
-        result = rollout(config.run, replace(config, plot=None, json=None), progress=report)
-    picture = _write_figures(config, results, result)
+    quiet = replace(config, plot=None, json=None, watch=False)
+    if config.watch:
+        with _watch(config) as watch:
+            result = rollout(config.run, quiet, on_block=watch)
+            picture = _write_figures(config, results, result)  # before anybody stops watching
+    else:
+        with reporting("steps", "rollout") as report:
+            result = rollout(config.run, quiet, progress=report)
+        picture = _write_figures(config, results, result)
     print_table(result)
     result.plot(picture)
     print(f"picture: {picture}")
     return result
+
+
+def _watch(config: RolloutConfig) -> Watch:
+    """What plays a rollout in the terminal."""
+    from rich.console import Console
+
+    from fastad.evaluate.task_set import load_task_set
+    from fastad.reports.watch import Watch
+    from fastad.training.run_files import episodes_per_window
+
+    tasks = load_task_set(
+        config.run, split=config.split, num_tasks=config.tasks, repeats=config.rollouts_per_task,
+        seed=config.seed,
+    )  # fmt: skip
+    episodes = config.episodes or episodes_per_window(config.run, tasks.info)
+    return Watch(tasks, episodes, speed=config.watch_speed, console=Console())
 
 
 def _check_outputs(config: RolloutConfig) -> Path | None:

@@ -12,6 +12,7 @@ from fastad.base.errors import UserError, unknown
 from fastad.envs.base import BatchedEnv, uniform_over
 from fastad.envs.family import EnvSpec, Split, TaskFamily
 from fastad.envs.pictures import draw_bars
+from fastad.envs.scene import Arms, Mark
 
 Variant = Literal["a", "b", "c"]
 VARIANTS: tuple[Variant, ...] = ("a", "b", "c")
@@ -40,6 +41,19 @@ class BanditFamily(TaskFamily):
         """Draw means from U(0, 1), whatever the split, (num_tasks, num_arms) float32."""
         shape = (num_tasks, self.num_arms)
         return torch.rand(shape, generator=generator, device=generator.device)
+
+    def words(self, task: Tensor) -> str:
+        """See `TaskFamily.words`: the best arm, as there may be many."""
+        best = int(task.argmax())
+        return f"{self.num_arms} arms, the best is {best}, with mean {task[best]:.3g}"
+
+    def scene(self) -> Arms:
+        """See `TaskFamily.scene`."""
+        return Arms(self.num_arms)
+
+    def marks(self, task: Tensor) -> tuple[Mark, ...]:
+        """The arms' means; see `Arms`."""
+        return tuple(Mark(f"arm {arm}", arm, mean) for arm, mean in enumerate(task.tolist()))
 
     def make(self, tasks: Tensor, generator: torch.Generator) -> "BanditEnv":
         """See `TaskFamily.make`."""

@@ -78,6 +78,7 @@ class DarkRoomPermuted(DarkRoom):
 
     name = "dark-room-permuted"
     task_arguments: ClassVar = {"goal": 2, "permutation": 1}
+    action_names: ClassVar[tuple[str, ...]] = ()  # every task has its own
 
     @property
     def task_fields(self) -> dict[str, int]:
@@ -89,6 +90,12 @@ class DarkRoomPermuted(DarkRoom):
         goals = super().tasks().repeat_interleave(len(PERMUTATIONS), dim=0)
         order = torch.arange(len(PERMUTATIONS)).repeat(len(goals) // len(PERMUTATIONS))
         return torch.cat((goals, order[:, None]), dim=1)
+
+    def words(self, task: Tensor) -> str:
+        """See `TaskFamily.words`; with what the actions do."""
+        moves = [DarkRoom.action_names[move] for move in PERMUTATIONS[int(task[2])]]
+        told = ", ".join(f"{action}: {move}" for action, move in enumerate(moves))
+        return f"{super().words(task)} ({told})"
 
     def make(self, tasks: Tensor, generator: torch.Generator) -> "PermutedEnv":
         """See `TaskFamily.make`."""

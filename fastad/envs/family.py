@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from gymnasium import spaces
 from torch import Generator, Tensor
 
+from fastad.envs.scene import Mark, Scene
+
 if TYPE_CHECKING:
     from fastad.envs.base import BatchedEnv
 
@@ -43,6 +45,8 @@ class TaskFamily(ABC):
     # The arguments of `gymnasium.make` that together say which task, in the order of its columns.
     # The width of each, the option that is its width, or None for any.
     task_arguments: ClassVar[Mapping[str, int | str | None]] = {"task": None}
+    # What discrete actions are called, where they mean the same in every task.
+    action_names: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def spec(self) -> EnvSpec:
@@ -98,6 +102,33 @@ class TaskFamily(ABC):
             observation: (..., *shape), as stored.
         """
         raise TypeError(f"{self.name} has no auxiliary targets")
+
+    def words(self, task: Tensor) -> str:
+        """What a task (K,) is, to be read: its arguments by name. Privileged, as `marks`."""
+        parts, rest = [], task.tolist()
+        for name, width in self.task_arguments.items():
+            count = width if isinstance(width, int) else len(rest)
+            values, rest = [f"{value:.3g}" for value in rest[:count]], rest[count:]
+            several = f"({', '.join(values)})"
+            parts.append(f"{name} {values[0] if count == 1 else several}")
+        return ", ".join(parts)
+
+    def scene(self) -> Scene | None:
+        """Where the environments take place, for people to look at; None: there is no drawing."""
+        return None
+
+    def marks(self, task: Tensor) -> tuple[Mark, ...]:
+        """What lies where in the scene of a task (K,). Privileged: no model is shown it."""
+        return ()
+
+    def place(self, observation: Tensor) -> Tensor | None:
+        """Where in the scene one is that observes `observation` (..., *shape).
+
+        Returns:
+            x and y, (..., 2), or these and a heading in radians, (..., 3); None where that does not
+            show in what is stored, or one is nowhere.
+        """
+        return None
 
     def cells(self, tasks: Tensor) -> Tensor | None:
         """What each task (M, K) is made of, as numbers, (M, cells) int64, to hold out by.

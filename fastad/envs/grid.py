@@ -13,6 +13,7 @@ from fastad.base.errors import UserError
 from fastad.envs.base import BatchedEnv, Rules, uniform_over
 from fastad.envs.family import EnvSpec, TaskFamily
 from fastad.envs.pictures import draw_room
+from fastad.envs.scene import Mark, Room
 
 # No-op, up, right, down, left as changes of (x, y). y grows downwards, as rows of text do.
 STEPS = ((0, 0), (0, -1), (1, 0), (0, 1), (-1, 0))
@@ -33,7 +34,8 @@ class GridFamily(TaskFamily):
     """Steps per episode."""
 
     task_arguments: ClassVar = {"goal": 2}
-    landmarks: ClassVar[str] = "G"  # one letter per target cell, to draw it by
+    action_names: ClassVar[tuple[str, ...]] = ("stay", "up", "right", "down", "left")
+    landmarks: ClassVar[tuple[str, ...]] = ("goal",)  # what lies on each target cell
     # Targets that pay once each, in turn, and 1 for the rest of the episode. 1 in all: the only
     # target pays on every step that ends on it.
     num_phases: ClassVar[int] = 1
@@ -78,6 +80,20 @@ class GridFamily(TaskFamily):
         """The numbers of the target cells, in the order in which they pay, (M, targets) int64."""
         num_targets = len(self.landmarks)
         return tasks[:, 0 : 2 * num_targets : 2] * self.size + tasks[:, 1 : 2 * num_targets : 2]
+
+    def scene(self) -> Room:
+        """See `TaskFamily.scene`."""
+        return Room(self.size, self.size)
+
+    def marks(self, task: Tensor) -> tuple[Mark, ...]:
+        """The targets; see `TaskFamily.marks`."""
+        cells = self.cells(task[None])[0].tolist()
+        places = (divmod(cell, self.size) for cell in cells)
+        return tuple(Mark(name, *at) for name, at in zip(self.landmarks, places, strict=True))
+
+    def place(self, observation: Tensor) -> Tensor:
+        """See `TaskFamily.place`: it is what is observed."""
+        return observation
 
     def make(self, tasks: Tensor, generator: torch.Generator) -> "GridEnv":
         """See `TaskFamily.make`."""
@@ -224,22 +240,21 @@ class GridEnv(BatchedEnv):
 
     def render_text(self, observation: Tensor, index: int) -> str:
         """The room: @ for oneself, the landmarks' letters for what is hidden."""
-        size, marks = self.family.size, self._marks(index)
-        marks[int(self.rules().state(observation[index]))] = "@"
-        rows = [" ".join(marks.get(x * size + y, ".") for x in range(size)) for y in range(size)]
+        size, letters = self.family.size, self._letters(index)
+        x, y = observation[index].tolist()
+        letters[x, y] = "@"
+        rows = [" ".join(letters.get((x, y), ".") for x in range(size)) for y in range(size)]
         return "\n".join(rows) + "\n"
 
     def render_picture(self, observation: Tensor, index: int) -> np.ndarray:
         """See `draw_room`."""
-        size = self.family.size
-        landmarks = {divmod(cell, size): mark for cell, mark in self._marks(index).items()}
         x, y = observation[index].tolist()
-        return draw_room(size, landmarks, (x, y))
+        return draw_room(self.family.size, self._letters(index), (x, y))
 
-    def _marks(self, index: int) -> dict[int, str]:
-        """The target cells of environment `index`, and the landmarks' letters."""
-        targets = self.family.cells(self.tasks[index : index + 1])[0]
-        return dict(zip(targets.tolist(), self.family.landmarks, strict=True))
+    def _letters(self, index: int) -> dict[tuple[int, int], str]:
+        """The target cells (x, y) of environment `index`, and the landmarks' letters."""
+        marks = self.family.marks(self.tasks[index])
+        return {(int(mark.x), int(mark.y)): mark.name[0].upper() for mark in marks}
 
     def _transitions(self) -> Tensor:
         """The cell that every action leads to from every cell, (1, S, A) or (N, S, A)."""

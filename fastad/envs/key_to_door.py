@@ -31,7 +31,7 @@ class DarkKeyToDoor(GridFamily):
 
     name = "dark-key-to-door"
     task_arguments: ClassVar = {"key": 2, "door": 2}
-    landmarks = "KD"
+    landmarks = ("key", "door")
     num_phases = 3
 
     def __post_init__(self) -> None:

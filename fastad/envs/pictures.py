@@ -136,6 +136,24 @@ def write_pool(platform: Sequence[float], pose: Sequence[float]) -> str:
     return "\n".join("".join(row).rstrip() for row in marks) + "\n"
 
 
+def write_plane(
+    low: Sequence[float], high: Sequence[float], goal: Sequence[float], at: Sequence[float]
+) -> str:
+    """A rectangle from above as lines of text, y upwards: `o` for the goal, `@` for oneself.
+
+    Args:
+        low: Its corner at the bottom, on the left.
+        high: The opposite one.
+        goal: x and y of its centre, and its radius.
+        at: x and y of oneself.
+    """
+    x = np.linspace(low[0], high[0], POOL_COLUMNS)[None, :]
+    y = np.linspace(high[1], low[1], POOL_ROWS)[:, None]
+    marks = np.where(np.hypot(x - goal[0], y - goal[1]) <= goal[2], "o", ".")
+    marks.ravel()[np.hypot(x - at[0], y - at[1]).argmin()] = "@"
+    return "\n".join("".join(row) for row in marks) + "\n"
+
+
 def enlarged(frame: np.ndarray) -> np.ndarray:
     """A frame with every pixel as large as brings it near a height of `FRAME_HEIGHT`."""
     times = max(1, round(FRAME_HEIGHT / len(frame)))

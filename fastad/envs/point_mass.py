@@ -13,6 +13,7 @@ from fastad.base.errors import UserError
 from fastad.envs.base import BatchedEnv
 from fastad.envs.family import EnvSpec, Split, TaskFamily
 from fastad.envs.pictures import draw_plane
+from fastad.envs.scene import Mark, Plane
 
 STEP = 0.15  # the longest move
 LARGEST = 1.2  # coordinate of the plane, of which nobody leaves the square
@@ -52,6 +53,19 @@ class PointMass(TaskFamily):
         angle, distance = torch.rand(2, num_tasks, generator=generator, device=generator.device)
         angle, distance = math.tau * angle, NEAREST + (FARTHEST - NEAREST) * distance
         return torch.stack((distance * angle.cos(), distance * angle.sin()), dim=1)
+
+    def scene(self) -> Plane:
+        """See `TaskFamily.scene`."""
+        return Plane((-LARGEST, -LARGEST), (LARGEST, LARGEST))
+
+    def marks(self, task: Tensor) -> tuple[Mark, ...]:
+        """The goal, and how far it is felt; see `TaskFamily.marks`."""
+        x, y = task.tolist()
+        return (Mark("goal", x, y, REACH),)
+
+    def place(self, observation: Tensor) -> Tensor:
+        """See `TaskFamily.place`: it is what is observed."""
+        return observation
 
     def make(self, tasks: Tensor, generator: torch.Generator) -> "PointMassEnv":
         """See `TaskFamily.make`."""

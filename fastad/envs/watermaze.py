@@ -20,6 +20,7 @@ from fastad.envs.base import BatchedEnv
 from fastad.envs.family import EnvSpec, Split, TaskFamily
 from fastad.envs.pictures import beside, draw_pool, enlarged, write_pool
 from fastad.envs.raycaster import raycaster
+from fastad.envs.scene import Disc, Mark
 from fastad.envs.scenery import COLOURS
 from fastad.envs.shortest_swim import best_returns
 from fastad.envs.swimming import REACH, Swimming, lattice, uniform_in_disc
@@ -55,6 +56,10 @@ class Watermaze(TaskFamily):
 
     name = "watermaze"
     task_arguments: ClassVar = {"platform": 2}
+    action_names: ClassVar = (
+        "forward", "back", "left", "right", "turn left", "turn right", "forward and left",
+        "forward and right",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Refuse frames that cannot be drawn, and episodes without a step."""
@@ -82,6 +87,19 @@ class Watermaze(TaskFamily):
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> Tensor:
         """Draw platforms uniformly from a disc, whatever the split; (num_tasks, 2) float32."""
         return uniform_in_disc(num_tasks, PLATFORM_REACH, generator)
+
+    def scene(self) -> Disc | None:
+        """The pool from above; None where frames are stored, which do not tell where one is."""
+        return Disc(1.0) if self.store == "pose" else None
+
+    def marks(self, task: Tensor) -> tuple[Mark, ...]:
+        """The platform; see `TaskFamily.marks`."""
+        x, y = task.tolist()
+        return (Mark("platform", x, y, PLATFORM_RADIUS),)
+
+    def place(self, observation: Tensor) -> Tensor | None:
+        """See `TaskFamily.place`: a pose, heading and all."""
+        return observation if self.store == "pose" else None
 
     def make(self, tasks: Tensor, generator: torch.Generator) -> "WatermazeEnv":
         """See `TaskFamily.make`."""

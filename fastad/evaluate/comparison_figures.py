@@ -79,13 +79,16 @@ def line_figures(line: Line, family: Family) -> dict[str, Any]:
     return figures | beside_others(line, family)
 
 
-def points(line: Line, family: Family, width: int) -> tuple[list[int], Estimate]:
+def points(
+    line: Line, family: Family, width: int, *, scored: bool = True
+) -> tuple[list[int], Estimate]:
     """A line as it is drawn: means of some environment episodes each, scores where there are any.
 
     Args:
         line: To draw.
         family: That it is of.
         width: Episodes of a point, at least; as many more as all its actors end theirs.
+        scored: Whether scores are wanted, or returns.
 
     Returns:
         The last episode of each point, and the means with their intervals.
@@ -97,7 +100,7 @@ def points(line: Line, family: Family, width: int) -> tuple[list[int], Estimate]
         seed: line.curve(seed, ends[-1]).reshape(-1, len(ends), width).mean(axis=2)
         for seed in line.tried
     }
-    scale = family.scale
+    scale = family.scale if scored else None
     return ends, _over(line, means if scale is None else _scores(line, means, scale))
 
 

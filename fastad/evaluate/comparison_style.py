@@ -42,12 +42,12 @@ def colours_of(figures: dict[str, Any]) -> dict[str, str]:
         for name, colour in zip(series, cycle(palette), strict=False):
             labels = [line["label"] for line in lines if line["series"] == name]
             for place, label in enumerate(reversed(labels)):
-                colours[label] = _paler(colour, PALEST * place / max(1, len(labels) - 1))
+                colours[label] = paler(colour, PALEST * place / max(1, len(labels) - 1))
             colours[name] = colour
     return colours
 
 
-def _paler(colour: str, share: float) -> str:
+def paler(colour: str, share: float) -> str:
     """A colour with a share of white."""
     parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
     return "#" + "".join(f"{round(part + share * (255 - part)):02x}" for part in parts)

@@ -69,7 +69,7 @@ def kept_baselines(run: Path, tasks: TaskSet) -> Mapping[str, Baseline] | None:
 
 
 def kept_results(run: Path) -> Iterator[Result]:
-    """Those of a run, the newest first."""
+    """Those that a run keeps, or the run of a checkpoint, the newest first."""
     for file in sorted((run_of(run) / ROLLOUTS).glob("*.json"), reverse=True):
         try:
             yield Result.load(file)

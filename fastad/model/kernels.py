@@ -1,8 +1,7 @@
 """The one seam between the model and `fastad_kernels`: all that it takes comes from here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from fastad_kernels import (
@@ -27,15 +26,17 @@ from fastad_kernels.blocks import absorb
 from fastad_kernels.cache import Order
 from fastad_kernels.dispatch import OPERATIONS, find_implementation, resolve
 from fastad_kernels.native.heads import split_heads
+from fastad_kernels.reference import attention_weights
 from torch import Tensor, nn
 
 from fastad.base.errors import UserError
 from fastad.model.config import ModelConfig
-from fastad.model.share import Share
+
+if TYPE_CHECKING:
+    from fastad.model.band import Band
 
 __all__ = [
     "Affine",
-    "Band",
     "BlockShape",
     "BlockWeights",
     "FrozenModel",
@@ -44,12 +45,13 @@ __all__ = [
     "RingCache",
     "StepTables",
     "affine",
+    "alibi_slopes",
     "attend",
+    "attention_weights",
     "check_kernels",
     "draw",
     "freeze_model",
     "impose_kernels",
-    "make_band",
     "make_ring",
     "projection",
     "residual_mlp",
@@ -64,61 +66,7 @@ Positions = Literal["none", "rope", "alibi", "learned"]
 MAX_ABSORBED_HEADS = 8
 
 
-@dataclass(frozen=True)
-class Band:
-    """What the attention of every layer has in common in one forward pass.
-
-    Attributes:
-        window: `W`, tokens that a query may see, itself included.
-        rope: cos and sin of the tokens' positions, (T, D / 2) or (B, T, D / 2), or None.
-        slopes: ALiBi's slopes, (H,), or None.
-        dropout: Of the attention weights; 0 outside training.
-        bounds: Where contexts of their own begin and end in all rows' tokens one after another,
-            (contexts + 1,) int32; None where each row is one.
-        share: Of the batch that dropout draws for; None: the rows are all there are.
-        impl: A named implementation never falls back; "auto" logs its choice once.
-    """
-
-    window: int
-    rope: tuple[Tensor, Tensor] | None = None
-    slopes: Tensor | None = None
-    dropout: float = 0.0
-    bounds: Tensor | None = None
-    share: Share | None = None
-    impl: Implementation = "auto"
-
-
-def make_band(
-    scheme: Positions,
-    positions: Tensor | None,
-    *,
-    window: int,
-    num_heads: int,
-    head_dim: int,
-    rope_base: float,
-    device: torch.device,
-    dropout: float = 0.0,
-    bounds: Tensor | None = None,
-    share: Share | None = None,
-    impl: Implementation = "auto",
-) -> Band:
-    """Prepare what the layers share for tokens at `positions`, (T,) or (B, T) int64.
-
-    Only "rope" and "alibi" reach attention, and only "rope" by positions: "learned" ones are part
-    of the embedding, and "none" leaves order to causality.
-    """
-    rope = None
-    if scheme == "rope":
-        assert positions is not None
-        rope = rope_angles(positions, head_dim, base=rope_base)
-    slopes = alibi_slopes(num_heads, device=device) if scheme == "alibi" else None
-    return Band(
-        window=window, rope=rope, slopes=slopes, dropout=dropout, bounds=bounds, share=share,
-        impl=impl,
-    )  # fmt: skip
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, band: Band, cache: RingCache | None = None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, band: "Band", cache: RingCache | None = None) -> Tensor:
     """Banded causal attention: over whole sequences, or of new tokens over their ring.
 
     Args:
@@ -138,6 +86,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, band: Band, cache: RingCache | None 
         )  # fmt: skip
     if band.rope is not None:
         q, k = apply_rope(q, *band.rope), apply_rope(k, *band.rope)
+    out = _attend_whole(q, k, v, band)
+    if band.observer is not None:
+        band.observer(q, k, v, out)
+    return out
+
+
+def _attend_whole(q: Tensor, k: Tensor, v: Tensor, band: "Band") -> Tensor:
+    """Over whole sequences, rotated where they are to be."""
     if band.bounds is None:
         share = band.share if band.dropout > 0.0 else None
         if share is not None:

@@ -5,16 +5,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from fastad.model.band import Band, Observer, make_band
 from fastad.model.config import ModelConfig
 from fastad.model.kernels import (
-    Band,
     BlockShape,
     BlockWeights,
     Implementation,
     RingCache,
     affine,
     attend,
-    make_band,
     make_ring,
     projection,
     residual_mlp,
@@ -101,9 +100,11 @@ class Transformer(nn.Module):
         activation_checkpointing: Whether training keeps the input of every block alone, and
             computes what is within it again in the backward pass: the same gradients, bit for bit.
         share: Of the batch; see `fastad.model.share`.
+        observer: Of attention over whole sequences; see `Band`.
     """
 
     share: Share | None = None
+    observer: Observer | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -146,6 +147,7 @@ class Transformer(nn.Module):
             bounds=bounds,
             share=self.share,
             impl=impl,
+            observer=self.observer,
         )
         if self.activation_checkpointing and self.training:
             # What is drawn in a block is drawn again alike; where nothing is, nobody looks.

@@ -1,12 +1,15 @@
 """A run, to be looked into and to be rolled out."""
 
+import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from fastad.base.errors import UserError
+from fastad.base.files import as_json
 from fastad.histories.reader import load_description
 from fastad.histories.schema import DatasetInfo
 from fastad.model.sequence_model import SequenceModel
@@ -22,6 +25,7 @@ from fastad.training.run_files import (
     read_config,
     read_made_by,
     read_metrics,
+    settings_of,
 )
 
 
@@ -69,6 +73,26 @@ class Run:
     def dataset_info(self) -> DatasetInfo:
         """What the dataset is that the run is trained on: environment, source, tasks."""
         return load_description(self.path / DATASET)[0]
+
+    @cached_property
+    def train_tasks(self) -> np.ndarray:
+        """The tasks of the dataset that it is trained on, (num_train, K)."""
+        info, tasks = load_description(self.path / DATASET)
+        trained: np.ndarray = tasks[info.task_rows("train")]
+        return trained
+
+    @property
+    def seed(self) -> int:
+        """Of the training."""
+        return int(self.config["settings"]["seed"])
+
+    @property
+    def kind(self) -> str:
+        """What runs that differ in nothing but their seed have in common."""
+        settings = {k: v for k, v in settings_of(self.config).items() if k != "seed"}
+        # Another seed may have split the tasks otherwise, and collected other histories.
+        told = [settings, self.dataset_info.settings() | {"seed": 0}]
+        return json.dumps(as_json(told), sort_keys=True)
 
     @property
     def metrics(self) -> list[dict[str, Any]]:

@@ -34,6 +34,26 @@ def attention(
     return out
 
 
+def attention_weights(
+    q: Tensor,
+    k: Tensor,
+    *,
+    window: int | None,
+    causal: bool,
+    scale: float,
+    alibi_slopes: Tensor | None,
+) -> Tensor:
+    """How `attention` weights the values, without dropout; arguments as there.
+
+    Returns:
+        (B, H, T, S); a query's weights sum to 1 and are 0 outside its band. Those of a query that
+        sees no key are 0.
+    """
+    distance, visible = _band(q, k, window=window, causal=causal)
+    scores, blind = _scores(q, k, distance, visible, scale, alibi_slopes)
+    return scores.softmax(dim=-1).masked_fill(blind[..., None], 0.0)
+
+
 def attention_with_lse(
     q: Tensor,
     k: Tensor,
@@ -69,14 +89,7 @@ def attention_with_lse(
         dropout; -inf for a query that sees no key.
     """
     num_queries, num_keys = q.shape[1], k.shape[1]
-    key_positions = torch.arange(num_keys, device=q.device)
-    query_positions = torch.arange(num_queries, device=q.device) + num_keys - num_queries
-    distance = query_positions[:, None] - key_positions[None, :]  # (T, S)
-    visible = torch.ones_like(distance, dtype=torch.bool)
-    if causal:
-        visible &= distance >= 0
-    if window is not None:
-        visible &= distance < window
+    distance, visible = _band(q, k, window=window, causal=causal)
     keep = None
     if dropout_seed is not None and philox.drop_threshold(dropout) > 0:
         keep = philox.keep_mask(
@@ -216,22 +229,54 @@ def _attend(
     A row with no visible key gives 0 and -inf, and nothing in a key or value that no query sees,
     NaN included, reaches the result or a gradient.
     """
-    groups = q.shape[2] // k.shape[2]
-    k, v = (x.repeat_interleave(groups, dim=2) for x in (k, v))  # (B, S, H, D)
+    scores, blind = _scores(q, k, distance, visible, scale, alibi_slopes)
+    weights = scores.softmax(dim=-1)
+    if keep is not None:
+        weights = weights * keep.to(weights)
+    lse = scores.to(torch.promote_types(scores.dtype, torch.float32)).logsumexp(dim=-1)
+    v = v.repeat_interleave(q.shape[2] // v.shape[2], dim=2)  # (B, S, H, D)
+    v = torch.where(_some(visible, dim=1), v, 0.0)
+    out = torch.einsum("bhts,bshd->bthd", weights, v)
+    return torch.where(_some(visible, dim=2), out, 0.0), lse.masked_fill(blind, float("-inf"))
+
+
+def _band(q: Tensor, k: Tensor, *, window: int | None, causal: bool) -> tuple[Tensor, Tensor]:
+    """How far behind each query each key stands, and whether it is visible, (T, S) both."""
+    num_queries, num_keys = q.shape[1], k.shape[1]
+    key_positions = torch.arange(num_keys, device=q.device)
+    query_positions = torch.arange(num_queries, device=q.device) + num_keys - num_queries
+    distance = query_positions[:, None] - key_positions[None, :]
+    visible = torch.ones_like(distance, dtype=torch.bool)
+    if causal:
+        visible &= distance >= 0
+    if window is not None:
+        visible &= distance < window
+    return distance, visible
+
+
+def _scores(
+    q: Tensor,
+    k: Tensor,
+    distance: Tensor,
+    visible: Tensor,
+    scale: float,
+    alibi_slopes: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """What the softmax is taken of, (B, H, T, S), and who sees nothing, (B or 1, 1, T)."""
+    k = k.repeat_interleave(q.shape[2] // k.shape[2], dim=2)  # (B, S, H, D)
+    seeing = _some(visible, dim=2)
+    q, k = torch.where(seeing, q, 0.0), torch.where(_some(visible, dim=1), k, 0.0)
     visible, distance = (x if x.ndim == 3 else x[None] for x in (visible, distance))
-    seen = visible.any(dim=1)[:, :, None, None]  # (B or 1, S, 1, 1)
-    seeing = visible.any(dim=2)[:, :, None, None]  # (B or 1, T, 1, 1)
-    q, k, v = torch.where(seeing, q, 0.0), torch.where(seen, k, 0.0), torch.where(seen, v, 0.0)
     scores = torch.einsum("bthd,bshd->bhts", q, k) * scale
     if alibi_slopes is not None:
         scores = scores - alibi_slopes.to(scores)[:, None, None] * distance[:, None]
     scores = scores.masked_fill(~visible[:, None], float("-inf"))
     # A row of -inf has the softmax NaN; finite scores there keep the gradient finite, too.
     blind = ~seeing[:, None, :, 0, 0]  # (B or 1, 1, T)
-    scores = scores.masked_fill(blind[..., None], 0.0)
-    weights = scores.softmax(dim=-1)
-    if keep is not None:
-        weights = weights * keep.to(weights)
-    lse = scores.to(torch.promote_types(scores.dtype, torch.float32)).logsumexp(dim=-1)
-    out = torch.where(seeing, torch.einsum("bhts,bshd->bthd", weights, v), 0.0)
-    return out, lse.masked_fill(blind, float("-inf"))
+    return scores.masked_fill(blind[..., None], 0.0), blind
+
+
+def _some(visible: Tensor, dim: int) -> Tensor:
+    """Which keys any query sees (dim 1), or which queries see any (2), (B or 1, S or T, 1, 1)."""
+    visible = visible if visible.ndim == 3 else visible[None]
+    return visible.any(dim=dim)[:, :, None, None]

@@ -1,0 +1,1 @@
+"""One page on runs: how they learn in context, replayed, and what they attend to."""
