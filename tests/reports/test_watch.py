@@ -52,7 +52,7 @@ def test_what_else_there_is_to_see(name, seen, prepared_on):
 
 def test_an_exception_ends_the_playing_at_once_and_shows_the_cursor_again(prepared_on):
     prepared, console = prepared_on("dark-room", size=5, episode_length=6), terminal()
-    with (
+    with (  # noqa: PT012
         pytest.raises(KeyboardInterrupt),
         Watch(prepared.tasks, 2, speed=0.001, console=console) as watch,
     ):
