@@ -140,10 +140,9 @@ def missing(runs: Sequence[Reported]) -> Html | None:
     if not runs or any(shown.results[1:] for shown in runs):
         return None
     command = control_command(runs[0].run)
-    return tag(
-        "p", "No control is here: with rewards hidden, learning in context must vanish. "
-        "Add one, then make this page again: ", tag("code", command), class_="quiet",
-    )  # fmt: skip
+    return tag("p", "No control is here: with rewards hidden, learning in context must vanish. "
+               "Add one, then make this page again: ", tag("code", command),
+               class_="quiet")  # fmt: skip
 
 
 def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Html:

@@ -243,15 +243,13 @@ class Replay {
       this.timer = setTimeout(tick, 1000 / Number(this.find(".pace select").value));
     };
     this.timer = setTimeout(tick, 120);
-    this.find(".play").textContent = "⏸\uFE0E";
-    this.find(".play").setAttribute("aria-label", "Pause");
+    this.find(".play").textContent = "Pause";
   }
 
   stop() {
     clearTimeout(this.timer);
     this.timer = null;
-    this.find(".play").textContent = "▶\uFE0E";
-    this.find(".play").setAttribute("aria-label", "Play");
+    this.find(".play").textContent = "Play";
   }
 
   key(event) {

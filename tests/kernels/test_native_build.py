@@ -98,6 +98,7 @@ def test_a_compiler_that_cannot_be_started_is_a_reason_where_native_is_asked_for
         attend("native")
 
 
+@pytest.mark.slow  # compiles everything once more
 @needs_compiler
 def test_flags_that_break_the_kernels_are_refused_with_the_error_they_make(
     empty_cache, monkeypatch
