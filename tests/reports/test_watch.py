@@ -1,4 +1,5 @@
 import io
+import threading
 
 import pytest
 from rich.console import Console
@@ -52,16 +53,16 @@ def test_what_else_there_is_to_see(name, seen, prepared_on):
 
 def test_an_exception_ends_the_playing_at_once_and_shows_the_cursor_again(prepared_on):
     prepared, console = prepared_on("dark-room", size=5, episode_length=6), terminal()
-    watch = Watch(prepared.tasks, 2, speed=0.001, console=console)
+    threads = threading.active_count()
 
-    def play_until_interrupted():
-        with watch:
+    def stopped():
+        with Watch(prepared.tasks, 2, speed=0.001, console=console) as watch:
             prepared.act(on_block=watch)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        play_until_interrupted()
-    assert not watch._thread.is_alive()
+        stopped()
+    assert threading.active_count() == threads
     text = console.file.getvalue()
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h")
 
