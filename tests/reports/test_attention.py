@@ -1,3 +1,5 @@
+import base64
+
 import numpy as np
 import pytest
 import torch
@@ -97,8 +99,6 @@ def test_a_gru_has_no_attention_and_the_observer_does_not_stay():
 
 
 def test_json_gives_weights_back_to_a_level():
-    import base64
-
     weights = np.random.default_rng(0).random((3, 2, 7), np.float32)
     weights[1, 0] = 0
     told = Attention(np.array([4, 5, 9]), weights).to_json()

@@ -10,7 +10,9 @@ from fastad.acting.interact import Transition
 from fastad.base.errors import UserError
 from fastad.envs.dark_room import DarkRoom, DarkRoomPermuted
 from fastad.envs.registry import ENVS, make_family
-from fastad.reports.replay import record_prepared
+from fastad.model.config import ModelConfig
+from fastad.model.sequence_model import SequenceModel
+from fastad.reports.replay import record, record_prepared
 from fastad.reports.shown_steps import shown_steps
 from fastad.rollouts.prompt import Prompt
 
@@ -100,13 +102,11 @@ def test_steps_before_the_rollout_are_those_of_the_prompt(prepared_on):
 
 
 def test_a_gru_is_replayed_without_attention(prepared_on):
-    trunk = {"trunk": "gru", "width": 16}
     prepared = prepared_on("dark-room", size=5, episode_length=6)
-    from fastad.model.config import ModelConfig
-    from fastad.model.sequence_model import SequenceModel
-
     old = prepared.model
-    gru = SequenceModel(ModelConfig(**trunk), old.observation_space, old.action_space, 6).eval()
+    gru = SequenceModel(
+        ModelConfig(trunk="gru", width=16), old.observation_space, old.action_space, 6
+    ).eval()
     told = record_prepared(replace(prepared, model=gru), rollouts=1).to_json()
     assert told["layers"] == 0
     assert told["rollouts"][0]["attention"] is None
@@ -131,7 +131,5 @@ def test_stored_frames_do_not_tell_where_one_is(prepared_on):
 
 
 def test_a_replay_of_no_rollout_is_refused(tmp_path):
-    from fastad.reports.replay import record
-
     with pytest.raises(UserError, match="rollouts=0 must be at least 1"):
         record(tmp_path, rollouts=0)

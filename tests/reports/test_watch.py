@@ -1,4 +1,5 @@
 import io
+import threading
 
 import pytest
 from rich.console import Console
@@ -52,13 +53,16 @@ def test_what_else_there_is_to_see(name, seen, prepared_on):
 
 def test_an_exception_ends_the_playing_at_once_and_shows_the_cursor_again(prepared_on):
     prepared, console = prepared_on("dark-room", size=5, episode_length=6), terminal()
-    with (  # noqa: PT012
-        pytest.raises(KeyboardInterrupt),
-        Watch(prepared.tasks, 2, speed=0.001, console=console) as watch,
-    ):
-        prepared.act(on_block=watch)
-        raise KeyboardInterrupt
-    assert not watch._thread.is_alive()
+    threads = threading.active_count()
+
+    def stopped():
+        with Watch(prepared.tasks, 2, speed=0.001, console=console) as watch:
+            prepared.act(on_block=watch)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert threading.active_count() == threads
     text = console.file.getvalue()
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h")
 
