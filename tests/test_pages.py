@@ -18,7 +18,11 @@ from tests.pages import NOTEBOOK, PAGES, PROGRAMS, ROOT, blocks, commands, diges
 DOCS = ROOT / "docs"
 TUTORIAL, TRACKERS = DOCS / "tutorial.md", DOCS / "trackers.md"
 # Which test runs a page's Python; the README's and the tutorial's commands are run as well.
-PYTHON_RUN_BY = {"README.md": "tests/test_examples.py", "tutorial.md": "tests/test_pages.py"}
+PYTHON_RUN_BY = {
+    "README.md": "tests/test_examples.py",
+    "tutorial.md": "tests/test_pages.py",
+    "formats.md": "tests/commands/test_formats_page.py",
+}
 # In a command's place where it would take a minute or more.
 QUICKLY = {
     "--num-histories": "45", "--num-episodes": "6", "--updates": "2", "--window": "30",
@@ -30,6 +34,7 @@ NOT_RUN = {
     "fastad bench rollout": "as well",
     "fastad compare": "5 to 60 minutes each; benchmarks/results/science has what they printed",
     "fastad collect data/big": "wants Ray; docs/clusters.md has its own test",
+    "fastad rollout runs/room --watch": "wants a terminal; tests/reports/test_watch.py has its own",
     "make": "what starts the tests",
 }
 METHODS = {

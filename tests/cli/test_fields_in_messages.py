@@ -18,6 +18,7 @@ LINES = {
     "rollout": "rollout run",
     "compare": "compare run --rollouts-per-task 1",
     "inspect": "inspect data",
+    "report": "report run --out new",
     "convert": "convert data new.parquet",
     "demo": "demo",
     "bench": "bench --quick rollout",

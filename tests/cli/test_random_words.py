@@ -42,6 +42,7 @@ STOPS = {
     "rollout": ["--run", NOWHERE],
     "compare": ["--what", NOWHERE],
     "inspect": ["--path", NOWHERE],
+    "report": ["--runs", NOWHERE],
     "convert": ["--num-test-tasks", "-1"],
     "demo": ["--seed", "-1"],
     "bench": ["--questions", "nothing"],
