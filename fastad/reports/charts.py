@@ -133,7 +133,7 @@ def training_charts(runs: Sequence[Reported], colours: dict[str, str]) -> list[C
             continue
         positive = all(value > 0 for curve in data for value in curve["y"])
         layout = _layout("updates", "")
-        layout["yaxis"] |= {"type": scale if positive else "linear"}
+        layout["yaxis"] |= {"type": scale if positive else "linear", "minorloglabels": "complete"}
         layout |= {"height": 250, "title": {"text": name, "font": {"size": 14}, "x": 0.02}}
         layout["margin"] = layout["margin"] | {"t": 36}
         charts.append({"data": data, "layout": layout, "label": f"{name} by updates"})

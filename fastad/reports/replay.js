@@ -139,7 +139,7 @@ class Replay {
     range.setAttribute("aria-valuetext", told);
     const strip = this.find(".strip");
     strip.querySelector(".chosen")?.remove();
-    strip.append(shape("rect", { x: chosen - this.first, y: 0, width: Math.max(1, this.weights.length / 200), height: 100, class: "chosen", opacity: 0.75 }));
+    strip.append(shape("rect", { x: chosen - this.first, y: 0, width: Math.max(1, this.weights.length / 200), height: 100, class: "chosen", "vector-effect": "non-scaling-stroke" }));
     this.drawScene();
   }
 
@@ -270,4 +270,14 @@ function number(value) {
   return Number.isInteger(value) ? String(value) : value.toFixed(2);
 }
 
-document.querySelectorAll("[data-replay]").forEach((place) => new Replay(place, report.replays[place.dataset.replay]));
+const replays = [...document.querySelectorAll("[data-replay]")].map((place) => new Replay(place, report.replays[place.dataset.replay]));
+
+/** Where nothing has the focus, keys are for the first replay whose picture is in sight. */
+document.addEventListener("keydown", (event) => {
+  if (event.target !== document.body) return;
+  const inSight = ({ root }) => {
+    const box = root.querySelector(".scene").getBoundingClientRect(), middle = (box.top + box.bottom) / 2;
+    return middle > 0 && middle < innerHeight;
+  };
+  replays.find(inSight)?.key(event);
+});

@@ -97,5 +97,6 @@ TestMemories.settings = settings(max_examples=25, stateful_step_count=12, deadli
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 class TestMemoriesThoroughly(Memories.TestCase):
-    settings = settings(settings.get_profile("thorough"), max_examples=1000, stateful_step_count=40)
+    settings = settings(settings.get_profile("thorough"), max_examples=300, stateful_step_count=40)

@@ -86,6 +86,14 @@ def test_keys_step_play_and_change_the_episode_and_memories_are_highlighted(page
     assert page.locator(".play").inner_text() == "Play"
     page.keyboard.press("Home")
     assert seek.input_value() == "0"
+    # Nothing has the focus: keys are for what is in sight, and for nobody where nothing is.
+    page.locator(".scene").scroll_into_view_if_needed()
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("ArrowRight")
+    assert seek.input_value() == "1"
+    page.evaluate("window.scrollTo(0, 0)")
+    page.keyboard.press("ArrowRight")
+    assert seek.input_value() == "1"
 
 
 def test_axe_finds_no_serious_fault(page):
