@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
@@ -157,7 +158,7 @@ def test_output_that_cannot_be_written_is_an_error():
 
 def test_a_run_that_cannot_be_written_to_is_rolled_out_into_a_file(world, tmp_path):
     run, figures = tmp_path / "run", tmp_path / "figures.json"
-    subprocess.run(["cp", "-r", str(world / "run"), str(run)], check=True)
+    shutil.copytree(world / "run", run, ignore=shutil.ignore_patterns("rollouts"))
     run.chmod(0o555)
     arguments = ["rollout", run, "--episodes", "2", "--threads", "1"]
     done = start(*arguments, before=obey_permissions)

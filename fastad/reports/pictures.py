@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from fastad.envs.family import TaskFamily
-from fastad.envs.grid import GridFamily
+from fastad.envs.scene import Disc, Plane, Room
 from fastad.evaluate.comparison import Family, Line
 from fastad.reports.markup import Html, joined, tag
 
@@ -69,20 +71,6 @@ def _numbers(task: Any) -> Task:
     return tuple(task)
 
 
-def task_words(env: TaskFamily | None, task: Sequence[float], index: int) -> str:
-    """A task in words, such as "goal (3, 4)"; its number where it has no few numbers."""
-    arguments = {} if env is None else env.task_arguments
-    words, place = [], 0
-    for name, width in arguments.items():
-        if width not in (1, 2):
-            return f"task {index + 1}"
-        values = task[place : place + width]
-        place += width
-        told = ", ".join(f"{v:.0f}" if float(v).is_integer() else f"{v:.2f}" for v in values)
-        words.append(f"{name} ({told})" if width == 2 else f"{name} {told}")
-    return ", ".join(words) or f"task {index + 1}"
-
-
 def small_multiples(
     env: TaskFamily | None, curves: Sequence[Curve], optima: Mapping[Task, float]
 ) -> Html:
@@ -93,9 +81,15 @@ def small_multiples(
     low = min(0.0, min(float(row.min()) for row in values))
     high = max([float(row.max()) for row in values] + [optima[t] for t in shown if t in optima])
     scale = (low, high if high > low else low + 1.0)
-    items = [
-        tag("li", _small(task_words(env, task, index), task, curves, optima.get(task), scale))
+    words = [
+        f"task {index + 1}" if env is None else env.words(torch.tensor(task))
         for index, task in enumerate(shown)
+    ]
+    # What all are called says nothing below each: "goal (3, 4)" is (3, 4).
+    common = os.path.commonprefix(words).rpartition(" ")[0] if len(words) > 1 else ""
+    items = [
+        tag("li", _small(told, len(common), task, curves, optima.get(task), scale))
+        for told, task in zip(words, shown, strict=True)
     ]
     more = None
     if len(tasks) > len(shown):
@@ -105,6 +99,7 @@ def small_multiples(
 
 def _small(
     words: str,
+    common: int,
     task: Task,
     curves: Sequence[Curve],
     optimum: float | None,
@@ -138,7 +133,11 @@ def _small(
         label += f"; optimum {optimum:.2f}"
     picture = tag("svg", tag("title", label), *drawn, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img",
                   aria_label=label)  # fmt: skip
-    return tag("figure", picture, tag("figcaption", tag("span", words), tag("b", last)))
+    return tag(
+        "figure",
+        picture,
+        tag("figcaption", tag("span", words[common:].strip(), title=words), tag("b", last)),
+    )
 
 
 def task_maps(
@@ -155,11 +154,14 @@ def task_maps(
         optima: By task.
         trained_on: Tasks (P, K) that the histories are of.
     """
-    maps = []
+    maps: list[Html] = []
     column = 0
-    for name, width in ({} if env is None else env.task_arguments).items():
+    scene = None if env is None else env.scene()
+    if env is None or not isinstance(scene, Room | Disc | Plane):
+        return maps
+    for name, width in env.task_arguments.items():
         if width == 2 and all(len(task) >= column + 2 for task in curve.returns):
-            maps.append(_map(env, name, column, curve, optima, trained_on))
+            maps.append(_map(scene, name, column, curve, optima, trained_on))
         if not isinstance(width, int):
             break
         column += width
@@ -167,7 +169,7 @@ def task_maps(
 
 
 def _map(
-    env: Any,
+    scene: Room | Disc | Plane,
     name: str,
     column: int,
     curve: Curve,
@@ -185,8 +187,10 @@ def _map(
     means = {at: float(np.mean(values)) for at, values in ends.items()}
     top = {at: float(np.mean(best[at])) if at in best else max(means.values()) for at in means}
     trained = {tuple(at) for at in trained_on[:MAX_PLACES, column : column + 2].tolist()}
-    draw = _cells if isinstance(env, GridFamily) else _pool
-    box, shapes = draw(env, means, top, trained)
+    if isinstance(scene, Room):
+        box, shapes = _cells(scene, means, top, trained)
+    else:
+        box, shapes = _points(scene, means, top, trained)
     label = (
         f"Return of {curve.label} in the last episode by {name}: "
         + ", ".join(f"({at[0]:.3g}, {at[1]:.3g}) {mean:.2f}" for at, mean in means.items())
@@ -204,14 +208,14 @@ def _share(value: float, top: float) -> float:
 
 
 def _cells(
-    env: GridFamily,
+    room: Room,
     means: Mapping[Task, float],
     top: Mapping[Task, float],
     trained: set[Task],
 ) -> tuple[str, list[Html]]:
-    size, shapes = env.size, []
-    for x in range(size):
-        for y in range(size):
+    shapes = []
+    for x in range(room.columns):
+        for y in range(room.rows):
             at = (x, y)
             cell = {"x": x + 0.04, "y": y + 0.04, "width": 0.92, "height": 0.92, "rx": 0.12}
             if at not in means:
@@ -229,29 +233,35 @@ def _cells(
             shapes += [tag("rect", **cell, class_="cell"), held, value]
             if at in trained:
                 shapes.append(tag("circle", cx=x + 0.82, cy=y + 0.18, r=0.07, class_="trained"))
-    return f"0 0 {size} {size}", shapes
+    return f"0 0 {room.columns} {room.rows}", shapes
 
 
-def _pool(
-    env: TaskFamily,
+def _points(
+    scene: Disc | Plane,
     means: Mapping[Task, float],
     top: Mapping[Task, float],
     trained: set[Task],
 ) -> tuple[str, list[Html]]:
-    """Points of the unit disc or square, y upwards."""
-    is_round = env.name == "watermaze"
-    shapes = [
-        tag("circle", cx=0, cy=0, r=1, class_="cell")
-        if is_round
-        else tag("rect", x=-1, y=-1, width=2, height=2, class_="cell")
-    ]
+    """Points of a disc or a plane, y upwards."""
+    if isinstance(scene, Disc):
+        left = low = -scene.radius
+        width = height = 2 * scene.radius
+        shapes = [tag("circle", cx=0, cy=0, r=scene.radius, class_="cell")]
+    else:
+        (left, low), (right, high) = scene.low, scene.high
+        width, height = right - left, high - low
+        shapes = [tag("rect", x=left, y=-high, width=width, height=height, class_="cell")]
+    unit = max(width, height) / 2
     for x, y in trained:
-        shapes.append(tag("circle", cx=f"{x:.3f}", cy=f"{-y:.3f}", r=0.008, class_="trained"))
+        shapes.append(
+            tag("circle", cx=f"{x:.3f}", cy=f"{-y:.3f}", r=0.008 * unit, class_="trained")
+        )
     for (x, y), mean in means.items():
         share = _share(mean, top[x, y])
         shapes.append(
             tag("circle", tag("title", f"({x:.2f}, {y:.2f}): {mean:.2f} of {top[x, y]:.2f}"),
-                cx=f"{x:.3f}", cy=f"{-y:.3f}", r=0.05, class_="held",
+                cx=f"{x:.3f}", cy=f"{-y:.3f}", r=0.05 * unit, class_="held",
                 style=f"fill-opacity:{0.1 + 0.9 * share:.3f}")
         )  # fmt: skip
-    return "-1.02 -1.02 2.04 2.04", shapes
+    rim = 0.02 * unit
+    return f"{left - rim} {-low - height - rim} {width + 2 * rim} {height + 2 * rim}", shapes

@@ -27,11 +27,9 @@ KEYS = [variant.key for variant in all_variants()]
 
 
 def _is_quick(key):
-    """Forward and decode as they are mostly used; the smallest head dim with everything on."""
+    """Decoding as it is mostly used; the smallest head dim with everything on."""
     _, kernel, head_dim, features = key.split("/")
-    return (kernel in ("forward", "decode") and features == "plain") or (
-        head_dim == "D16" and features == "all"
-    )
+    return (kernel == "decode" and features == "plain") or (head_dim == "D16" and features == "all")
 
 
 def _measure(*patterns):
@@ -49,7 +47,7 @@ def _measure(*patterns):
 
 @pytest.fixture(scope="module")
 def quick_rows():
-    return _measure("forward/plain", "decode/plain", "D16/all")
+    return _measure("decode/plain", "D16/all")
 
 
 @pytest.fixture(scope="module")

@@ -122,7 +122,7 @@ MUTATIONS = [
     Mutation(
         "an entry is drawn by a number that only just reaches it", "draw.cpp",
         "(float)sum <= bound", "(float)sum < bound",
-        DRAW, "draws_what_pytorch and 17",
+        DRAW, "draws_what_pytorch and 17", slow=True,
     ),
     Mutation(
         "scores are read as if networks lay one behind the other", "draw.cpp",
