@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,9 +85,10 @@ def small_multiples(
         for index, task in enumerate(shown)
     ]
     # What all are called says nothing below each: "goal (3, 4)" is (3, 4).
-    common = os.path.commonprefix(words).rpartition(" ")[0] if len(words) > 1 else ""
+    first = {told.partition(" ")[0] for told in words}
+    common = len(first.pop()) if len(first) == 1 < len(words) else 0
     items = [
-        tag("li", _small(told, len(common), task, curves, optima.get(task), scale))
+        tag("li", _small(told, common, task, curves, optima.get(task), scale))
         for told, task in zip(words, shown, strict=True)
     ]
     more = None
