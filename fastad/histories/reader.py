@@ -109,16 +109,7 @@ class HistoryDataset(Histories):
         return {name: values[row, start:stop] for name, values in shard.columns.items()}
 
     def gather(self, histories: np.ndarray, steps: np.ndarray, into: dict[str, np.ndarray]) -> None:
-        """Copy steps of many histories at once: many times quicker than a `read` for each.
-
-        Args:
-            histories: (B,) int64.
-            steps: (B, T) int64, which steps of each history, ascending.
-            into: Arrays (B, T, ...) to fill, by column; values are cast to their dtypes.
-
-        Raises:
-            IndexError: If a history or a step does not exist.
-        """
+        """See `Histories.gather`."""
         first, last, num_steps = steps[:, 0], steps[:, -1], steps.shape[1]
         if (histories < 0).any() or (histories >= self.num_histories).any():
             raise IndexError(f"histories must lie in [0, {self.num_histories})")
