@@ -58,7 +58,7 @@ def rows_of(file):
 
 
 ALL = {path.stem.removeprefix("test_") for path in SUITE.glob("test_*.py")}
-FEW = {"collect", "loader"}  # without the many processes of the others
+FEW = {"loader"}  # without the many processes of the others
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def test_output_that_cannot_be_written_is_an_error():
 
 def test_a_run_that_cannot_be_written_to_is_rolled_out_into_a_file(world, tmp_path):
     run, figures = tmp_path / "run", tmp_path / "figures.json"
-    shutil.copytree(world / "run", run, ignore=shutil.ignore_patterns("rollouts"))
+    shutil.copytree(world / "run", run)
     run.chmod(0o555)
     arguments = ["rollout", run, "--episodes", "2", "--threads", "1"]
     done = start(*arguments, before=obey_permissions)
@@ -264,8 +264,9 @@ def test_a_rollout_that_could_not_be_stored_does_not_begin(
 
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.nowhere", "nonsense"])
 def test_a_notebooks_plotting_backend_costs_no_rollout(world, tmp_path, backend):
-    picture = tmp_path / "p.pdf"
-    arguments = ["rollout", world / "run", "--episodes", "1", "--threads", "1", "--plot", picture]
+    run, picture = tmp_path / "run", tmp_path / "p.pdf"
+    shutil.copytree(world / "run", run)  # others see that nothing is kept in theirs
+    arguments = ["rollout", run, "--episodes", "1", "--threads", "1", "--plot", picture]
     done = start(*arguments, MPLBACKEND=backend)
     assert done.returncode == 0, done.stderr
     assert picture.read_bytes().startswith(b"%PDF")

@@ -95,6 +95,7 @@ print("all kernels ran")
 """
 
 
+@pytest.mark.slow  # a minute: everything is compiled once more
 @pytest.mark.skipif(
     shutil.which("g++") is None or sys.platform != "linux", reason="needs g++ on Linux"
 )
