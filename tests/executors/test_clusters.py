@@ -103,9 +103,8 @@ def is_gone(pid: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize(
-    "where", [pytest.param("ray", marks=pytest.mark.slow), "slurm"], indirect=True
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["ray", "slurm"], indirect=True)
 def test_a_killed_worker_costs_nothing_but_its_time(
     where: str, tmp_path: Path, expected: list[dict[str, str]]
 ) -> None:

@@ -35,7 +35,7 @@ class Mutation:
         message: What the failure must say, a regular expression.
         count: How often `old` occurs, and is replaced.
         folder: Below `fastad_kernels`.
-        slow: Whether it is left to `make planted`; some of every kernel are in every run.
+        slow: Whether it is left to `make planted`; some of most kernels are in every run.
     """
 
     name: str

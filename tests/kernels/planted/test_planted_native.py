@@ -133,7 +133,7 @@ MUTATIONS = [
     Mutation(
         "an episode is learned again from its beginning", "q_tables.cpp",
         "for (int64_t i = longest; i >= 0; i--)", "for (int64_t i = 0; i <= longest; i++)",
-        TABLES, "learn_what_pytorch and 5-1.0-3",
+        TABLES, "learn_what_pytorch and 5-1.0-3", slow=True,
     ),
     Mutation(
         "an interpolation is rounded twice", "q_tables.cpp",
