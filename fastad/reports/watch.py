@@ -98,8 +98,7 @@ class Watch:
         """What the thread does."""
         try:
             self._draw_all()
-        except Exception as error:
-            # Raised where the rollout is waited for; a thread has nobody to tell.
+        except Exception as error:  # a thread has nobody to tell: raised where it is waited for
             self._error = error
 
     def _draw_all(self) -> None:

@@ -121,7 +121,7 @@ class WandB:
             if wandb.setup().settings.mode in ("offline", "disabled", "dryrun"):
                 return
             known = wandb.login(prompt=False)
-        except Exception as error:
+        except (wandb.Error, ValueError, OSError) as error:
             raise UserError(f"track=wandb: {error}; {_WITHOUT_KEY}") from error
         if not known:
             raise UserError(f"track=wandb has no key; {_WITHOUT_KEY}")

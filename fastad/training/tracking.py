@@ -43,7 +43,7 @@ class Tracking:
                 continue
             try:
                 tracker.log(step, figures)
-            except Exception as error:
+            except Exception as error:  # of three libraries and their networks; a training goes on
                 del self._trackers[name]
                 _say_left_out(name, error)
 
@@ -53,7 +53,7 @@ class Tracking:
             name, tracker = self._trackers.popitem()
             try:
                 tracker.finish()
-            except Exception as error:
+            except Exception as error:  # as above; the others have to be finished too
                 _say_left_out(name, error)
 
 
