@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from fastad.acting.interact import Transition
 from fastad.actions import ActionDistribution, DiagonalGaussian
 from fastad.base.errors import printable
 from fastad.base.terminal import COARSE, FINE, sparkline
@@ -23,17 +24,6 @@ if TYPE_CHECKING:
 BAR, NAME = 20, 18  # characters of a bar at 1, and of an action's name
 ROWS_BESIDE = 8  # lines of a terminal that are not the drawing's
 COLOURS = {"goal": "green", "key": "yellow", "door": "blue", "platform": "green"}
-
-
-class Moment(NamedTuple):
-    """A step of one environment; fields as in `Transition`, without its first axis."""
-
-    observation: Tensor
-    action: Tensor
-    reward: Tensor
-    terminated: Tensor
-    truncated: Tensor
-    policy: Tensor
 
 
 class Frame:
@@ -69,14 +59,14 @@ class Frame:
         self.num_episodes, self.optimal = num_episodes, optimal
         self.scene, self.marks = family.scene(), family.marks(task)
         self.words, self.names = printable(family.words(task)), choice_names(family, actions)
-        self.moment: Moment | None = None
+        self.moment: Transition | None = None
         self.returns: list[float] = []
         self.running, self.step, self._ended = 0.0, 0, True
         self.trail: list[tuple[float, ...]] = []
         self.counts = torch.zeros(actions.num_params, dtype=torch.int64)
 
-    def take(self, moment: Moment) -> None:
-        """The next step."""
+    def take(self, moment: Transition) -> None:
+        """The next step, of this environment alone: without the axis of environments."""
         if self._ended:
             self.running, self.step, self.trail = 0.0, 0, []
         self.moment, self.step = moment, self.step + 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fastad.acting.interact import Transition
 from fastad.base.errors import UserError
-from fastad.reports.frames import Frame, Moment, draw
+from fastad.reports.frames import Frame, draw
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,7 +49,7 @@ class Watch:
             optimal=None if optimal is None else float(optimal[0]), env=tasks.info.env,
         )  # fmt: skip
         self.num_episodes, self.speed, self.console = num_episodes, speed, console
-        self._moments: deque[Moment] = deque()
+        self._moments: deque[Transition] = deque()
         self._news = threading.Condition()
         self._is_over, self._stopped = False, threading.Event()
         self._thread = threading.Thread(target=self._play, name="watch", daemon=True)
@@ -63,7 +63,7 @@ class Watch:
     def __call__(self, block: Transition) -> None:
         """Take note of a block of all rollouts, (N, steps, ...)."""
         row = Transition(*(field[0].cpu().clone() for field in block))
-        moments = [Moment(*(field[step] for field in row)) for step in range(len(row.reward))]
+        moments = [Transition(*(field[step] for field in row)) for step in range(len(row.reward))]
         with self._news:
             self._moments += moments
             self._news.notify()
@@ -110,7 +110,7 @@ class Watch:
                 live.update(draw(self.frame, self.console), refresh=True)
                 self._stopped.wait(1 / self.speed)
 
-    def _next(self) -> Moment | None:
+    def _next(self) -> Transition | None:
         """The next step to draw; None where there are no more."""
         with self._news:
             while not (self._moments or self._is_over or self._stopped.is_set()):

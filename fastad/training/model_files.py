@@ -4,7 +4,8 @@ Beside these lies dataset/, what a run keeps of its dataset: its tasks are what 
 Nothing in it is code, nor pickled, and reading it runs none.
 """
 
-import math
+import reprlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,8 @@ def read_model_config(folder: Path) -> dict[str, Any]:
     if values.get("updates") is not None and type(values["updates"]) is not int:
         raise UserError(f"{file}: updates={values['updates']!r} is no number; {AGAIN}")
     seconds = values.get("train_seconds")
-    if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
-        raise UserError(f"{file}: train_seconds={seconds!r} is no time; {AGAIN}")
+    if not isinstance(seconds, int | float) or not 0 <= seconds <= sys.float_info.max:
+        raise UserError(f"{file}: train_seconds={reprlib.repr(seconds)} is no time; {AGAIN}")
     return values
 
 

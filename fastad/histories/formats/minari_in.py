@@ -1,7 +1,6 @@
 """A dataset of Minari, of fastad's or of others, as a dataset of fastad."""
 
 import logging
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,8 @@ from fastad.histories.schema import POLICIES
 from fastad.spaces import is_packed, space_to_json
 
 _logger = logging.getLogger(__name__)
+
+MAX_STEPS = 2**40  # of an episode: what positions in a column count
 
 
 @dataclass(frozen=True)
@@ -296,7 +297,7 @@ def _read(storage: Any, numbers: list[int], where: str) -> Iterator[dict[str, An
 
 def _steps(told: dict[str, Any], where: str) -> int:
     steps = told.get("total_steps")
-    if not isinstance(steps, int | np.integer) or not 1 <= steps < math.inf:
+    if not isinstance(steps, int | np.integer) or not 1 <= steps < MAX_STEPS:
         raise UserError(f"{where}: an episode tells total_steps={steps!r}; download it again")
     return int(steps)
 
