@@ -17,7 +17,7 @@ from fastad.evaluate.kept_results import keep_result
 from fastad.report_config import ReportConfig
 from fastad.reports.page import build_page, is_report, plotly_script
 from fastad.reports.replay import record
-from fastad.reports.runs import Reported, find_runs, reported
+from fastad.reports.runs import Reported, find_runs, reported, titled
 from fastad.training.run import Run
 from fastad.training.run_files import ROLLOUTS
 
@@ -61,7 +61,7 @@ def report(
     if config.out is None and not first.is_absolute():
         out = first.parent / out.name
     check_place(out, overwrite=config.overwrite)
-    shown = [_with_result(one, config, watch) for one in reported(found, config.split)]
+    shown = titled([_with_result(one, config, watch) for one in reported(found, config.split)])
     replays, notes = _replays(shown, config, watch)
     envs = {str(one.run.path): one.run.dataset_info.family(one.run.path) for one in shown}
     page = build_page(shown, envs=envs, replays=replays, notes=notes, plotly=plotly)
@@ -131,8 +131,5 @@ def _replays(
                 continue
             told(config.replays, config.replays)
         note = "" if replay.scene is None else "Drawn in green: privileged, no model sees it."
-        replays.append(
-            {"title": one.title, "colour": f"--method-{len(replays) % 7}", "note": note,
-             "replay": replay.to_json()}
-        )  # fmt: skip
+        replays.append({"title": one.title, "note": note, "replay": replay.to_json()})
     return replays, notes

@@ -69,7 +69,8 @@ def data_table(runs: Sequence[Reported]) -> Html:
     for shown in runs:
         rows = _data_rows(shown)
         if rows not in columns.values():
-            columns[str(shown.run.config.get("data", shown.name))] = rows
+            place = str(shown.run.config.get("data", shown.name))
+            columns[f"{place} ({shown.title})" if place in columns else place] = rows
     names = list(dict.fromkeys(row[0] for rows in columns.values() for row in rows))
     flags = {row[0]: row[2] for rows in columns.values() for row in rows}
     by_name = [{row[0]: row[1] for row in rows} for rows in columns.values()]

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from string import Template
 from typing import Any
@@ -63,20 +64,22 @@ def build_page(
     Args:
         runs: With a result each.
         envs: The family of tasks of each run, by its folder; None where it is not known.
-        replays: Of runs: "title", "colour", "note", and what `Replay.to_json` gives as "replay".
+        replays: Of runs: "title", "note", and what `Replay.to_json` gives as "replay".
         notes: What is missing, in sentences.
         plotly: See `plotly_script`.
     """
     drawn: list[charts.Chart] = []
-    families = families_of([entry for shown in runs for entry in shown.entries])
-    sections = []
-    for family in families:
-        members = [shown for shown in runs if _is_of(shown, family)]
-        sections.append(_family_section(family, members, envs, drawn))
-    training = _training_section(families, runs, drawn)
-    data = as_script(_finite({"charts": drawn, "replays": list(replays)}))
+    parts = [
+        _Part.of(family, runs)
+        for family in families_of([entry for shown in runs for entry in shown.entries])
+    ]
+    sections = [_family_section(part, envs, drawn) for part in parts]
+    training = _training_section(parts, drawn)
+    colours = {title: colour for part in parts for title, colour in part.by_title.items()}
+    coloured = [{**replay, "colour": colours[replay["title"]]} for replay in replays]
+    data = as_script(_finite({"charts": drawn, "replays": coloured}))
     own = "".join(_resource(name) for name in SCRIPTS)
-    names = dict.fromkeys(family.env for family in families)
+    names = dict.fromkeys(part.family.env for part in parts)
     return Template(_resource("page.html")).substitute(
         title=tag("title", f"{', '.join(names)}: in-context learning"),
         generator=tag("meta", name="generator", content=f"{GENERATOR} {__version__}"),
@@ -100,6 +103,37 @@ def is_report(text: str) -> bool:
     return f'<meta name="generator" content="{GENERATOR} ' in text
 
 
+@dataclass(frozen=True)
+class _Part:
+    """One environment's part of the page.
+
+    Attributes:
+        family: What its figures are of.
+        members: Its runs.
+        figures: Of the family.
+        colours: Of lines, by label.
+        by_title: Of runs: that of their line.
+    """
+
+    family: Family
+    members: list[Reported]
+    figures: dict[str, Any]
+    colours: dict[str, str]
+    by_title: dict[str, str]
+
+    @classmethod
+    def of(cls, family: Family, runs: Sequence[Reported]) -> _Part:
+        members = [shown for shown in runs if _is_of(shown, family)]
+        figures = figures_of_family(family)
+        colours = charts.colours_of(figures)
+        by_title = {}
+        for shown in members:
+            label = shown.results[0].label
+            # Lines of one label are told apart by their runs' names.
+            by_title[shown.title] = colours.get(label) or colours[f"{label} ({shown.name})"]
+        return cls(family, members, figures, colours, by_title)
+
+
 def _is_of(shown: Reported, family: Family) -> bool:
     result = shown.results[0]
     return (result.env, dict(result.env_options), result.split) == (
@@ -110,14 +144,10 @@ def _is_of(shown: Reported, family: Family) -> bool:
 
 
 def _family_section(
-    family: Family,
-    members: Sequence[Reported],
-    envs: Mapping[str, TaskFamily | None],
-    drawn: list[charts.Chart],
+    part: _Part, envs: Mapping[str, TaskFamily | None], drawn: list[charts.Chart]
 ) -> Html:
     """Headline, curves and tasks of one environment."""
-    figures = figures_of_family(family)
-    colours = charts.colours_of(figures)
+    family, members, figures, colours = part.family, part.members, part.figures, part.colours
     until = min(
         (r.trained_until for m in members for r in m.results[:1] if r.trained_until is not None),
         default=None,
@@ -146,20 +176,13 @@ def _family_section(
     )  # fmt: skip
 
 
-def _training_section(
-    families: Sequence[Family], runs: Sequence[Reported], drawn: list[charts.Chart]
-) -> Html:
-    parts = []
-    for family in families:
-        members = [shown for shown in runs if _is_of(shown, family)]
-        colours = charts.colours_of(figures_of_family(family))
-        by_title = {
-            shown.title: colours.get(shown.results[0].label)
-            or colours.get(f"{shown.results[0].label} ({shown.name})", "--method-0")
-            for shown in members
-        }
-        parts += [_place(chart, drawn) for chart in charts.training_charts(members, by_title)]
-    return tag("div", *parts, class_="charts")
+def _training_section(parts: Sequence[_Part], drawn: list[charts.Chart]) -> Html:
+    placed = [
+        _place(chart, drawn)
+        for part in parts
+        for chart in charts.training_charts(part.members, part.by_title)
+    ]
+    return tag("div", *placed, class_="charts")
 
 
 def _facts_section(runs: Sequence[Reported]) -> Html:

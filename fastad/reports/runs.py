@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,17 +34,13 @@ class Reported:
         run: The run.
         name: Shared by runs that differ in nothing but their seed.
         results: That without a control, then one of every control that it was tried with.
+        title: What it alone is called on the page, see `titled`.
     """
 
     run: Run
     name: str
     results: tuple[Result, ...] = ()
-
-    @property
-    def title(self) -> str:
-        """What it is called where its seed matters."""
-        label = self.results[0].label if self.results else self.name
-        return f"{label}, seed {self.run.seed}"
+    title: str = ""
 
     @property
     def entries(self) -> list[Entry]:
@@ -108,6 +104,20 @@ def reported(runs: Sequence[Run], split: Split) -> list[Reported]:
             name = str(path)
         shown.append(Reported(run, names.setdefault(run.kind, name), kept(run, split)))
     return shown
+
+
+def titled(shown: Sequence[Reported]) -> list[Reported]:
+    """Runs by the labels of their results and their seeds; by names too where those are alike."""
+    plain = [f"{one.results[0].label}, seed {one.run.seed}" for one in shown]
+    return [
+        replace(
+            one,
+            title=title
+            if plain.count(title) == 1
+            else f"{one.results[0].label} ({one.name}), seed {one.run.seed}",
+        )
+        for one, title in zip(shown, plain, strict=True)
+    ]
 
 
 def kept(run: Run, split: Split) -> tuple[Result, ...]:

@@ -1,7 +1,9 @@
 """The report in headless Chromium: it plays, fetches nothing, runs nothing that is not its own."""
 
 import json
+import re
 import shutil
+import sys
 
 import pytest
 
@@ -124,6 +126,70 @@ def test_what_cannot_be_shown_is_one_line(words, told, run, tmp_path, monkeypatc
     assert told in error
     assert error.count("\n") == 1
     assert (tmp_path / "other.html").read_text() == "mine"
+
+
+@pytest.fixture
+def untried(run, tmp_path):
+    """The run as a training leaves it, without results."""
+    return shutil.copytree(
+        run.path, tmp_path / "room", ignore=shutil.ignore_patterns("rollouts"), symlinks=True
+    )
+
+
+def data_of(page_file):
+    """The figures that a page brings along."""
+    (data,) = re.findall(r'id="data">(.*?)</script>', page_file.read_text(encoding="utf-8"))
+    return json.loads(data)
+
+
+def test_runs_of_one_method_and_seed_are_told_apart_and_replays_have_their_line_s_colour(
+    run, untried, tmp_path
+):
+    pytest.importorskip("plotly")
+    wider = fastad.train(
+        data=run.path.with_name("data"), out=tmp_path / "wider", updates=2, width=32, context=12
+    )
+    page_file = fastad.report([wider, untried], replays=1, out=tmp_path / "both.html")
+    shown, text = data_of(page_file), page_file.read_text(encoding="utf-8")
+    lines = {
+        curve["name"]: curve["line"]["color"]
+        for curve in shown["charts"][0]["data"] if "name" in curve
+    }  # fmt: skip
+    names = [f"algorithm distillation ({name})" for name in ("wider", "room")]
+    assert [replay["title"] for replay in shown["replays"]] == [f"{x}, seed 0" for x in names]
+    assert [replay["colour"] for replay in shown["replays"]] == [lines[name] for name in names]
+    assert lines[names[0]] != lines[names[1]]
+    assert [curve["line"]["color"] for curve in shown["charts"][1]["data"]] == [
+        lines[name] for name in names
+    ]
+    for name in names:
+        assert f">{name}, seed 0</th>" in text  # a column of the configuration
+
+
+def test_a_kept_result_that_this_fastad_cannot_read_is_made_anew(untried):
+    pytest.importorskip("plotly")
+    (untried / "rollouts").mkdir()
+    old = untried / "rollouts/20200101-000000-test.json"
+    old.write_text('{"version": 0}')
+    page_file = fastad.report(untried, replays=0)
+    (made,) = set((untried / "rollouts").glob("*.json")) - {old}
+    returns = fastad.Result.load(made).returns.mean(axis=0).tolist()
+    curves = data_of(page_file)["charts"][0]["data"]
+    assert any(curve["y"] == pytest.approx(returns) for curve in curves)
+
+
+def test_without_plotly_a_line_says_what_to_install_and_nothing_is_rolled_out(
+    untried, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    assert main(["report", str(untried)]) == 2
+    error = capsys.readouterr().err
+    assert "reports need plotly" in error
+    assert "pip install" in error
+    assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["room"]
+    assert not (untried / "rollouts").exists()
 
 
 def test_nothing_is_left_unescaped():

@@ -4,7 +4,9 @@ import threading
 import pytest
 from rich.console import Console
 
+from fastad import Result, collect, rollout, train
 from fastad.base.errors import UserError
+from fastad.cli import main
 from fastad.reports.watch import Watch
 
 
@@ -71,3 +73,25 @@ def test_where_there_is_no_terminal_watching_is_refused(prepared_on):
     tasks = prepared_on("dark-room", size=5, episode_length=6).tasks
     with pytest.raises(UserError, match="watch=True draws in a terminal"):
         Watch(tasks, 2, speed=10, console=Console(file=io.StringIO()))
+
+
+def test_the_command_plays_and_then_shows_its_table(tmp_path, monkeypatch, capsys):
+    data, run = str(tmp_path / "data"), str(tmp_path / "run")
+    collect(
+        out=data, num_histories=24, num_episodes=5, num_test_tasks=2,
+        env_options={"size": 3, "episode_length": 4},
+    )  # fmt: skip
+    train(data=data, out=run, updates=1, width=16, context=12)
+    words = ["rollout", run, "--episodes", "2", "--plot", str(tmp_path / "x.png")]
+    assert main([*words, "--watch"]) == 2  # a test's output is no terminal
+    assert "--watch" in capsys.readouterr().err
+    assert not (tmp_path / "x.png").exists()
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # of rich: as in a terminal
+    assert main([*words, "--watch", "--watch-speed", "1e6"]) == 0
+    watched = capsys.readouterr().out
+    assert "episode 2 of 2, step 4" in watched
+    assert watched.count("\x1b[?25l") == watched.count("\x1b[?25h") == 1
+    assert watched.index("95 %") > watched.index("episode 2 of 2, step 4")
+    (kept,) = (tmp_path / "run/rollouts").glob("*.json")
+    unwatched = rollout(run, episodes=2)
+    assert (Result.load(kept).returns == unwatched.returns).all()
