@@ -9,6 +9,11 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOTEBOOK = ROOT / "docs" / "in-context.ipynb"
+# What stands behind a flag instead where a command would take a minute or more.
+QUICKLY = {
+    "--num-histories": "45", "--num-episodes": "6", "--updates": "2", "--window": "30",
+    "--context": "30", "--episodes": "2", "--rollouts-per-task": "1",
+}  # fmt: skip
 PROGRAMS = ("fastad", "torchrun", "make", "pip", "tensorboard")
 
 
@@ -42,6 +47,11 @@ def blocks(page: Path) -> list[Block]:
 def commands(page: Path) -> list[list[str]]:
     """Every command of a page."""
     return [words for block in blocks(page) for words in block.commands]
+
+
+def quick(words: list[str]) -> list[str]:
+    """A command's words with little to do: what it shows is all the same, what it learns is not."""
+    return [QUICKLY.get(before, word) for before, word in zip(["", *words], words, strict=False)]
 
 
 def digest(notebook: Any) -> str:

@@ -59,18 +59,19 @@ def test_help_is_quick_and_imports_nothing_heavy():
     assert all(name in done.stdout for name in COMMANDS)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_every_option_without_torch(name):
-    code = f"""
+def test_every_command_explains_every_option_without_torch():
+    code = """
 import sys, fastad.cli as c
-try:
-    c.main([{name!r}, '--help'])
-except SystemExit as stop:
-    assert stop.code in (0, None)
-assert 'torch' not in sys.modules
+for name in c.COMMANDS:
+    try:
+        c.main([name, '--help'])
+    except SystemExit as stop:
+        assert stop.code in (0, None)
+    assert 'torch' not in sys.modules, name
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert f"usage: fastad {name}" in done.stdout
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"usage: fastad ([a-z]+)", done.stdout) == list(COMMANDS)
 
 
 def test_collect_train_rollout_and_inspect_work_on_each_others_output(world, tmp_path, capsys):

@@ -262,7 +262,10 @@ def test_a_rollout_that_could_not_be_stored_does_not_begin(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("backend", ["module://matplotlib_inline.nowhere", "nonsense"])
+@pytest.mark.parametrize(
+    "backend",
+    ["module://matplotlib_inline.nowhere", pytest.param("nonsense", marks=pytest.mark.slow)],
+)
 def test_a_notebooks_plotting_backend_costs_no_rollout(world, tmp_path, backend):
     run, picture = tmp_path / "run", tmp_path / "p.pdf"
     shutil.copytree(world / "run", run)  # others see that nothing is kept in theirs

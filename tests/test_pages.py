@@ -13,7 +13,7 @@ import fastad
 from fastad.base.provenance import versions
 from fastad.cli import _command, main
 from fastad.histories.schema import INFO_FILE
-from tests.pages import NOTEBOOK, PAGES, PROGRAMS, ROOT, blocks, commands, digest
+from tests.pages import NOTEBOOK, PAGES, PROGRAMS, ROOT, blocks, commands, digest, quick
 
 DOCS = ROOT / "docs"
 TUTORIAL, TRACKERS = DOCS / "tutorial.md", DOCS / "trackers.md"
@@ -23,11 +23,6 @@ PYTHON_RUN_BY = {
     "tutorial.md": "tests/test_pages.py",
     "formats.md": "tests/commands/test_formats_page.py",
 }
-# In a command's place where it would take a minute or more.
-QUICKLY = {
-    "--num-histories": "45", "--num-episodes": "6", "--updates": "2", "--window": "30",
-    "--context": "30", "--episodes": "2", "--rollouts-per-task": "1",
-}  # fmt: skip
 # Commands of the README that the slow tier does not run as written, and why.
 NOT_RUN = {
     "fastad bench": "20 minutes, and more than our own packages",
@@ -83,12 +78,7 @@ def walk(page, *, quickly=False):
             names = runpy.run_path(saved_script(block.text, quickly))
         for program, *words in block.commands:
             assert program == "fastad"
-            if quickly:
-                words = [
-                    QUICKLY.get(before, word)
-                    for before, word in zip(["", *words], words, strict=False)
-                ]
-            assert main(words) == 0
+            assert main(quick(words) if quickly else words) == 0
     return names
 
 

@@ -16,8 +16,9 @@ from fastad_kernels.triton import backward, forward
 
 from tests.kernels.test_triton_forward import DEVICE, cumulate, make_qkv, num_rows
 
+# Three tiles of the kernels at most: a fourth is like the third, and the interpreter is slow.
 CASES = pairwise(
-    lengths=[(1, 111), (63, 63), (128, 128), (111, 600), (600, 111), (130, 129)],
+    lengths=[(1, 111), (63, 63), (128, 128), (111, 300), (300, 111), (130, 129)],
     window=[None, 2, 63, 64, 65],
     dtype=[torch.float32, torch.float16, torch.bfloat16],
     dim=[16, 32, 64, 128],
@@ -206,7 +207,7 @@ def test_gradients_are_bitwise_the_same_every_time(impl):
     settings = {"window": 65, "alibi_slopes": alibi_slopes(2, device=q.device)}
     if impl == "triton":
         settings |= {"dropout": 0.3, "dropout_seed": torch.tensor([7], device=q.device)}
-    results = [run(impl, q, k, v, make_gradient(q), **settings) for _ in range(5)]
+    results = [run(impl, q, k, v, make_gradient(q), **settings) for _ in range(3)]
     for result in results[1:]:
         assert all(map(torch.equal, result, results[0]))
 
