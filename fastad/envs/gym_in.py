@@ -140,7 +140,11 @@ class Gym(TaskFamily):
         """What a task is, to be read."""
         seed = self.distribution.seed(task)
         told = {"seed": seed} if seed is not None else self.distribution.arguments(task)
-        return f"task ({', '.join(f'{key}={value!r}' for key, value in told.items())})"
+        words = (
+            f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value!r}"
+            for key, value in told.items()
+        )  # fmt: skip
+        return f"task ({', '.join(words)})"
 
     def check(self) -> None:
         """Refuse, before hours are spent, what only shows when environments are made and run.

@@ -63,11 +63,13 @@ def returns_chart(family: Family, figures: dict[str, Any], trained_until: int | 
             "hovertemplate": "episode %{x}: %{y:.2f}%{customdata}",
         })  # fmt: skip
     layout = _layout(
-        "environment episodes of one learner" + (f", means of {width}" if width > 1 else ""),
+        "environment episodes of one learner" + (f"<br>means of {width}" if width > 1 else ""),
         "return per episode",
     )
     layout["xaxis"] |= {"range": [min(0.6, 1 - 0.02 * family.num_episodes),
                                   family.num_episodes * 1.02 + 0.2]}  # fmt: skip
+    if family.num_episodes <= 10:
+        layout["xaxis"]["dtick"] = 1  # there is no half of an episode
     layout["shapes"], layout["annotations"] = _levels(figures)
     if trained_until is not None and 0 < trained_until < family.num_episodes:
         _shade_beyond(layout, trained_until)
@@ -113,12 +115,15 @@ def _shade_beyond(layout: dict[str, Any], trained_until: int) -> None:
     layout["annotations"].append(told)
 
 
-def training_charts(runs: Sequence[Reported], colours: dict[str, str]) -> list[Chart]:
+def training_charts(
+    runs: Sequence[Reported], colours: dict[str, str], env: str = ""
+) -> list[Chart]:
     """Loss, learning rate, and returns in rollouts while training, as far as the logs tell them.
 
     Args:
         runs: Of one family.
         colours: Of their lines, by title.
+        env: Their environment's name, where a page has several.
     """
     kinds = (
         ("loss", "loss", "log"),
@@ -133,11 +138,20 @@ def training_charts(runs: Sequence[Reported], colours: dict[str, str]) -> list[C
             continue
         positive = all(value > 0 for curve in data for value in curve["y"])
         layout = _layout("updates", "")
-        layout["yaxis"] |= {"type": scale if positive else "linear", "minorloglabels": "complete"}
-        layout |= {"height": 250, "title": {"text": name, "font": {"size": 14}, "x": 0.02}}
+        if scale == "log" and positive:
+            layout["yaxis"] |= {"type": "log", "dtick": _log_step(data), "exponentformat": "none"}
+        name = f"{name}, {env}" if env else name
+        title = {"text": escape(name), "font": {"size": 14}, "x": 0.02}
+        layout |= {"height": 250, "title": title}
         layout["margin"] = layout["margin"] | {"t": 36}
         charts.append({"data": data, "layout": layout, "label": f"{name} by updates"})
     return charts
+
+
+def _log_step(data: Sequence[Chart]) -> str | int:
+    """Ticks at 1, 2 and 5 of each power of ten, or of many powers at these alone."""
+    values = [value for curve in data for value in curve["y"]]
+    return "D2" if max(values) < 1000 * min(values) else 1
 
 
 def _curve(shown: Reported, key: str, colour: str) -> Chart:

@@ -170,8 +170,9 @@ def _family_section(
             lines_table(family, figures, colours), *knows, facts.missing(members), class_="panel"),
         where if maps else None,
         tag("section", tag("h3", "Every task"),
-            tag("p", "Return per episode, all to the same scale; the figure is that of the last "
-                "episode, the dashes are the optimum.", class_="quiet"),
+            tag("p", "Return per episode, all to the same scale, of many episodes in means over "
+                "some; the figure is where the curve ends, the dashes are the optimum.",
+                class_="quiet"),
             pictures.small_multiples(env, curves, optima)),
     )  # fmt: skip
 
@@ -180,7 +181,9 @@ def _training_section(parts: Sequence[_Part], drawn: list[charts.Chart]) -> Html
     placed = [
         _place(chart, drawn)
         for part in parts
-        for chart in charts.training_charts(part.members, part.by_title)
+        for chart in charts.training_charts(
+            part.members, part.by_title, part.family.env if len(parts) > 1 else ""
+        )
     ]
     return tag("div", *placed, class_="charts")
 

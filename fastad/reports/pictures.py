@@ -15,6 +15,7 @@ from fastad.evaluate.comparison import Family, Line
 from fastad.reports.markup import Html, joined, tag
 
 MAX_TASKS = 64  # small curves
+MAX_EPISODES = 30  # of a small curve, about
 MAX_PLACES = 400  # of tasks trained on
 WIDTH, HEIGHT = 132, 64  # of a small curve
 Task = tuple[float, ...]
@@ -76,7 +77,7 @@ def small_multiples(
     """A small curve of every task, all to the same scale."""
     tasks = list(dict.fromkeys(t for c in curves if c.is_method for t in c.returns))
     shown = tasks[:MAX_TASKS]
-    values = [row for c in curves for t, row in c.returns.items() if t in set(shown)]
+    values = [_thin(row) for c in curves for t, row in c.returns.items() if t in set(shown)]
     low = min(0.0, min(float(row.min()) for row in values))
     high = max([float(row.max()) for row in values] + [optima[t] for t in shown if t in optima])
     scale = (low, high if high > low else low + 1.0)
@@ -84,9 +85,7 @@ def small_multiples(
         f"task {index + 1}" if env is None else env.words(torch.tensor(task))
         for index, task in enumerate(shown)
     ]
-    # What all are called says nothing below each: "goal (3, 4)" is (3, 4).
-    first = {told.partition(" ")[0] for told in words}
-    common = len(first.pop()) if len(first) == 1 < len(words) else 0
+    common = _common(words)
     items = [
         tag("li", _small(told, common, task, curves, optima.get(task), scale))
         for told, task in zip(words, shown, strict=True)
@@ -95,6 +94,24 @@ def small_multiples(
     if len(tasks) > len(shown):
         more = tag("p", f"The first {len(shown)} of {len(tasks)} tasks.", class_="quiet")
     return joined(tag("ul", *items, class_="multiples"), more)
+
+
+def _common(words: Sequence[str]) -> int:
+    """How many first letters say nothing below each: "goal (3, 4)" is (3, 4) among goals."""
+    if len(words) < 2:
+        return 0
+    first, last = min(words), max(words)  # what these two share, all do
+    alike = [a == b for a, b in zip(first, last, strict=False)]
+    shared = first[: (*alike, False).index(False)]
+    return shared.partition("(")[0].rfind(" ") + 1
+
+
+def _thin(row: np.ndarray) -> np.ndarray:
+    """Means over episodes in blocks, of more than a small curve can show."""
+    width = max(1, len(row) // MAX_EPISODES)
+    whole = len(row) // width * width
+    thinned: np.ndarray = row[len(row) - whole :].reshape(-1, width).mean(axis=1)
+    return thinned
 
 
 def _small(
@@ -116,9 +133,9 @@ def _small(
         drawn.append(tag("line", x1=0, x2=WIDTH, y1=y, y2=y, class_="level"))
     last = ""
     for curve in curves:
-        row = curve.returns.get(task)
-        if row is None:
+        if task not in curve.returns:
             continue
+        row = _thin(curve.returns[task])
         x = np.linspace(4, WIDTH - 4, len(row)) if len(row) > 1 else np.array([WIDTH / 2])
         at = " ".join(f"{a:.1f},{height(float(b))}" for a, b in zip(x, row, strict=True))
         drawn.append(

@@ -4,7 +4,7 @@ class Replay {
     root.append(document.getElementById("replay").content.cloneNode(true));
     this.root = root.querySelector(".replay");
     this.replay = replay;
-    this.scene = makeScene(replay.scene);
+    this.scene = makeScene(replay);
     this.layer = Math.max(0, replay.layers - 1);
     this.find("h3").textContent = title;
     this.root.setAttribute("aria-label", `Replay of ${title}`);

@@ -10,9 +10,10 @@ function shape(name, attributes, text) {
 }
 
 /** How one kind of scene is drawn: its box, what stands still, and where a step was. */
-function makeScene(scene) {
+function makeScene({ scene, actions, choices }) {
   const kinds = { grid: gridScene, disc: planeScene, plane: planeScene, arms: armsScene };
-  return (kinds[scene.kind] || stepsScene)(scene);
+  if (scene.kind in kinds) return kinds[scene.kind](scene);
+  return stepsScene(actions && actions.slice(0, choices[0]));
 }
 
 function gridScene({ columns, rows, walls }) {
@@ -66,7 +67,7 @@ function armsScene({ arms }) {
     unit: 1,
     at: (rollout, t) => [0.5 + (rollout.action[t] + 0.5) * width, 9.3],
     still: () => Array.from({ length: arms }, (_, arm) =>
-      shape("text", { x: 0.5 + (arm + 0.5) * width, y: 8.75, class: "tick" }, arm + 1)),
+      shape("text", { x: 0.5 + (arm + 0.5) * width, y: 8.75, class: "tick" }, arm)),
     moving(rollout, t) {
       const pulls = Array(arms).fill(0);
       for (let i = 0; i <= t; i++) pulls[rollout.action[i]] += 1;
@@ -82,27 +83,41 @@ function armsScene({ arms }) {
   };
 }
 
-/** Any other environment: the steps of an episode from left to right, each as high as its action. */
-function stepsScene() {
-  const height = (action, all) => {
-    const value = Array.isArray(action) ? action[0] : action;
-    const [low, high] = all;
-    return 8.5 - (7 * (value - low)) / Math.max(high - low, 1e-9);
+/**
+ * Any other environment: the steps of an episode from left to right, each as high as its action.
+ * Of several choices or numbers it is the first; names are null where actions are numbers.
+ */
+function stepsScene(names) {
+  const [left, right, top, bottom] = [names ? 1.6 : 1.1, 9.6, 1.2, 8.5];
+  const first = (action) => (Array.isArray(action) ? action[0] : action);
+  const height = (value, [low, high]) => bottom - ((bottom - top) * (value - low)) / Math.max(high - low, 1e-9);
+  const range = (rollout) => {
+    if (names) return [0, names.length - 1];
+    return (rollout.actionRange ??= rollout.action.map(first).reduce(
+      ([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]));
   };
-  const scene = {
+  const label = (text, y) => shape("text", { x: left - 0.5, y: y + 0.1, class: "tick end" }, text);
+  return {
     box: [0, 0, 10, 10],
     unit: 1,
-    still: () => [shape("line", { x1: 0.4, x2: 9.6, y1: 9.2, y2: 9.2, class: "base" })],
+    still: () => [
+      shape("line", { x1: left - 0.3, x2: right, y1: 9.2, y2: 9.2, class: "base" }),
+      shape("text", { x: (left + right) / 2, y: 9.65, class: "tick" }, "steps of the episode"),
+    ],
+    moving(rollout) {
+      const [low, high] = range(rollout);
+      if (!names) return [low, high].map((value) => label(number(value), height(value, [low, high])));
+      // As many as can be read one above the other.
+      const every = Math.ceil(names.length / 20);
+      return names.flatMap((name, option) =>
+        option % every ? [] : [label(String(name).slice(0, 10), height(option, [low, high]))]);
+    },
     at(rollout, t) {
-      const [first, end] = episodeOf(rollout, t);
-      if (!rollout.actionRange) {
-        const values = rollout.action.map((action) => (Array.isArray(action) ? action[0] : action));
-        rollout.actionRange = [Math.min(...values), Math.max(...values)];
-      }
-      return [0.6 + (8.8 * (t - first)) / Math.max(1, end - first - 1), height(rollout.action[t], rollout.actionRange)];
+      const [begin, end] = episodeOf(rollout, t);
+      return [left + ((right - left) * (t - begin)) / Math.max(1, end - begin - 1),
+        height(first(rollout.action[t]), range(rollout))];
     },
   };
-  return scene;
 }
 
 /** First step of the episode of step t, one past its last, and its number from 0. */

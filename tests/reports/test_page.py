@@ -5,11 +5,13 @@ import re
 import shutil
 import sys
 
+import numpy as np
 import pytest
 
 import fastad
 from fastad.base.errors import UserError
 from fastad.cli import main
+from fastad.reports import pictures
 from fastad.reports.markup import as_script, tag
 
 EVIL = "</script><img src=x onerror=alert(1)>\u2028"
@@ -196,6 +198,25 @@ def test_nothing_is_left_unescaped():
     assert tag("b", "<i>", title='"') == '<b title="&quot;">&lt;i&gt;</b>'
     assert json.loads(as_script([EVIL])) == [EVIL]
     assert not set(as_script([EVIL])) & set("<>&\u2028")
+
+
+def test_a_small_curve_is_called_by_what_tells_its_task_from_others():
+    for words, common in (
+        (["goal (3, 4)", "goal (3, 5)"], "goal "),
+        (["5 arms, the best is 2, with mean 1", "5 arms, the best is 0, with mean 2"],
+         "5 arms, the best is "),
+        (["key (2, 0), door (1, 2)", "key (2, 0), door (3, 2)"], "key "),
+        (["goal (3, 4)"], ""),
+        (["near", "far"], ""),
+    ):  # fmt: skip
+        assert pictures._common(words) == len(common)
+
+
+def test_a_small_curve_of_many_episodes_is_of_means_and_ends_with_the_last():
+    thinned = pictures._thin(np.arange(205.0))
+    assert thinned[-1] == np.arange(199, 205).mean()
+    assert len(thinned) == 34
+    np.testing.assert_array_equal(pictures._thin(np.arange(20.0)), np.arange(20.0))
 
 
 def test_a_report_that_is_there_is_kept_unless_asked(page_file, run):
