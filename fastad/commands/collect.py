@@ -79,4 +79,5 @@ def _what_to_train(config: CollectConfig) -> list[str]:
     for name, preset in PRESETS.items():
         if replace(preset.collect, out=None) == asked:
             return [str(config.folder), "--config", name]
-    return [str(config.folder)]
+    # Who asked for labels that look ahead wants to learn from them.
+    return [str(config.folder), *(["--target", "final"] if "final" in config.labels else [])]

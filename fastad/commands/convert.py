@@ -95,10 +95,10 @@ def run_convert(config: ConvertConfig) -> None:
 
 
 def _target(dataset: Path) -> list[str]:
-    """What there is to learn from, where it is not the default."""
+    """What to learn from, where it is not the default."""
     from fastad.histories.reader import load_info
 
     policies = load_info(dataset).policies
-    if "policy" in policies:
-        return []
-    return ["--target", "final" if "final_policy" in policies else "sampled"]
+    if "final_policy" in policies:
+        return ["--target", "final"]
+    return [] if "policy" in policies else ["--target", "sampled"]

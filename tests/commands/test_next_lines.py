@@ -32,6 +32,16 @@ def test_each_command_prints_the_next_which_runs_as_printed(tmp_path, monkeypatc
     assert main([*rollout, "--episodes", "1"]) == 0
 
 
+def test_labels_that_look_ahead_are_learned_from(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    source = ["--source", "q-learning", "--labels", "final", "--num-test-tasks", "2"]
+    assert main(["collect", "data/labelled", *COLLECT, *source]) == 0
+    train = next_line(capsys)
+    assert train == ["train", "data/labelled", "--target", "final"]
+    assert main([*train, *TRAIN]) == 0
+    assert next_line(capsys) == ["rollout", "runs/labelled"]
+
+
 def test_a_folder_is_named_by_the_environment_or_by_the_data(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert CollectConfig(env="gaussian-bandit").folder == Path("data/gaussian-bandit")
