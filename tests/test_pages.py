@@ -5,6 +5,7 @@ import re
 import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -31,7 +32,15 @@ NOT_RUN = {
     "fastad collect data/big": "wants Ray; docs/clusters.md has its own test",
     "fastad rollout runs/room --watch": "wants a terminal; tests/reports/test_watch.py has its own",
     "make": "what starts the tests",
+    "pip": "installs into the environment of whoever tests",
+    "tensorboard": "serves until it is stopped",
+    "fastad collect data/on-": "wants a cluster; docs/clusters.md has its own test",
+    "fastad collect data/by-submitit": "as well",
 }
+# Pages whose commands follow no other page's: they run on small data of the names that they have.
+BY_THEMSELVES = (
+    "algorithm-distillation", "clusters", "many-devices", "report", "trackers", "troubleshooting",
+)  # fmt: skip
 METHODS = {
     "ad": (), "expert-distillation": ("--window", "8"), "decision-transformer": ("--window", "8"),
     "dpt": (), "rl2": ("--window", "8", "--batch-size", "4"),
@@ -121,6 +130,32 @@ def test_the_readme_s_commands_run_as_written_one_after_the_other(tmp_path, monk
                 env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}"},
             )  # fmt: skip
             assert done.returncode == 0, f"{line}: {done.stderr[-2000:]}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", BY_THEMSELVES)
+def test_a_page_s_commands_run_as_written(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for data in ("room", "dark-room"):
+        assert main(
+            ["collect", f"data/{data}", "--env-options", "size=3", "episode_length=4",
+             "--num-histories", "24", "--num-episodes", "20", "--num-test-tasks", "2"]
+        ) == 0  # fmt: skip
+        if name not in ("many-devices", "trackers"):  # which train these themselves
+            assert main(["train", f"data/{data}", "--updates", "5", "--width", "16"]) == 0
+    tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    for words in commands(DOCS / f"{name}.md"):
+        line = " ".join(words)
+        if any(line.startswith(left_out) for left_out in NOT_RUN):
+            continue
+        if " train " in line and "--resume" not in words:
+            line += " --overwrite"  # a page shows several ways to make the same run
+        done = subprocess.run(
+            ["bash", "-c", line], capture_output=True, text=True, timeout=900,
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}", "PATH": tools},
+        )  # fmt: skip
+        assert done.returncode == 0, f"{line}: {done.stderr[-2000:]}"
 
 
 # --- the log
