@@ -10,9 +10,8 @@ from torch import Tensor
 from fastad_kernels.native.build import addresses, library
 from fastad_kernels.native.common import at_once, call, refuse_second_backward
 
-
-# What GELU is applied to is kept from the forward pass for the backward pass, where it takes no more
-# than this: it lies in a cache then, and reading it is quicker than computing it again.
+# What GELU is applied to is kept for the backward pass where it takes no more than this: it lies in
+# a cache then, and reading it is quicker than computing it again.
 MAX_KEPT_BYTES = 2**24
 
 
