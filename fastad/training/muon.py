@@ -38,24 +38,30 @@ class Muon(torch.optim.Muon):
 
     def _update(self, group: dict[str, Any], params: list[Tensor]) -> None:
         momentum, lr = group["momentum"], float(group["lr"])
+        gradients = [p.grad for p in params if p.grad is not None]
+        if not gradients:
+            return
+        for p, gradient in zip(params, gradients, strict=True):
+            if "momentum_buffer" not in self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(gradient)
+        buffers = [self.state[p]["momentum_buffer"] for p in params]
+        torch._foreach_lerp_(buffers, gradients, 1 - momentum)
+        nesterov = group["nesterov"]
+        directions = torch._foreach_lerp(gradients, buffers, momentum) if nesterov else buffers
         same_shape: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        for p in params:
-            assert p.grad is not None
-            state = self.state[p]
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros_like(p.grad)
-            buffer = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
-            direction = whole(p.grad.lerp(buffer, momentum) if group["nesterov"] else buffer)
+        for p, part in zip(params, directions, strict=True):
+            direction = whole(part)
             # A matrix and its transpose have the same iteration: keep the smaller Gram matrix.
             wide = direction.T if p.shape[0] > p.shape[1] else direction
             same_shape[tuple(wide.shape)].append((p, wide))
+        if group["weight_decay"] != 0:
+            torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
         for pairs in same_shape.values():
             stacked = orthogonalise(
                 torch.stack([wide for _, wide in pairs]),
                 group["ns_coefficients"], steps=group["ns_steps"], epsilon=group["eps"],
             )  # fmt: skip
             for (p, _), wide in zip(pairs, stacked, strict=True):
-                p.mul_(1 - lr * group["weight_decay"])
                 update = wide.T if p.shape[0] > p.shape[1] else wide
                 p.add_(part_as(update, p), alpha=-lr * _scale(p, group["adjust_lr_fn"]))
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastad.base.errors import UserError
+from fastad.base.memory import keeping_freed_memory
 from fastad.methods.base import Batch, Method
 from fastad.model.heads import Output
 from fastad.model.sequence_model import SequenceModel
@@ -143,7 +144,10 @@ class _Training:
         settings = self.settings
         self._note_logged()
         self.clock = time.perf_counter()
-        with self.ranks.training(), self._checkpoint_on_interrupt(), self.batches:
+        with (
+            keeping_freed_memory(), self.ranks.training(), self._checkpoint_on_interrupt(),
+            self.batches,
+        ):  # fmt: skip
             if self.step > 0:
                 self._evaluate_if_due()
             while self.step < settings.updates:

@@ -128,6 +128,17 @@ def test_gradients_are_bitwise_the_same_every_time():
         assert all(map(torch.equal, result, results[0]))
 
 
+@pytest.mark.parametrize(("num_tokens", "width", "hidden"), [(70, 64, 256), (61, 20, 37)])
+def test_what_gelu_takes_has_the_same_bits_kept_or_computed_again(
+    num_tokens, width, hidden, monkeypatch
+):
+    inputs, grad_out = make_inputs(num_tokens, width, hidden)
+    kept = run(residual_mlp, inputs, grad_out, impl="native")
+    monkeypatch.setattr(mlp, "MAX_KEPT_BYTES", 0)
+    computed = run(residual_mlp, inputs, grad_out, impl="native")
+    assert all(map(torch.equal, kept, computed))
+
+
 def test_nan_in_one_token_reaches_no_other_token():
     inputs, _ = make_inputs()
     expected = residual_mlp(*inputs, impl="native")

@@ -32,8 +32,8 @@ FUNCTIONS = {
     "fastad_q_scores": 5,
     "fastad_projection_forward": 5,
     "fastad_projection_backward": 6,
-    "fastad_mlp_forward": 4,
-    "fastad_mlp_backward": 6,
+    "fastad_mlp_forward": 5,
+    "fastad_mlp_backward": 7,
     "fastad_stacked_forward": 1,
     "fastad_stacked_backward": 3,
 }

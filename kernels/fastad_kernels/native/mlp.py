@@ -8,12 +8,16 @@ import torch
 from torch import Tensor
 
 from fastad_kernels.native.build import addresses, library
-from fastad_kernels.native.common import as_function, at_once, call, refuse_second_backward
+from fastad_kernels.native.common import at_once, call, refuse_second_backward
+
+# What GELU is applied to is kept for the backward pass where it takes no more than this: it lies in
+# a cache then, and reading it is quicker than computing it again.
+MAX_KEPT_BYTES = 2**24
 
 
 class _Shape(ctypes.Structure):
     _fields_ = [
-        *((name, c_int64) for name in ("num_tokens", "width", "hidden")),
+        *((name, c_int64) for name in ("num_tokens", "width", "hidden", "hidden_row")),
         ("epsilon", c_double),
     ]
 
@@ -39,18 +43,20 @@ def residual_mlp(
 
 def _forward(*inputs: Any) -> Tensor:
     x, *weights, epsilon = inputs
+    return _run(x, weights, _shape(x, weights[2], epsilon), None)
+
+
+def _run(x: Tensor, weights: list[Tensor], shape: _Shape, kept: Tensor | None) -> Tensor:
     x = x.contiguous()
     out = x.new_empty(x.shape)
-    shape = _shape(x, weights[2], epsilon)
-    weights = [w.contiguous() for w in weights]
     library().fastad_mlp_forward(
-        ctypes.byref(shape), addresses(weights), x.data_ptr(), out.data_ptr(),
-        torch.get_num_threads(),
+        ctypes.byref(shape), addresses([w.contiguous() for w in weights]), x.data_ptr(),
+        out.data_ptr(), _pointer(kept), torch.get_num_threads(),
     )  # fmt: skip
     return out
 
 
-def _gradients(grad_out: Tensor, *inputs: Any) -> list[Tensor]:
+def _gradients(grad_out: Tensor, *inputs: Any, kept: Tensor | None = None) -> list[Tensor]:
     x, *weights, epsilon = inputs
     x, grad_out = x.contiguous(), grad_out.contiguous()
     dx, *sums = (y.new_empty(y.shape) for y in (x, *weights))
@@ -58,14 +64,20 @@ def _gradients(grad_out: Tensor, *inputs: Any) -> list[Tensor]:
     weights = [w.contiguous() for w in weights]
     library().fastad_mlp_backward(
         ctypes.byref(shape), addresses(weights), x.data_ptr(), grad_out.data_ptr(),
-        dx.data_ptr(), addresses(sums), torch.get_num_threads(),
+        _pointer(kept), dx.data_ptr(), addresses(sums), torch.get_num_threads(),
     )  # fmt: skip
     return [dx, *sums]
 
 
 def _shape(x: Tensor, in_weight: Tensor, epsilon: float) -> _Shape:
     hidden, width = in_weight.shape
-    return _Shape(num_tokens=x.numel() // width, width=width, hidden=hidden, epsilon=epsilon)
+    # Whole vectors, and rows begin at other places of the first cache.
+    row = -(-hidden // 32) * 32 + 16
+    return _Shape(x.numel() // width, width, hidden, row, epsilon)
+
+
+def _pointer(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
 
 
 @torch.library.custom_op("fastad::native_mlp", mutates_args=())
@@ -112,18 +124,33 @@ def _(grad_out: Tensor, *inputs: Any) -> list[Tensor]:
 
 def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
     *tensors, ctx.epsilon = inputs
-    ctx.save_for_backward(*tensors)
+    ctx.save_for_backward(*tensors, None)
 
 
 def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-    tensors = (grad_out, *ctx.saved_tensors)
+    *saved, kept = ctx.saved_tensors
+    tensors = (grad_out, *saved)
     # The operator refuses a second derivative.
-    direct = at_once(*tensors) and not torch.is_grad_enabled()
-    gradients: Any = _gradients if direct else mlp_backward_op
-    return *gradients(*tensors, ctx.epsilon), None
+    if at_once(*tensors) and not torch.is_grad_enabled():
+        return *_gradients(*tensors, ctx.epsilon, kept=kept), None
+    return *mlp_backward_op(*tensors, ctx.epsilon), None
 
 
 mlp_op.register_autograd(_backward, setup_context=_setup_context)
 mlp_backward_op.register_autograd(refuse_second_backward)
 
-_ResidualMlp = as_function(_forward, _setup_context, _backward)
+
+class _ResidualMlp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        x, *weights, epsilon = inputs
+        shape = _shape(x, weights[2], epsilon)
+        kept = None
+        if shape.num_tokens * shape.hidden_row * x.element_size() <= MAX_KEPT_BYTES:
+            kept = x.new_empty(shape.num_tokens, shape.hidden_row)
+        out = _run(x, weights, shape, kept)
+        ctx.epsilon = epsilon
+        ctx.save_for_backward(x, *weights, kept)
+        return out
+
+    backward = staticmethod(_backward)

@@ -76,10 +76,21 @@ MUTATIONS = [
         ROWS, "results_and_gradients and 70-64-256", slow=True,
     ),
     Mutation(
-        "the last token of a chunk goes nowhere", "mlp.cpp",
-        "std::min<int64_t>(ROWS, span.last - first)",
-        "std::min<int64_t>(ROWS, span.last - first) & ~1",
+        "the last token of a block goes nowhere", "rows.h",
+        "rows((int)std::min<int64_t>(ROWS, num_tokens - first))",
+        "rows((int)std::min<int64_t>(ROWS, num_tokens - first) & ~1)",
         ROWS, "results_and_gradients and 5-32-48", slow=True,
+    ),
+    Mutation(
+        "what GELU takes is kept with another block's tokens", "mlp.cpp",
+        "kept ? kept + first * t.hidden_row : t.active.data();\n      fetch<true>(y",
+        "kept ? kept + first / 2 * t.hidden_row : t.active.data();\n      fetch<true>(y",
+        ROWS, "results_and_gradients and 70-64-256", slow=True,
+    ),
+    Mutation(
+        "the slope of GELU lacks its bell", "simd.h",
+        "slope[i] = fused(x[i], bell[i] * 0.3989422804f, below);", "slope[i] = below;",
+        ROWS, "results_and_gradients and 70-64-256", slow=True,
     ),
     Mutation(
         "a linear map forgets the residual", "projection.cpp",
@@ -88,9 +99,8 @@ MUTATIONS = [
         ROWS, "linear_maps_are_as_exact and 45-64-192-True", slow=True,
     ),
     Mutation(
-        "two chunks take one of the tokens", "mlp.cpp",
-        "for (int64_t first = span.first;",
-        "for (int64_t first = std::max<int64_t>(span.first - 1, 0);",
+        "two blocks take one of the tokens", "rows.h",
+        "first(block * ROWS)", "first(std::max<int64_t>(block * ROWS - 1, 0))",
         ROWS, "results_and_gradients and 70-64-256", slow=True,
     ),
     Mutation(
@@ -219,13 +229,13 @@ MUTATIONS = [
 MUTATIONS = [replace(mutation, folder="native/src") for mutation in MUTATIONS]
 MUTATIONS += [
     Mutation(
-        "the first chunk's weight gradients stand for all", "rows.h",
+        "the first block's weight gradients stand for all", "rows.h",
         "first ? from[i] : to[i] + from[i];", "first ? from[i] : to[i];",
         ROWS, "results_and_gradients and 70-64-256", folder="native/src",
     ),
     Mutation(
-        "a chunk's gradients are counted again with the next one's", "rows.h",
-        "std::fill(part.begin(), part.end(), 0.0f);", "",
+        "a block's gradients are counted again with the next one's", "rows.h",
+        "multiply<Start::ZERO>(Turned", "multiply<Start::ADD>(Turned",
         ROWS, "linear_maps_are_as_exact and 45-64-192-True", folder="native/src", slow=True,
     ),
     Mutation(

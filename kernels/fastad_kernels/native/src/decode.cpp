@@ -157,7 +157,7 @@ void run_block(const Shape& s, const Block& block, const Inputs& in, int64_t fir
   float* h = scratch.hidden.data();
   linear<Start::BIAS>(tokens, padded, rows, width, block.mlp_in.weight, (int)hidden, block.mlp_in.bias, h,
                 hidden);
-  for (int64_t i = 0; i < rows * hidden; i += LANES) store(h + i, gelu(load(h + i)));
+  gelu(h, rows * hidden, h);
   linear<Start::ADD_BIAS>(h, hidden, rows, (int)s.mlp_width, block.mlp_out.weight, (int)padded,
                block.mlp_out.bias, x, padded);
   if (!s.pre_norm)

@@ -51,10 +51,8 @@ void fastad_projection_forward(const Shape* shape, const Weights* weights, const
     Moments of_rows[ROWS];
     WholeRows ys(s.out);
 #pragma omp for schedule(dynamic, 1)
-    for (int64_t block = 0; block < divide_up(s.num_tokens, ROWS); block++) {
-      const Span span(block, ROWS, s.num_tokens);
-      const int64_t first = span.first;
-      const int rows = (int)(span.last - first);
+    for (int64_t block = 0; block < num_blocks(s.num_tokens); block++) {
+      const auto [first, rows] = Span(block, s.num_tokens);
       const Rows input = normed(s, w, x + first * in, in, rows, tokens.data(), of_rows);
       float* y_rows = ys.take(y + first * s.out);
       fetch<true>(y + first * s.out, rows * s.out);
@@ -89,32 +87,29 @@ void fastad_projection_backward(const Shape* shape, const Weights* weights, cons
     Gathered dscale(sums->norm.weight, 1, in), dshift(sums->norm.bias, 1, in);
     Gathered dweight(sums->weight, out, in), dbias(sums->bias, 1, out);
 #pragma omp for schedule(dynamic, 1) ordered
-    for (int64_t chunk = 0; chunk < num_chunks(s.num_tokens); chunk++) {
-      const Span span(chunk, CHUNK, s.num_tokens);
-      for (int64_t first = span.first; first < span.last; first += ROWS) {
-        const int rows = (int)std::min<int64_t>(ROWS, span.last - first);
-        const float *x_rows = xs(x + first * in, rows), *dy_rows = dys(dy + first * out, rows);
-        float* dx_rows = dxs.take(dx + first * in);
-        fetch<false>(dy + first * out, rows * out);
-        const Rows input = normed(s, w, x_rows, xs.stride, rows, tokens.data(), of_rows);
-        gather({dy_rows, dys.stride}, out, input, whole_in, rows, dweight.data(),
-               dweight.stride());
-        fetch<true>(dx + first * in, rows * in);
-        fetch<false>(x + (first + rows) * in, ROWS * in);
-        add_rows(dy_rows, dys.stride, rows, out, dbias.data());
-        float* to = has_norm ? dtokens.data() : dx_rows;
-        const int64_t to_row = has_norm ? apart(in) : dxs.stride;
-        linear<Start::ZERO>(dy_rows, dys.stride, rows, out, packed.data(), whole_in, nullptr, to,
-                            to_row);
-        if (has_norm) {
-          std::fill_n(dx_rows, rows * dxs.stride, 0.0f);
-          norm_backward({scale.data(), nullptr}, of_rows, {x_rows, xs.stride}, {to, to_row}, rows,
-                        in, dx_rows, dxs.stride, {dscale.data(), dshift.data()});
-        }
-        dxs.give(dx + first * in, rows);
+    for (int64_t block = 0; block < num_gathered(s.num_tokens); block++) {
+      const auto [first, rows] = Span(block, s.num_tokens);
+      const float *x_rows = xs(x + first * in, rows), *dy_rows = dys(dy + first * out, rows);
+      float* dx_rows = dxs.take(dx + first * in);
+      fetch<false>(dy + first * out, rows * out);
+      const Rows input = normed(s, w, x_rows, xs.stride, rows, tokens.data(), of_rows);
+      gather({dy_rows, dys.stride}, out, input, whole_in, rows, dweight.data(),
+             dweight.stride());
+      fetch<true>(dx + first * in, rows * in);
+      fetch<false>(x + (first + rows) * in, ROWS * in);
+      add_rows(dy_rows, dys.stride, rows, out, dbias.data());
+      float* to = has_norm ? dtokens.data() : dx_rows;
+      const int64_t to_row = has_norm ? apart(in) : dxs.stride;
+      linear<Start::ZERO>(dy_rows, dys.stride, rows, out, packed.data(), whole_in, nullptr, to,
+                          to_row);
+      if (has_norm) {
+        std::fill_n(dx_rows, rows * dxs.stride, 0.0f);
+        norm_backward({scale.data(), nullptr}, of_rows, {x_rows, xs.stride}, {to, to_row}, rows,
+                      in, dx_rows, dxs.stride, {dscale.data(), dshift.data()});
       }
+      dxs.give(dx + first * in, rows);
 #pragma omp ordered
-      for (Gathered* sum : {&dscale, &dshift, &dweight, &dbias}) sum->move(chunk == 0);
+      for (const Gathered* sum : {&dscale, &dshift, &dweight, &dbias}) sum->move(block == 0);
     }
   }
 }

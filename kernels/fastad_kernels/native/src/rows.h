@@ -1,7 +1,7 @@
 // What kernels of training that take tokens a few at a time have in common.
 //
-// Gradients of weights are gathered over chunks of tokens and added up in the order of the chunks,
-// whichever threads took them: results have the same bits every time, with any number of threads.
+// Gradients of weights are gathered block by block and added up in the order of the blocks, whichever
+// threads took them: results have the same bits every time, with any number of threads.
 #pragma once
 
 #include <omp.h>
@@ -12,21 +12,22 @@
 #include "multiply.h"
 #include "norm.h"
 
-constexpr int ROWS = WIDE ? 32 : 48;  // tokens that go through a kernel together: whole tiles
-constexpr int64_t CHUNK = 2 * ROWS;   // tokens whose gradients are gathered together
+constexpr int ROWS = 48;  // tokens that go through a kernel together, a block: whole tiles
 using Turned = Strided<1, 0>;
 
-// Tokens [first, last) of a block or a chunk of `size`.
+// The tokens of a block, from `first` on.
 struct Span {
-  int64_t first, last;
+  int64_t first;
+  int rows;
 
-  Span(int64_t number, int64_t size, int64_t num_tokens)
-      : first(number * size), last(std::min(first + size, num_tokens)) {}
+  Span(int64_t block, int64_t num_tokens)
+      : first(block * ROWS), rows((int)std::min<int64_t>(ROWS, num_tokens - first)) {}
 };
 
+constexpr int64_t num_blocks(int64_t num_tokens) { return divide_up(num_tokens, ROWS); }
 // One at least: it brings the zeros of no tokens.
-constexpr int64_t num_chunks(int64_t num_tokens) {
-  return std::max<int64_t>(divide_up(num_tokens, CHUNK), 1);
+constexpr int64_t num_gathered(int64_t num_tokens) {
+  return std::max<int64_t>(num_blocks(num_tokens), 1);
 }
 
 // From a row to the next, in whole vectors, and with other places in the first cache: rows that
@@ -62,7 +63,7 @@ static std::vector<float> whole(const float* x, int64_t width) {
   return y;
 }
 
-// A matrix that a gradient is gathered in, and its place in the caller's memory.
+// A matrix that a block's part of a gradient is gathered in, and its place in the caller's memory.
 struct Gathered {
   float* total;  // (rows, width), or null for none
   int64_t rows, width;
@@ -74,14 +75,14 @@ struct Gathered {
   int64_t stride() const { return round_up(width, BORDER); }
   float* data() { return part.data(); }
 
-  // Move what has been gathered to the total; the first one is the total.
-  void move(bool first) {
+  // Add a block's part to the total; that of the first one is the total.
+  void move(bool first) const {
     if (!total) return;
     for (int64_t r = 0; r < rows; r++) {
-      float *to = total + r * width, *from = part.data() + r * stride();
+      float* to = total + r * width;
+      const float* from = part.data() + r * stride();
       for (int64_t i = 0; i < width; i++) to[i] = first ? from[i] : to[i] + from[i];
     }
-    std::fill(part.begin(), part.end(), 0.0f);
   }
 };
 
@@ -91,19 +92,19 @@ INLINE void fetch(const float* x, int64_t size) {
   for (int64_t i = 0; i < size; i += BORDER) __builtin_prefetch(x + i, WRITTEN, 2);
 }
 
-// Add left^T right to `total`, a gradient of weights: both of them rows, of (left, right) features.
-// The narrower ones stay in the first cache, the wider ones pass through it once.
-INLINE void gather(Rows left, int left_width, Rows right, int right_width, int rows, float* total,
-                   int64_t total_row) {
+// left^T right, a gradient of weights: both of them rows, of (left, right) features. The narrower
+// ones stay in the first cache, the wider ones pass through it once.
+INLINE void gather(Rows left, int left_width, Rows right, int right_width, int rows, float* out,
+                   int64_t out_row) {
   constexpr int GROUP = 48;  // features of `left`: whole tiles, whole lines of a cache
   const int group = left_width > right_width ? GROUP : left_width;
   for (int m = 0; m < left_width; m += group)
-    multiply<Start::ADD>(Turned{left.data + m, 1, left.any_row}, std::min(group, left_width - m),
-                         rows, right.data, right.any_row, right_width / LANES, nullptr,
-                         total + m * total_row, total_row);
+    multiply<Start::ZERO>(Turned{left.data + m, 1, left.any_row}, std::min(group, left_width - m),
+                          rows, right.data, right.any_row, right_width / LANES, nullptr,
+                          out + m * out_row, out_row);
 }
 
-// Add to `total` what `row` gives of each row, as sums of short chains.
+// The total of what `row` gives of each row, as sums of short chains.
 template <class Row>
 INLINE void add_up(int rows, float* total, Row row) {
   constexpr int SHORT = 8;
@@ -113,7 +114,7 @@ INLINE void add_up(int rows, float* total, Row row) {
     for (const int end = std::min(r + SHORT, rows); r < end; r++) part = row(r, part);
     all += part;
   }
-  store(total, load(total) + all);
+  store(total, all);
 }
 
 static void add_rows(const float* x, int64_t stride, int rows, int64_t width, float* total) {
