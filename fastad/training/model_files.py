@@ -31,21 +31,23 @@ def read_model_config(folder: Path) -> dict[str, Any]:
     """
     file = folder / MODEL_CONFIG
     values = read_json(file, fix=AGAIN, limit=MAX_CONFIG_BYTES)
-    if values.get("model_type") != MODEL_TYPE:
+    kind, version = values.get("model_type"), values.get("format_version")
+    if kind != MODEL_TYPE:
         raise UserError(
-            f"{file}: model_type={values.get('model_type')!r} is none of fastad's models; name the "
-            "folder that `fastad convert RUN FOLDER` wrote"
+            f"{file}: model_type={reprlib.repr(kind)} is none of fastad's models; name the folder "
+            "that `fastad convert RUN FOLDER` wrote"
         )
-    if values.get("format_version") != FORMAT:
+    if version != FORMAT:
         raise UserError(
-            f"{file}: format_version={values.get('format_version')!r}, and this fastad reads "
-            f"{FORMAT}; upgrade fastad"
+            f"{file}: format_version={reprlib.repr(version)}, and this fastad reads {FORMAT}; "
+            "upgrade fastad"
         )
     for name in ("model", "training", "weights", "made_by"):
         if not isinstance(values.get(name), dict):
             raise UserError(f"{file}: {name} is missing or damaged; {AGAIN}")
-    if values.get("updates") is not None and type(values["updates"]) is not int:
-        raise UserError(f"{file}: updates={values['updates']!r} is no number; {AGAIN}")
+    updates = values.setdefault("updates", None)
+    if updates is not None and (type(updates) is not int or updates < 0):
+        raise UserError(f"{file}: updates={reprlib.repr(updates)} is no number; {AGAIN}")
     seconds = values.get("train_seconds")
     if not isinstance(seconds, int | float) or not 0 <= seconds <= sys.float_info.max:
         raise UserError(f"{file}: train_seconds={reprlib.repr(seconds)} is no time; {AGAIN}")
@@ -65,7 +67,7 @@ def read_model(folder: Path) -> tuple[dict[str, Any], bytes, int | None]:
         if size != weights.get("bytes"):
             raise UserError(
                 f"{file}: {size:,} bytes long, not what {MODEL_CONFIG} says, "
-                f"{weights.get('bytes')!r}; {AGAIN}"
+                f"{reprlib.repr(weights.get('bytes'))}; {AGAIN}"
             )
         content = read_bytes(file, fix=AGAIN, limit=size)
     except FileNotFoundError as error:

@@ -119,7 +119,9 @@ class Run:
         """The newest record of updates, evaluations left out."""
         if is_model_folder(self.path):
             kept = read_model_config(self.path)
-            return {"step": kept["updates"], "loss": None, "train_seconds": kept["train_seconds"]}
+            # Checkpoints of earlier versions do not tell their update.
+            step = kept["updates"] or 0
+            return {"step": step, "loss": None, "train_seconds": kept["train_seconds"]}
         updates = [record for record in self.metrics if "loss" in record]
         return updates[-1] if updates else {"step": 0, "loss": None, "train_seconds": 0.0}
 

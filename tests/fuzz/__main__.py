@@ -3,14 +3,19 @@
     python -m tests.fuzz --target meta --seconds 600
 
 What is found is written to tests/fuzz/regressions/TARGET, one input for each kind of error, and
-`tests/fuzz/test_regressions.py` reads it from then on.
+`tests/fuzz/test_regressions.py` reads it from then on. The search is a process of its own: where a
+library crashes it, or hangs, the input is kept just so, and the search goes on in another.
 """
 
 import argparse
+import faulthandler
 import hashlib
 import os
 import random
+import re
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +30,8 @@ with atheris.instrument_imports(include=["fastad"]):
     from tests.fuzz.targets import TARGETS
 
 REGRESSIONS = Path(__file__).parent / "regressions"
+CURRENT, STACK = "current", "stack"  # the input that is read just now; where a crash happened
+PATIENCE = 60  # seconds of waiting for a search that shall have ended
 
 
 class Findings:
@@ -34,13 +41,15 @@ class Findings:
         samples: What inputs are of.
         folder: Where they go.
         seconds: After these the search ends, and this process with it.
+        current: File that always holds the input that is read.
         scratch: Folders to delete then.
     """
 
     def __init__(
-        self, samples: Samples, folder: Path, seconds: float, scratch: Sequence[Path]
-    ) -> None:
-        self.samples, self.folder, self.scratch = samples, folder, scratch
+        self, samples: Samples, folder: Path, seconds: float, current: Path,
+        scratch: Sequence[Path],
+    ) -> None:  # fmt: skip
+        self.samples, self.folder, self.current, self.scratch = samples, folder, current, scratch
         self.kinds: dict[str, int] = {}
         self.runs = self.loaded = 0
         self.end = time.monotonic() + seconds
@@ -53,6 +62,7 @@ class Findings:
                 shutil.rmtree(folder, ignore_errors=True)
             os._exit(bool(self.kinds))  # libFuzzer's own way out reports the last input as a crash
         self.runs += 1
+        self.current.write_bytes(data)
         try:
             with limited(), timed():
                 self.loaded += self.samples.run(data)
@@ -60,10 +70,7 @@ class Findings:
             kind = kind_of(error)
             self.kinds[kind] = self.kinds.get(kind, 0) + 1
             if self.kinds[kind] == 1:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                name = hashlib.sha256(kind.encode()).hexdigest()[:12]
-                (self.folder / name).write_bytes(data)
-                print(f"finding {name}: {kind}", flush=True)
+                keep(self.folder, kind, data)
                 traceback.print_exc(limit=-6)
 
     def report(self) -> None:
@@ -74,6 +81,14 @@ class Findings:
         sys.stdout.flush()
 
 
+def keep(folder: Path, kind: str, data: bytes) -> None:
+    """Write an input that broke a promise, under a name of its kind of error."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(kind.encode()).hexdigest()[:12]
+    (folder / name).write_bytes(data)
+    print(f"finding {name}: {kind}", flush=True)
+
+
 def kind_of(error: BaseException) -> str:
     """An error by its type and where it was raised, in fastad as far as it passed there."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -82,24 +97,65 @@ def kind_of(error: BaseException) -> str:
     return f"{type(error).__name__} in {Path(last.filename).name}, {last.name}, line {last.lineno}"
 
 
+def crash_of(status: int, stack: str) -> str:
+    """A crash by its signal and where Python was; a hang has a status of libFuzzer's own."""
+    name = signal.Signals(-status).name if status < 0 else f"status {status}"
+    places = re.findall(r'File "(.*?)", line (\d+) in (\w+)', stack)
+    own = [place for place in places if "/fastad/" in place[0]]
+    file, line, function = (own or places or [("nowhere", "0", "nothing")])[0]
+    return f"{name} in {Path(file).name}, {function}, line {line}"
+
+
 def main() -> None:
-    """Fuzz one target, or read single inputs."""
+    """Fuzz one target: begin searches until the time is over."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--target", choices=TARGETS, required=True)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=REGRESSIONS, help="folder for what is found")
+    parser.add_argument("--scratch", type=Path, help="of a search: what tells of its end")
     asked = parser.parse_args()
+    if asked.scratch is not None:
+        search(asked)
+    end, is_right, seed = time.monotonic() + asked.seconds, True, asked.seed
+    with tempfile.TemporaryDirectory() as scratch:
+        while (left := end - time.monotonic()) > 0:
+            command = [sys.executable, "-m", "tests.fuzz", "--target", asked.target, "--seconds",
+                       str(left), "--seed", str(seed), "--out", str(asked.out),
+                       "--scratch", scratch]  # fmt: skip
+            try:
+                status = subprocess.run(command, timeout=left + PATIENCE).returncode
+            except subprocess.TimeoutExpired:
+                status = -signal.SIGKILL
+            is_right &= status == 0
+            if status in (0, 1):
+                break
+            current, stack = Path(scratch, CURRENT), Path(scratch, STACK)
+            if not current.exists():
+                sys.exit(f"a search ended with {status} before it began")
+            keep(asked.out / asked.target, crash_of(status, stack.read_text()),
+                 current.read_bytes())  # fmt: skip
+            current.unlink()
+            seed += 1
+    sys.exit(not is_right)
+
+
+def search(asked: argparse.Namespace) -> None:
+    """Fuzz one target in this process, until the time is over or a library crashes it."""
+    faulthandler.enable(Path(asked.scratch, STACK).open("w"))  # noqa: SIM115  (until the end)
+    current = Path(asked.scratch, CURRENT)
     with samples_of(asked.target) as samples, tempfile.TemporaryDirectory() as corpus:
         for number, data in enumerate(samples.inputs()):
             Path(corpus, f"sample-{number}").write_bytes(data)
             assert samples.run(data), f"a valid sample is refused: {data[:80]!r}"
         findings = Findings(
-            samples, asked.out / asked.target, asked.seconds, (samples.folder, Path(corpus))
-        )
+            samples, asked.out / asked.target, asked.seconds, current,
+            (samples.folder, Path(corpus)),
+        )  # fmt: skip
 
         def mutate(data: bytes, max_size: int, seed: int) -> bytes:
             rng = random.Random(seed)
+            current.write_bytes(data)  # a library that changes it may crash, too
             new = samples.mutate(data, rng) if rng.random() < 0.85 else None
             if new is None:
                 head, _, content = data.partition(b"\n")
@@ -107,9 +163,11 @@ def main() -> None:
                 new = head + b"\n" + atheris.Mutate(content, min(room, len(content) + 64))
             return new[:max_size]
 
+        signals = [f"-handle_{name}=0" for name in ("segv", "bus", "abrt", "ill", "fpe")]
         atheris.Setup(
-            [sys.argv[0], f"-seed={asked.seed}", "-max_len=65536", "-len_control=0", "-timeout=120",
-             "-rss_limit_mb=0", f"-artifact_prefix={corpus}/", "-print_final_stats=1", corpus],
+            [sys.argv[0], f"-seed={asked.seed}", "-max_len=262144", "-len_control=0",
+             "-timeout=120", "-rss_limit_mb=0", f"-artifact_prefix={corpus}/",
+             "-print_final_stats=1", *signals, corpus],
             findings.try_input,
             custom_mutator=mutate,
         )  # fmt: skip

@@ -7,7 +7,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import pyarrow
 import yaml
+
+from tests.fuzz.containers import change_arrow, change_hdf5, change_parquet
 
 PLANTED = "planted_by_a_file"  # a module that nothing may import, see `harness`
 NUMBERS = (
@@ -28,7 +31,14 @@ SPACES = (
     {"type": "Box", "shape": [2], "low": -1.0, "high": 1.0, "dtype": "float32"},
     {"type": "Dict", "spaces": [["a", {"type": "Discrete", "n": 2}]]},
     {"type": "Tuple", "spaces": [{"type": "Discrete", "n": 2}]},
+    {"type": "Tuple", "subspaces": [{"type": "Discrete", "n": 2, "start": 0}]},
+    {"type": "Dict", "subspaces": {"a/b": {"type": "MultiBinary", "n": [2, 2]}}},
+    {"type": "Text", "min_length": 0, "max_length": 9, "charset": "ab"},
 )
+BROKEN = (  # what changing a file in its form may stumble over
+    ValueError, TypeError, RecursionError, LookupError, OSError, RuntimeError, AttributeError,
+    OverflowError, MemoryError, yaml.YAMLError, pyarrow.ArrowException,
+)  # fmt: skip
 
 
 def change(name: str, content: bytes, rng: random.Random) -> bytes | None:
@@ -43,7 +53,7 @@ def change(name: str, content: bytes, rng: random.Random) -> bytes | None:
     mutate = FORMS.get(ending)
     try:
         return None if mutate is None else mutate(content, rng)
-    except (ValueError, TypeError, RecursionError, KeyError, IndexError, yaml.YAMLError):
+    except BROKEN:
         return None
 
 
@@ -61,7 +71,9 @@ def _change_node(values: Any, rng: random.Random) -> Any:
         return _any_value(values, rng)
     holder, key = rng.choice(places)
     how = rng.random()
-    if how < 0.45:
+    if isinstance(holder[key], str) and holder[key].startswith("{") and how < 0.8:
+        holder[key] = json.dumps(change_values(json.loads(holder[key]), rng))  # JSON within JSON
+    elif how < 0.45:
         holder[key] = _any_value(holder[key], rng)
     elif how < 0.6:
         del holder[key]
@@ -171,9 +183,12 @@ def _safetensors(content: bytes, rng: random.Random) -> bytes:
 
 
 FORMS: dict[str, Callable[[bytes, random.Random], bytes]] = {
+    "arrow": change_arrow,
+    "hdf5": change_hdf5,
     "json": _json,
     "jsonl": _lines,
     "npy": _npy,
+    "parquet": change_parquet,
     "safetensors": _safetensors,
     "yaml": _yaml,
 }

@@ -1,4 +1,4 @@
-"""A dataset, a run and a result, small and whole: what every fuzzed file is a part of."""
+"""Data, a run, a result and other formats, small and whole: what every fuzzed file is a part of."""
 
 import json
 import shutil
@@ -7,8 +7,10 @@ from pathlib import Path
 
 import fastad
 from fastad.base.files import digest
+from fastad.training.model_files import MODEL_CONFIG, WEIGHTS
 from fastad.training.run_files import CONFIG, DATASET, FIXED, MANIFEST
 from tests.conftest import build_dataset
+from tests.fuzz.foreign import MODEL, make_foreign
 
 DATA, RUN, RESULT = "data", "run", "result.json"
 SETTINGS = {"updates": 2, "width": 8, "num_heads": 2, "num_layers": 1, "context": 8, "window": 8}
@@ -29,6 +31,7 @@ def make_samples(folder: Path) -> dict[str, bytes]:
     )  # fmt: skip
     result = fastad.rollout(run, episodes=2, rollouts_per_task=2, kernels="sdpa", threads=1)
     result.save(folder / RESULT)
+    make_foreign(folder, folder / "rooms", folder / RUN)
     shutil.rmtree(folder / "rooms")
     shutil.rmtree(folder / RUN / "rollouts", ignore_errors=True)
     files = sorted(file for file in folder.rglob("*") if file.is_file())
@@ -56,6 +59,12 @@ def sealed(name: str, content: bytes, samples: Mapping[str, bytes]) -> dict[str,
         entry = {"bytes": len(content), "digest": digest(content)}
         file = name.rpartition("/")[2]
         changed |= _with_entries(f"{CHECKPOINT}/{MANIFEST}", samples, {"files": {file: entry}})
+    elif name == f"{MODEL}/{WEIGHTS}":
+        entry = {"bytes": len(content), "sha256": digest(content)}
+        changed |= _with_entries(f"{MODEL}/{MODEL_CONFIG}", samples, {"weights": entry})
+    elif name == f"{MODEL}/{DATASET}/tasks.npy":
+        told = f"{MODEL}/{DATASET}/dataset.json"
+        changed |= _with_entries(told, samples, {"tasks_digest": digest(content)})
     elif name.removeprefix(f"{RUN}/") in FIXED:
         fixed = {name.removeprefix(f"{RUN}/"): digest(content)}
         if name.endswith("tasks.npy"):
@@ -87,7 +96,8 @@ def _with_entries(name: str, samples: Mapping[str, bytes], entries: dict) -> dic
     values = json.loads(samples[name])
     for key, value in entries.items():
         values[key] = values[key] | value if isinstance(value, dict) else value
-    return {name: seal(json.dumps(values).encode())}
+    content = json.dumps(values).encode()
+    return {name: seal(content) if _is_sealed(samples[name]) else content}
 
 
 __all__ = ["CHECKPOINT", "CONFIG", "DATA", "RESULT", "RUN", "make_samples", "seal", "sealed"]

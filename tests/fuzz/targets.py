@@ -1,20 +1,25 @@
 """What is done with a fuzzed file: everything that reads it, without a command around it."""
 
+import io
+import math
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+import fastad
 from fastad.base.config import from_plain, load_config, to_plain
 from fastad.base.errors import UserError
 from fastad.base.files import as_json
-from fastad.commands.inspect import run_inspect  # noqa: F401  (imported before limits are set)
+from fastad.commands.inspect import InspectConfig, run_inspect
 from fastad.compare_config import CompareConfig
 from fastad.configs import CollectConfig, RolloutConfig, TrainConfig
 from fastad.evaluate.result import Result
 from fastad.evaluate.task_set import load_task_set
+from fastad.histories.histories import Histories
+from fastad.histories.opening import description_files, open_histories
 from fastad.histories.reader import HistoryDataset
 from fastad.histories.summary import learned, summarize
 from fastad.histories.verify import verify_dataset
@@ -30,8 +35,10 @@ from fastad.training.run_files import begun_numerics, episodes_per_window, taugh
 from fastad.training.run_folder import _check_continued
 from fastad.training.settings import TrainSettings
 from fastad.training.verify import verify_whole_run
+from tests.fuzz.foreign import MINARI, MODEL, PARQUET, XLAND
 from tests.fuzz.samples import CHECKPOINT, DATA, RESULT, RUN
 
+OUT = "out"  # where conversions go
 COMMANDS = {
     "collect": CollectConfig,
     "train": TrainConfig,
@@ -46,17 +53,21 @@ class Target:
 
     Attributes:
         files: Patterns of paths in the folder of samples.
-        read: Given that folder; raises UserError, or nothing.
+        read: Given that folder and the changed file's path in it; raises UserError, or nothing.
         notices: Given that folder; whether a change that no digest was fitted to is noticed.
     """
 
     files: tuple[str, ...]
-    read: Callable[[Path], object]
+    read: Callable[[Path, str], object]
     notices: Callable[[Path], bool]
 
 
-def _read_dataset(folder: Path) -> None:
-    dataset = HistoryDataset(folder / DATA)
+def _read_dataset(folder: Path, name: str) -> None:
+    _check(HistoryDataset(folder / DATA))
+
+
+def _check(dataset: Histories) -> None:
+    """What is consistent in itself, of histories that were opened."""
     for history in range(min(dataset.num_histories, 8)):
         steps = dataset.read(history, 0, int(dataset.lengths[history]))
         assert {len(column) for column in steps.values()} == {int(dataset.lengths[history])}
@@ -69,7 +80,65 @@ def _read_dataset(folder: Path) -> None:
     learned(dataset)
 
 
-def _read_checkpoint(folder: Path) -> None:
+def _read_parquet(folder: Path, name: str) -> None:
+    _convert(folder / name, folder / OUT)
+
+
+def _read_minari(folder: Path, name: str) -> None:
+    _convert(folder / Path(*Path(name).parts[:2]), folder / OUT)
+
+
+def _read_xland(folder: Path, name: str) -> None:
+    """As it lies, as a run keeps it, and converted."""
+    histories = open_histories(folder / name)
+    with suppress(UserError):  # of code that the file names
+        _check(histories)
+    last = histories.num_histories - 1
+    steps = histories.read(last, 0, int(histories.lengths[last]))
+    into = {name: np.zeros((1, *column.shape), column.dtype) for name, column in steps.items()}
+    histories.gather(np.array([last]), np.arange(histories.lengths[last])[None], into)
+    for column, values in steps.items():
+        np.testing.assert_array_equal(into[column][0], values)
+    assert len(histories.fingerprint()) == 12
+    description_files(folder / name)
+    _convert(folder / name, folder / OUT)
+    again = HistoryDataset(folder / OUT).read(last, 0, int(histories.lengths[last]))
+    for column, values in steps.items():
+        np.testing.assert_array_equal(again[column], values)
+
+
+def _convert(source: Path, out: Path) -> None:
+    fastad.convert(source, out)
+    dataset = HistoryDataset(out)
+    assert dataset.complete
+    assert not verify_dataset(out).wrong
+    with suppress(UserError):  # of an environment that is not possible
+        _check(dataset)
+
+
+def _read_model(folder: Path, name: str) -> None:
+    """As `rollout` and `inspect` read the folder of a model."""
+    path = folder / MODEL
+    run = Run(path)
+    model = run.model()
+    assert model.actions.num_params > 0
+    load_task_set(path, split="test", num_tasks=None, repeats=None, seed=0)
+    episodes_per_window(path, run.dataset_info)
+    taught(path)
+    assert run.summary()["updates_done"] == run.updates >= 0
+    assert len(run.train_tasks) == run.dataset_info.num_train
+    assert math.isfinite(run.train_seconds)
+    assert isinstance(run.kind, str)
+    assert run.seed >= 0
+    _inspect(path)
+
+
+def _inspect(path: Path) -> None:
+    with redirect_stdout(io.StringIO()):
+        run_inspect(InspectConfig(path))
+
+
+def _read_checkpoint(folder: Path, name: str) -> None:
     model = load_model(folder / RUN)
     optimizers = make_optimizers(model, TrainSettings())
     state = read_training_state(folder / CHECKPOINT)
@@ -79,7 +148,7 @@ def _read_checkpoint(folder: Path) -> None:
     assert isinstance(state.train_seconds, float)
 
 
-def _read_run(folder: Path) -> None:
+def _read_run(folder: Path, name: str) -> None:
     run = folder / RUN
     summary = Run(run).summary()
     episodes_per_window(run, Run(run).dataset_info)
@@ -102,7 +171,7 @@ def _read_config(folder: Path) -> None:
         assert from_plain(to_plain(config), kind, "again") == config
 
 
-def _read_result(folder: Path) -> None:
+def _read_result(folder: Path, name: str) -> None:
     result = Result.load(folder / RESULT)
     result.conditions  # noqa: B018
     again = Result._of_json(as_json(result.to_json()))
@@ -141,4 +210,16 @@ TARGETS = {
         _run_notices,
     ),
     "result": Target((RESULT,), _read_result, _everything),
+    "parquet": Target((f"{PARQUET}/*.parquet",), _read_parquet, _everything),
+    "minari": Target(
+        (f"{MINARI}/*/data/*.hdf5", f"{MINARI}/*/data/*.json", f"{MINARI}/*/data/*/*"),
+        _read_minari,
+        _everything,
+    ),
+    "xland": Target((XLAND,), _read_xland, _everything),
+    "hugging-face": Target(
+        (f"{MODEL}/config.json", f"{MODEL}/*.safetensors", f"{MODEL}/dataset/*"),
+        _read_model,
+        _everything,
+    ),
 }
