@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import io
 import mmap
 import os
 import weakref
@@ -9,7 +10,7 @@ from io import BufferedRandom, BufferedReader
 from math import prod
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -48,14 +49,12 @@ def load_array(file: Path, *, fix: str) -> np.ndarray:
         OSError: If it is missing or cannot be read.
     """
     with open_regular(file, fix=fix) as stream:
-        header = _read_header(stream, file, fix)
-        if header.dtype.kind not in NUMBERS or min(header.shape, default=0) < 0:
-            raise UserError(
-                f"{file}: not a readable .npy file (dtype {header.dtype}, shape {header.shape}); "
-                f"{fix}"
-            )
-        _check_size(header, file, fix)
-        return np.frombuffer(bytearray(stream.read()), header.dtype).reshape(header.shape)
+        return _read_array(stream, os.fstat(stream.fileno()).st_size, file, fix)
+
+
+def parse_array(content: bytes, where: str, *, fix: str) -> np.ndarray:
+    """As `load_array`, of what such a file would hold; `where` begins the messages."""
+    return _read_array(io.BytesIO(content), len(content), where, fix)
 
 
 def map_array(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...], *, fix: str) -> np.ndarray:
@@ -72,7 +71,7 @@ def map_array(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...], *, fix: 
         OSError: If it is missing or cannot be mapped.
     """
     with open_regular(file, fix=fix) as stream:
-        header = _read_header(stream, file, fix)
+        header = _read_header(stream, os.fstat(stream.fileno()).st_size, file, fix)
         if header.dtype != dtype:
             raise UserError(f"{file}: dtype is {header.dtype}, not {dtype}; {fix}")
         if header.shape != shape:
@@ -112,7 +111,17 @@ def _claim_blocks(stream: BufferedRandom, size: int) -> None:
             stream.write(content)
 
 
-def _read_header(stream: BufferedReader, file: Path, fix: str) -> Header:
+def _read_array(stream: BinaryIO, size: int, file: Path | str, fix: str) -> np.ndarray:
+    header = _read_header(stream, size, file, fix)
+    if header.dtype.kind not in NUMBERS or min(header.shape, default=0) < 0:
+        raise UserError(
+            f"{file}: not a readable .npy file (dtype {header.dtype}, shape {header.shape}); {fix}"
+        )
+    _check_size(header, file, fix)
+    return np.frombuffer(bytearray(stream.read()), header.dtype).reshape(header.shape)
+
+
+def _read_header(stream: BinaryIO, size: int, file: Path | str, fix: str) -> Header:
     npy = np.lib.format
     try:
         is_old = npy.read_magic(stream) == (1, 0)
@@ -122,10 +131,10 @@ def _read_header(stream: BufferedReader, file: Path, fix: str) -> Header:
         raise UserError(f"{file}: not a readable .npy file ({error}); {fix}") from error
     if is_fortran:
         raise UserError(f"{file}: shape is {shape} in Fortran order; {fix}")
-    return Header(dtype, shape, stream.tell(), os.fstat(stream.fileno()).st_size)
+    return Header(dtype, shape, stream.tell(), size)
 
 
-def _check_size(header: Header, file: Path, fix: str) -> None:
+def _check_size(header: Header, file: Path | str, fix: str) -> None:
     if header.size < header.needed:
         raise UserError(f"{file}: truncated to {header.size} of {header.needed} bytes; {fix}")
     if header.size > header.needed:

@@ -7,6 +7,7 @@ from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 import fastad
@@ -18,6 +19,7 @@ from fastad.compare_config import CompareConfig
 from fastad.configs import CollectConfig, RolloutConfig, TrainConfig
 from fastad.evaluate.result import Result
 from fastad.evaluate.task_set import load_task_set
+from fastad.histories.formats.xland import COLUMNS
 from fastad.histories.histories import Histories
 from fastad.histories.opening import description_files, open_histories
 from fastad.histories.reader import HistoryDataset
@@ -91,6 +93,7 @@ def _read_minari(folder: Path, name: str) -> None:
 def _read_xland(folder: Path, name: str) -> None:
     """As it lies, as a run keeps it, and converted."""
     histories = open_histories(folder / name)
+    _check_own(folder / name, [f"{group}/{column}" for group in range(2) for column in COLUMNS])
     with suppress(UserError):  # of code that the file names
         _check(histories)
     last = histories.num_histories - 1
@@ -105,6 +108,17 @@ def _read_xland(folder: Path, name: str) -> None:
     again = HistoryDataset(folder / OUT).read(last, 0, int(histories.lengths[last]))
     for column, values in steps.items():
         np.testing.assert_array_equal(again[column], values)
+
+
+def _check_own(file: Path, names: list[str]) -> None:
+    """Whether what was read of an HDF5 file lies in it."""
+    with h5py.File(file) as stream:
+        for name in (name for name in names if name.partition("/")[0] in stream):
+            group, _, last = name.rpartition("/")
+            links = [stream.get(group, getlink=True), stream[group].get(last, getlink=True)]
+            assert {type(link) for link in links} == {h5py.HardLink}
+            assert not stream[name].is_virtual
+            assert not stream[name].external
 
 
 def _convert(source: Path, out: Path) -> None:

@@ -14,11 +14,13 @@ from fastad.base.errors import UserError
 from fastad.base.files import digest
 from fastad.histories.fields import SCHEMA_VERSION
 from fastad.histories.histories import Histories
+from fastad.histories.npy import parse_array
 from fastad.histories.own_writer import HistoryWriter
 from fastad.histories.schema import DatasetInfo
 
 KEY = "fastad"  # what other formats' metadata call the description
 FORMAT = 1
+AGAIN = "convert the dataset again"
 
 
 def describe(dataset: Histories) -> str:
@@ -62,18 +64,18 @@ def restored(text: object, where: str) -> tuple[DatasetInfo, np.ndarray]:
                 f"reads {FORMAT}; upgrade fastad"
             )
         content = base64.b64decode(values["tasks"], validate=True)
-        tasks = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
         described = dict(values["info"])
-    except (ValueError, TypeError, KeyError, RecursionError, binascii.Error, EOFError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError, binascii.Error) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(
-            f"{where}: its fastad description is damaged ({type(error).__name__}); convert the "
-            "dataset again"
+            f"{where}: its fastad description is damaged ({type(error).__name__}); {AGAIN}"
         ) from error
     info = DatasetInfo.from_json(described, file=where)
-    if info.tasks_digest not in ("", digest(content)) or tasks.shape[:1] != (info.num_tasks,):
-        raise UserError(f"{where}: the tasks in it are damaged; convert the dataset again")
+    tasks = parse_array(content, f"{where}, its tasks", fix=AGAIN)
+    is_whole = tasks.ndim == 2 and len(tasks) == info.num_tasks
+    if not is_whole or info.tasks_digest not in ("", digest(content)):
+        raise UserError(f"{where}: the tasks in it are damaged; {AGAIN}")
     return info, tasks
 
 

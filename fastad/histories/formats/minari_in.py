@@ -1,7 +1,6 @@
 """A dataset of Minari, of fastad's or of others, as a dataset of fastad."""
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from fastad.histories.formats.minari_names import (
     import_minari,
     read_metadata,
 )
-from fastad.histories.formats.minari_out import quiet
+from fastad.histories.formats.minari_storage import open_storage, read_episodes
 from fastad.histories.formats.nested import from_nested
 from fastad.histories.own import create
 from fastad.histories.own_writer import HistoryWriter
@@ -28,8 +27,6 @@ from fastad.histories.schema import POLICIES
 from fastad.spaces import is_packed, space_to_json
 
 _logger = logging.getLogger(__name__)
-
-MAX_STEPS = 2**40  # of an episode: what positions in a column count
 
 
 @dataclass(frozen=True)
@@ -77,18 +74,10 @@ def read_minari(
     import_minari()
     data, where = find_data(word), f"source={word}"
     metadata = read_metadata(data, where)
-    from minari.dataset.minari_storage import MinariStorage
-
-    try:
-        with quiet():
-            storage = MinariStorage.read(data)
-            told = list(storage.get_episode_metadata(range(storage.total_episodes)))
-    except (OSError, ValueError, KeyError, TypeError, AssertionError, ImportError) as error:
-        raise _unreadable(where, error) from error
+    storage, told = open_storage(data, metadata, where)
     if not told:
         raise UserError(f"{where} holds no episodes; record some first")
-    steps = [_steps(entry, where) for entry in told]
-    episodes = [_Episode(i, n, entry) for i, (n, entry) in enumerate(zip(steps, told, strict=True))]
+    episodes = [_Episode(i, int(entry["total_steps"]), entry) for i, entry in enumerate(told)]
     if KEY in metadata:
         writer, histories = _as_it_was(metadata[KEY], episodes, path, grouping, where, overwrite)
     else:
@@ -220,7 +209,7 @@ def _grouped(
 
 def _policies(storage: Any, where: str) -> list[str]:
     """The distributions that episodes of others bring along, under the names that fastad has."""
-    (first,) = _read(storage, [0], where)
+    (first,) = read_episodes(storage, [0], where)
     size, infos = distribution_over(storage.action_space).num_params, first.get("infos") or {}
     found = [
         name for name in POLICIES
@@ -240,7 +229,7 @@ def _write(
     progress(0, total)
     with writer:
         for task, learner, parts in histories:
-            read = _read(storage, [part.number for part in parts], where)
+            read = read_episodes(storage, [part.number for part in parts], where)
             for part, episode in zip(parts, read, strict=True):
                 is_last = part is parts[-1]
                 try:
@@ -284,27 +273,3 @@ def _columns(
             values = values.astype(column.dtype)
         found[name] = np.array(values)
     return found
-
-
-def _read(storage: Any, numbers: list[int], where: str) -> Iterator[dict[str, Any]]:
-    try:
-        yield from storage.get_episodes(numbers)
-    except (OSError, KeyError, ValueError, AssertionError, RuntimeError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise _unreadable(where, error) from error
-
-
-def _steps(told: dict[str, Any], where: str) -> int:
-    steps = told.get("total_steps")
-    if not isinstance(steps, int | np.integer) or not 1 <= steps < MAX_STEPS:
-        raise UserError(f"{where}: an episode tells total_steps={steps!r}; download it again")
-    return int(steps)
-
-
-def _unreadable(where: str, error: Exception) -> UserError:
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    return UserError(
-        f"{where} cannot be read as a Minari dataset, it is cut short or damaged, or of a kind "
-        f"that needs more ({reason}); download it again"
-    )

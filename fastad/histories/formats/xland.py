@@ -19,6 +19,7 @@ from gymnasium import spaces
 from fastad.base.errors import UserError
 from fastad.base.extras import import_extra
 from fastad.histories.bounds import find_bounds
+from fastad.histories.formats.hdf5 import member
 from fastad.histories.histories import Histories
 from fastad.histories.schema import DatasetInfo
 from fastad.histories.validate import spread
@@ -70,7 +71,7 @@ class XLandHistories(Histories):
         self.num_shards_complete = 1
         with self._refusing("is damaged"):
             rulesets, attributes = self._read_rulesets()
-            self._has_expert = f"0/{EXPERT}" in self._file
+            self._has_expert = member(self._of(0), EXPERT, self._where) is not None
             self._per_group, num_steps, *grid = self._group(0)["states"].shape
         order = np.random.Generator(np.random.Philox(0)).permutation(len(rulesets))
         self.tasks = rulesets[order][:, None]
@@ -196,7 +197,7 @@ class XLandHistories(Histories):
         """Say in one line what HDF5's own library stumbles over."""
         try:
             yield
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError, MemoryError) as error:
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(f"{self._where} {what} ({_reason(error)}); {WHAT_FOR}") from error
@@ -221,11 +222,11 @@ class XLandHistories(Histories):
         return opened
 
     def _opened(self, index: int) -> dict[str, Any]:
-        group = self._file.get(str(index))
+        group = self._of(index)
         names = [*COLUMNS, *([EXPERT] if self._has_expert else [])]
         found: dict[str, Any] = {}
         for name in names:
-            found[name] = group.get(name) if hasattr(group, "keys") else None
+            found[name] = member(group, name, self._where)
         for name, column in found.items():
             kinds = {"rewards": "f", "dones": "biu"}.get(name, "u")
             rank = 4 if name == "states" else 2
@@ -242,6 +243,13 @@ class XLandHistories(Histories):
                 )
         return found
 
+    def _of(self, index: int) -> Any:
+        """The group of a task."""
+        group = member(self._file, str(index), self._where)
+        if not hasattr(group, "keys"):
+            raise UserError(f"{self._where}: {index} is no group; {WHAT_FOR}")
+        return group
+
     def _read_rulesets(self) -> tuple[np.ndarray, dict[str, Any]]:
         """The ruleset of every group, and the attributes of the first."""
         names = set(self._file)
@@ -255,10 +263,12 @@ class XLandHistories(Histories):
         first: dict[str, Any] = {}
         rulesets = np.empty(len(wanted), np.int64)
         for index, name in enumerate(wanted):
-            told = self._file[name].attrs
+            told = self._of(index).attrs
             for key in ("env-id", "benchmark-id", "ruleset-id"):
                 if key not in told:
                     raise UserError(f"{self._where}: group {name} lacks {key}; {WHAT_FOR}")
+                if key != "ruleset-id" and not isinstance(told[key], str):
+                    raise UserError(f"{self._where}: {key} of group {name} is no text; {WHAT_FOR}")
             first = first or {key: told[key] for key in ("env-id", "benchmark-id")}
             for key, value in first.items():
                 if told[key] != value:
