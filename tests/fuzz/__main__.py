@@ -22,6 +22,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 import atheris
 
@@ -31,7 +32,8 @@ with atheris.instrument_imports(include=["fastad"]):
 
 REGRESSIONS = Path(__file__).parent / "regressions"
 CURRENT, STACK = "current", "stack"  # the input that is read just now; where a crash happened
-PATIENCE = 60  # seconds of waiting for a search that shall have ended
+HANG = 60  # seconds in which nothing interrupts a library: the search ends, and says where
+PATIENCE = 120  # of waiting for a search that shall have ended
 
 
 class Findings:
@@ -42,14 +44,16 @@ class Findings:
         folder: Where they go.
         seconds: After these the search ends, and this process with it.
         current: File that always holds the input that is read.
+        stack: Where a hang tells its place.
         scratch: Folders to delete then.
     """
 
     def __init__(
-        self, samples: Samples, folder: Path, seconds: float, current: Path,
+        self, samples: Samples, folder: Path, seconds: float, current: Path, stack: TextIO,
         scratch: Sequence[Path],
     ) -> None:  # fmt: skip
-        self.samples, self.folder, self.current, self.scratch = samples, folder, current, scratch
+        self.samples, self.folder, self.scratch = samples, folder, scratch
+        self.current, self.stack = current, stack
         self.kinds: dict[str, int] = {}
         self.runs = self.loaded = 0
         self.end = time.monotonic() + seconds
@@ -63,6 +67,7 @@ class Findings:
             os._exit(bool(self.kinds))  # libFuzzer's own way out reports the last input as a crash
         self.runs += 1
         self.current.write_bytes(data)
+        faulthandler.dump_traceback_later(HANG, exit=True, file=self.stack)
         try:
             with limited(), timed():
                 self.loaded += self.samples.run(data)
@@ -72,6 +77,8 @@ class Findings:
             if self.kinds[kind] == 1:
                 keep(self.folder, kind, data)
                 traceback.print_exc(limit=-6)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
     def report(self) -> None:
         """How many inputs there were, and what was found."""
@@ -97,9 +104,15 @@ def kind_of(error: BaseException) -> str:
     return f"{type(error).__name__} in {Path(last.filename).name}, {last.name}, line {last.lineno}"
 
 
+def is_hang(stack: str) -> bool:
+    """Whether a search ended because nothing came back from a library."""
+    return stack.startswith("Timeout")
+
+
 def crash_of(status: int, stack: str) -> str:
-    """A crash by its signal and where Python was; a hang has a status of libFuzzer's own."""
+    """A crash by its signal and where Python was, or a hang."""
     name = signal.Signals(-status).name if status < 0 else f"status {status}"
+    name = "hang" if is_hang(stack) else name
     places = re.findall(r'File "(.*?)", line (\d+) in (\w+)', stack)
     own = [place for place in places if "/fastad/" in place[0]]
     file, line, function = (own or places or [("nowhere", "0", "nothing")])[0]
@@ -127,10 +140,10 @@ def main() -> None:
                 status = subprocess.run(command, timeout=left + PATIENCE).returncode
             except subprocess.TimeoutExpired:
                 status = -signal.SIGKILL
-            is_right &= status == 0
-            if status in (0, 1):
-                break
             current, stack = Path(scratch, CURRENT), Path(scratch, STACK)
+            is_right &= status == 0
+            if status in (0, 1) and not is_hang(stack.read_text()):
+                break
             if not current.exists():
                 sys.exit(f"a search ended with {status} before it began")
             keep(asked.out / asked.target, crash_of(status, stack.read_text()),
@@ -142,7 +155,8 @@ def main() -> None:
 
 def search(asked: argparse.Namespace) -> None:
     """Fuzz one target in this process, until the time is over or a library crashes it."""
-    faulthandler.enable(Path(asked.scratch, STACK).open("w"))  # noqa: SIM115  (until the end)
+    stack = Path(asked.scratch, STACK).open("w")  # noqa: SIM115  (until the end)
+    faulthandler.enable(stack)
     current = Path(asked.scratch, CURRENT)
     with samples_of(asked.target) as samples, tempfile.TemporaryDirectory() as corpus:
         for number, data in enumerate(samples.inputs()):
@@ -150,12 +164,13 @@ def search(asked: argparse.Namespace) -> None:
             assert samples.run(data), f"a valid sample is refused: {data[:80]!r}"
         findings = Findings(
             samples, asked.out / asked.target, asked.seconds, current,
-            (samples.folder, Path(corpus)),
+            stack, (samples.folder, Path(corpus)),
         )  # fmt: skip
 
         def mutate(data: bytes, max_size: int, seed: int) -> bytes:
             rng = random.Random(seed)
             current.write_bytes(data)  # a library that changes it may crash, too
+            faulthandler.dump_traceback_later(HANG, exit=True, file=stack)
             new = samples.mutate(data, rng) if rng.random() < 0.85 else None
             if new is None:
                 head, _, content = data.partition(b"\n")
@@ -166,7 +181,7 @@ def search(asked: argparse.Namespace) -> None:
         signals = [f"-handle_{name}=0" for name in ("segv", "bus", "abrt", "ill", "fpe")]
         atheris.Setup(
             [sys.argv[0], f"-seed={asked.seed}", "-max_len=262144", "-len_control=0",
-             "-timeout=120", "-rss_limit_mb=0", f"-artifact_prefix={corpus}/",
+             "-timeout=600", "-rss_limit_mb=0", f"-artifact_prefix={corpus}/",
              "-print_final_stats=1", *signals, corpus],
             findings.try_input,
             custom_mutator=mutate,

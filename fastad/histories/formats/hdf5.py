@@ -6,6 +6,9 @@ size in a few bytes. Both are refused before HDF5's library follows.
 
 import math
 import os
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from struct import Struct, unpack_from
 from typing import Any
 
 from fastad.base.errors import UserError
@@ -15,6 +18,41 @@ MOST_PER_BYTE = 2**12  # of numbers, for a byte that is stored: deflate makes up
 FREE_BYTES = 2**12  # that no stored byte has to stand for
 MAX_CHUNK_BYTES = 2**26  # held as a whole while a part of it is read
 MAX_DEPTH = 16
+MAX_SEARCHED_BYTES = 2**30
+HEAP, HEAP_HEADER = b"GCOL\x01\x00\x00\x00", 16  # a collection of the global heap, version 1
+OBJECT = Struct("<H6xQ")  # of it: index, 0 of free space, and bytes; as h5py has sizes written
+
+
+def check_heaps(file: Path, where: str) -> None:
+    """Refuse a file whose text HDF5's library would search without end, deaf to Ctrl-C.
+
+    It walks the objects of a global heap by their sizes, and stays where free space has none. A
+    single wrong bit leads there. Only files of up to a GiB are looked through.
+
+    Raises:
+        UserError: If there is such a heap; `where` begins the message.
+    """
+    size = file.stat().st_size
+    if not 0 < size <= MAX_SEARCHED_BYTES:
+        return
+    with file.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
+        at = content.find(HEAP)
+        while at >= 0:
+            if at + HEAP_HEADER <= size and _is_endless(content, at, size):
+                raise UserError(f"{where}: its text is damaged, at byte {at:,}")
+            at = content.find(HEAP, at + len(HEAP))
+
+
+def _is_endless(content: mmap, at: int, size: int) -> bool:
+    """Whether a walk over the objects of the heap at a place does not move on."""
+    (length,) = unpack_from("<Q", content, at + 8)
+    end, place = min(at + length, size), at + HEAP_HEADER
+    while place + OBJECT.size <= end:
+        index, num_bytes = OBJECT.unpack_from(content, place)
+        if index == 0 and num_bytes == 0:
+            return True
+        place += num_bytes if index == 0 else OBJECT.size + -(-num_bytes // 8) * 8
+    return False
 
 
 def member(group: Any, name: str, where: str) -> Any:
@@ -79,4 +117,4 @@ def _check_array(found: Any, where: str) -> None:
         )
 
 
-__all__ = ["check_tree", "member"]
+__all__ = ["check_heaps", "check_tree", "member"]

@@ -264,12 +264,16 @@ def _columns(
     for name, column in columns(info).items():
         if name not in given:
             raise UserError(f"infos lack {name!r}, which other episodes have; record them alike")
-        values = np.asarray(given[name])[:num_steps]
-        if len(values) < num_steps:
-            raise UserError(f"{name} has {len(values)} of {num_steps} steps; it is damaged")
+        values = np.asarray(given[name])
+        if values.ndim == 0 or len(values) < num_steps:
+            raise UserError(f"{name} has shape {values.shape} at {num_steps} steps; it is damaged")
+        values = values[:num_steps]
         if column.shape == () and values.shape == (num_steps, 1):
             values = values[:, 0]
+        if column.dtype.kind == "b" and (values.dtype.kind != "b" or values.ndim != 1):
+            raise UserError(f"{name} is {values.dtype} of shape {values.shape}; it is damaged")
         if column.dtype.kind == "f" and values.dtype.kind == "f":
-            values = values.astype(column.dtype)
+            with np.errstate(over="ignore"):  # what is not finite then is refused
+                values = values.astype(column.dtype)
         found[name] = np.array(values)
     return found

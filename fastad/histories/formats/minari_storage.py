@@ -19,7 +19,7 @@ from gymnasium import spaces
 from fastad.base.errors import UserError
 from fastad.base.extras import import_extra
 from fastad.base.files import open_regular
-from fastad.histories.formats.hdf5 import check_tree
+from fastad.histories.formats.hdf5 import check_heaps, check_tree
 from fastad.histories.formats.minari_out import FILE, quiet
 from fastad.spaces import DTYPES, MAX_DEPTH
 
@@ -113,6 +113,7 @@ def _check_hdf5(storage: Any, file: Path, numbers: range, where: str) -> list[in
         return (row.tobytes() for row in array[()])
 
     open_regular(file, fix=AGAIN).close()
+    check_heaps(file, where)
     with h5py.File(file, "r") as stream:
         check_tree(stream, where)
         steps = []

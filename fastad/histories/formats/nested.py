@@ -7,6 +7,7 @@ import numpy as np
 from gymnasium import spaces
 
 from fastad.base.errors import UserError
+from fastad.histories.block import ACCEPTED
 from fastad.spaces import leaves
 
 
@@ -25,8 +26,12 @@ def from_nested(space: spaces.Space[Any], values: Any, where: str) -> np.ndarray
 
 
 def from_leaves(space: spaces.Space[Any], values: list[np.ndarray], where: str) -> np.ndarray:
-    """Packed observations (n, nbytes) of the values (n, *shape) of every leaf, in order."""
-    layout, num_steps = leaves(space), len(values[0])
+    """Packed observations (n, nbytes) of the values (n, *shape) of every leaf, in order.
+
+    Raises:
+        UserError: If one is of another shape, or its numbers are none that are stored for it.
+    """
+    layout, num_steps = leaves(space), len(values[0]) if values[0].ndim else 0
     packed = np.empty((num_steps, layout[-1].stop), np.uint8)
     for leaf, given in zip(layout, values, strict=True):
         if given.shape != (num_steps, *leaf.shape):
@@ -34,8 +39,18 @@ def from_leaves(space: spaces.Space[Any], values: list[np.ndarray], where: str) 
                 f"{where}: key {leaf.name!r} of observations has shape {given.shape}, not "
                 f"{(num_steps, *leaf.shape)}"
             )
-        cast = np.ascontiguousarray(given, leaf.dtype).reshape(num_steps, -1)
-        packed[:, leaf.start : leaf.stop] = cast.view(np.uint8)
+        if given.dtype.kind not in ACCEPTED[leaf.dtype.kind]:
+            raise UserError(
+                f"{where}: key {leaf.name!r} of observations is {given.dtype}, not {leaf.dtype}"
+            )
+        with np.errstate(over="ignore"):  # what is not finite then is refused
+            cast = np.ascontiguousarray(given, leaf.dtype)
+        if leaf.dtype.kind in "iu" and (cast != given).any():
+            raise UserError(
+                f"{where}: key {leaf.name!r} of observations lies in [{given.min()}, "
+                f"{given.max()}], outside its space, {leaf.space}"
+            )
+        packed[:, leaf.start : leaf.stop] = cast.reshape(num_steps, -1).view(np.uint8)
     return packed
 
 

@@ -139,8 +139,8 @@ def _checked_kinds(opened: Any, info: DatasetInfo, pyarrow: Any, where: str) -> 
     for kind in kinds:
         if kind.name not in types:
             raise UserError(f"{where} lacks the column {kind.name!r}; convert the dataset again")
-        expected = _type(pyarrow, kind)
-        if kind.name != "learner" and types[kind.name] != expected:
+        expected, is_whole = _type(pyarrow, kind), pyarrow.types.is_integer(types[kind.name])
+        if types[kind.name] != expected and not (kind.name == "learner" and is_whole):
             raise UserError(
                 f"{where}: column {kind.name!r} is {types[kind.name]}, not {expected}; convert the "
                 "dataset again"

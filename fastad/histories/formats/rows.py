@@ -18,6 +18,8 @@ from fastad.histories.schema import DatasetInfo
 from fastad.spaces import is_packed, leaves
 
 INDEX = ("history", "task", "learner", "episode", "step")  # of each row, before what happened
+# Steps that a dataset may have room for: all its histories have as much as the longest needs.
+FREE_STEPS, MOST_PER_ROW = 2**16, 2**12
 
 
 class Quantity(NamedTuple):
@@ -96,6 +98,11 @@ def write_rows(
         raise UserError(
             f"{where} has {num_rows:,} rows, and its description {info.num_histories:,} histories "
             f"of at most {info.num_steps:,} steps; rows were left out or added: convert it again"
+        )
+    if info.num_histories * info.num_steps > FREE_STEPS + MOST_PER_ROW * num_rows:
+        raise UserError(
+            f"{where} has {num_rows:,} rows, and its description makes room for "
+            f"{info.num_histories * info.num_steps:,} steps; it is damaged: convert it again"
         )
     done = 0
     progress(0, num_rows)

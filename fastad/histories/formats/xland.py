@@ -19,7 +19,7 @@ from gymnasium import spaces
 from fastad.base.errors import UserError
 from fastad.base.extras import import_extra
 from fastad.histories.bounds import find_bounds
-from fastad.histories.formats.hdf5 import member
+from fastad.histories.formats.hdf5 import check_heaps, member
 from fastad.histories.histories import Histories
 from fastad.histories.schema import DatasetInfo
 from fastad.histories.validate import spread
@@ -63,6 +63,7 @@ class XLandHistories(Histories):
         h5py = import_extra("h5py", "hdf5", f"{self.path}, an HDF5 file,")
         if not self.path.is_file():
             raise UserError(f"{self._where} does not exist; name an .hdf5 file")
+        check_heaps(self.path, self._where)
         with self._refusing("is no HDF5 file, or cut short"):
             self._file = h5py.File(self.path, "r", rdcc_nbytes=CHUNK_BYTES)
         self._groups: OrderedDict[int, dict[str, Any]] = OrderedDict()
