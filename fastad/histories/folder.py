@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastad.base.config import differences
 from fastad.base.errors import UserError
-from fastad.base.files import temporary
+from fastad.base.files import as_json, temporary
 from fastad.base.locks import LOCK_FILES, folder_lock
 from fastad.base.possession import (
     delete_own,
@@ -64,6 +64,8 @@ def begin_dataset(
     """
     if resume and overwrite:
         raise UserError("--resume and --overwrite contradict each other; choose one")
+    # Refuses what nobody could read again.
+    DatasetInfo.from_json(as_json(info.to_json()), file=f"out={out}")
     _check(out, info, resume=resume, overwrite=overwrite)
     out.mkdir(parents=True, exist_ok=True)
     with folder_lock(out):

@@ -113,7 +113,9 @@ def _claim_blocks(stream: BufferedRandom, size: int) -> None:
 
 def _read_array(stream: BinaryIO, size: int, file: Path | str, fix: str) -> np.ndarray:
     header = _read_header(stream, size, file, fix)
-    if header.dtype.kind not in NUMBERS or min(header.shape, default=0) < 0:
+    # PyTorch takes neither numbers of another byte order nor wider ones.
+    is_plain = header.dtype.kind in NUMBERS and header.dtype.isnative and header.dtype.itemsize <= 8
+    if not is_plain or min(header.shape, default=0) < 0:
         raise UserError(
             f"{file}: not a readable .npy file (dtype {header.dtype}, shape {header.shape}); {fix}"
         )

@@ -234,8 +234,9 @@ def _write(
                 is_last = part is parts[-1]
                 try:
                     steps = _columns(episode, part.steps, info, where)
-                    if not is_last:
-                        # What others left open ends here all the same: another one follows.
+                    if not is_last or (info.fixed_length and part.steps == info.episode_length):
+                        # What others left open ends here all the same: another one follows, or
+                        # all of them last just so long.
                         ended = steps["terminated"][-1] | steps["truncated"][-1]
                         steps["truncated"][-1] |= not ended
                     writer.append(task=task, last=is_last, learner=learner, **steps)

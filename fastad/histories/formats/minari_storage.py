@@ -53,7 +53,9 @@ def open_storage(data: Path, metadata: Told, where: str) -> tuple[Any, list[Told
         told = list(storage.get_episode_metadata(numbers))
     for number, (entry, num_steps) in enumerate(zip(told, steps, strict=True)):
         claimed = entry.get("total_steps") if isinstance(entry, dict) else None
-        if not isinstance(claimed, int | np.integer) or claimed != num_steps or num_steps < 1:
+        if isinstance(claimed, np.generic):
+            claimed = claimed.item()
+        if type(claimed) is not int or claimed != num_steps or num_steps < 1:
             raise UserError(
                 f"{where}: episode {number} has {num_steps} steps and tells total_steps="
                 f"{reprlib.repr(claimed)}; {AGAIN}"
