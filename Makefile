@@ -43,7 +43,8 @@ faults: .venv/dev  ## kill, stop, fill disks, damage files, thousands of times: 
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.memory --results benchmarks/results/flat-memory.json
 
 fuzz: .venv/fuzz  ## fuzz every file that is read: TARGET=meta: one of them; SECONDS=600: for each
-	for target in $(or $(TARGET),dataset meta npy checkpoint config result); do \
+	for target in $(or $(TARGET),dataset meta npy checkpoint config result parquet minari xland \
+			hugging-face); do \
 		OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --target $$target \
 			--seconds $(or $(SECONDS),600) || exit 1; done
 	HYPOTHESIS_PROFILE=thorough OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -q \

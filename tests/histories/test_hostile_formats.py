@@ -212,7 +212,7 @@ def test_a_space_of_text_as_wide_as_memory_is_refused(tmp_path):
         fastad.convert(tmp_path / "theirs", tmp_path / "new")
 
 
-def test_a_table_whose_description_makes_room_for_more_than_it_has_is_refused(tmp_path):
+def test_a_table_that_makes_room_for_more_than_it_has_or_has_other_columns_is_refused(tmp_path):
     data = fastad.collect(
         out=tmp_path / "data", env_options={"size": 3, "episode_length": 4}, num_histories=4,
         num_episodes=2, num_test_tasks=2,
@@ -228,5 +228,8 @@ def test_a_table_whose_description_makes_room_for_more_than_it_has_is_refused(tm
     kind = table.set_column(at, "learner", [[[0.5]] * len(table)])
     parquet.write_table(kind, tmp_path / "new.parquet")
     with pytest.raises(UserError, match="column 'learner' is list"):
+        fastad.convert(tmp_path / "new.parquet", tmp_path / "new")
+    parquet.write_table(table.append_column("task", table["task"]), tmp_path / "new.parquet")
+    with pytest.raises(UserError, match="has twice the column 'task'"):
         fastad.convert(tmp_path / "new.parquet", tmp_path / "new")
     assert not (tmp_path / "new").exists()

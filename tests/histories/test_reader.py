@@ -259,6 +259,7 @@ def test_values_behind_the_committed_steps_do_not_matter(tmp_path, make_dataset)
         (np.zeros((5, 2)), r"shape \(5, 2\)"),
         (np.zeros(6), r"shape \(6,\)"),
         (np.array([[None]] * 6), "not a readable .npy file"),
+        (np.zeros((6, 2), ">i4"), "not a readable .npy file"),
     ],
 )
 def test_wrong_tasks_are_refused(tmp_path, make_dataset, tasks, message):

@@ -136,9 +136,11 @@ def _checked_kinds(opened: Any, info: DatasetInfo, pyarrow: Any, where: str) -> 
     """What the file must have, if it has it all."""
     kinds = [*(Quantity(name, np.dtype(np.int64), ()) for name in INDEX), *quantities(info)]
     types = {field.name: field.type for field in opened.schema_arrow}
+    names = opened.schema_arrow.names
     for kind in kinds:
-        if kind.name not in types:
-            raise UserError(f"{where} lacks the column {kind.name!r}; convert the dataset again")
+        if names.count(kind.name) != 1:
+            how = "has twice" if kind.name in names else "lacks"
+            raise UserError(f"{where} {how} the column {kind.name!r}; convert the dataset again")
         expected, is_whole = _type(pyarrow, kind), pyarrow.types.is_integer(types[kind.name])
         if types[kind.name] != expected and not (kind.name == "learner" and is_whole):
             raise UserError(
