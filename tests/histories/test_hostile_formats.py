@@ -192,6 +192,23 @@ def test_pictures_that_are_no_jpeg_of_their_space_are_refused_before_anything_sh
             fastad.convert(tmp_path / "theirs", tmp_path / "new")
 
 
+@pytest.mark.parametrize("key", ["", ".", "a/b", "a\0"])
+def test_keys_that_are_no_names_in_hdf5_are_refused_and_nothing_is_left(key, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    space = spaces.Dict({"in": spaces.Tuple([spaces.Dict({key: spaces.Discrete(2)})])})
+    with fastad.histories.create(
+        tmp_path / "data", env="somewhere", num_histories=1, num_steps=2, num_tasks=2, num_test=1,
+        observation_space=space, action_space=spaces.Discrete(2), episode_length=2, policies=(),
+    ) as writer:  # fmt: skip
+        writer.append(
+            task=0, observation=[space.sample()] * 2, action=np.zeros(2, int), reward=np.zeros(2),
+            terminated=np.zeros(2, bool), truncated=np.array([False, True]),
+        )  # fmt: skip
+    with pytest.raises(UserError, match="of observations is no name in HDF5"):
+        fastad.convert(tmp_path / "data", "minari:odd-v0")
+    assert not (tmp_path / "minari").exists()
+
+
 def test_a_space_that_a_dataset_cannot_keep_leaves_nothing(tmp_path):
     file = record(tmp_path / "theirs" / "data") / "metadata.json"
     metadata = json.loads(file.read_text())

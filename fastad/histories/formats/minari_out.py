@@ -9,8 +9,10 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 
 from fastad.base.beside import folder_beside
+from fastad.base.errors import UserError
 from fastad.base.progress import Report
 from fastad.envs.gym_in import OPTIONS
 from fastad.envs.registry import gymnasium_id, is_known, is_outside
@@ -41,10 +43,12 @@ def write_minari(dataset: Histories, word: str, *, progress: Report, overwrite: 
         The folder of the dataset.
 
     Raises:
-        UserError: If the dataset is not complete, or there is another of this ID.
+        UserError: If the dataset is not complete, has keys that HDF5 has no name for, or there is
+            another of this ID.
     """
     minari, name = import_minari(), id_of(word, "destination")
     check_whole(dataset)
+    _check_keys(dataset.info.observation_space)
     info, final = dataset.info, root() / name
     with folder_beside(final, "minari", _is_ours, overwrite=overwrite) as part, quiet():
         from minari.dataset.minari_storage import MinariStorage
@@ -75,6 +79,20 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def _check_keys(space: Any) -> None:
+    """Refuse keys of a Dict that are paths to HDF5, or nothing."""
+    if isinstance(space, spaces.Dict):
+        for key in space:
+            if key in ("", ".") or "/" in key or "\0" in key:
+                raise UserError(
+                    f"key {key!r} of observations is no name in HDF5, as which Minari stores it; "
+                    "convert to FILE.parquet instead, or rename it"
+                )
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        for part in space.values() if isinstance(space, spaces.Dict) else space:
+            _check_keys(part)
 
 
 def _is_ours(path: str) -> bool:
