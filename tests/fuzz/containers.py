@@ -111,6 +111,8 @@ def _link(file: Any, rng: random.Random) -> None:
 
 def _values(file: Any, rng: random.Random) -> None:
     found = rng.choice(_datasets(file))
+    if found.dtype.kind not in "biuf":  # h5py takes a number for an address then
+        return
     place = tuple(rng.randrange(size) for size in found.shape)
     found[place[: rng.randrange(len(place) + 1)]] = rng.choice(NUMBERS)
 
