@@ -103,8 +103,9 @@ def _check_array(found: Any, where: str) -> None:
         raise UserError(f"{where} lies in another file; copy its numbers into this one")
     size = found.dtype.itemsize
     in_file = os.fstat(found.file.id.get_vfd_handle()).st_size
-    stored = min(found.id.get_storage_size(), in_file)
-    wanted = math.prod(found.shape or ()) * size
+    stored, wanted = found.id.get_storage_size(), math.prod(found.shape or ()) * size
+    if stored > in_file:
+        raise UserError(f"{where} claims {stored:,} bytes of a file of {in_file:,}; it is damaged")
     if wanted > FREE_BYTES + MOST_PER_BYTE * stored:
         raise UserError(
             f"{where} claims {wanted:,} bytes, of which {stored:,} are stored; it is damaged or "
