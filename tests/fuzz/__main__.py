@@ -27,7 +27,7 @@ from typing import TextIO
 import atheris
 
 with atheris.instrument_imports(include=["fastad"]):
-    from tests.fuzz.harness import Samples, limited, samples_of, timed
+    from tests.fuzz.harness import MEMORY, Samples, limited, samples_of, timed
     from tests.fuzz.targets import TARGETS
 
 REGRESSIONS = Path(__file__).parent / "regressions"
@@ -131,7 +131,8 @@ def main() -> None:
     if asked.scratch is not None:
         search(asked)
     end, is_right, seed = time.monotonic() + asked.seconds, True, asked.seed
-    with tempfile.TemporaryDirectory() as scratch:
+    # All that a search makes lies here, so that nothing stays of one that crashed.
+    with tempfile.TemporaryDirectory(dir=MEMORY, prefix="fastad-fuzz-") as scratch:
         while (left := end - time.monotonic()) > 0:
             command = [sys.executable, "-m", "tests.fuzz", "--target", asked.target, "--seconds",
                        str(left), "--seed", str(seed), "--out", str(asked.out),
@@ -162,7 +163,10 @@ def search(asked: argparse.Namespace) -> None:
     stack = Path(asked.scratch, STACK).open("w")  # noqa: SIM115  (until the end)
     faulthandler.enable(stack)
     current = Path(asked.scratch, CURRENT)
-    with samples_of(asked.target) as samples, tempfile.TemporaryDirectory() as corpus:
+    with (
+        samples_of(asked.target, asked.scratch) as samples,
+        tempfile.TemporaryDirectory(dir=asked.scratch) as corpus,
+    ):
         for number, data in enumerate(samples.inputs()):
             Path(corpus, f"sample-{number}").write_bytes(data)
             assert samples.run(data), f"a valid sample is refused: {data[:80]!r}"

@@ -27,6 +27,7 @@ from tests.fuzz.samples import make_samples, sealed
 from tests.fuzz.targets import OUT, TARGETS, Target
 
 MAX_BYTES, MAX_SECONDS = 2**28, 5  # that one file may take, when it is read
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # where folders are quick
 # Of CPython's audit table: whatever begins a program, calls home or unpickles.
 FORBIDDEN = (
     "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.remove", "os.rename", "os.mkdir",
@@ -130,10 +131,9 @@ def split(data: bytes) -> tuple[str, bool, bytes]:
 
 
 @contextmanager
-def samples_of(target: str) -> Iterator[Samples]:
-    """Valid files in a folder that goes again, as far as possible in memory."""
-    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=place, prefix="fastad-fuzz-") as scratch:
+def samples_of(target: str, place: Path | None = None) -> Iterator[Samples]:
+    """Valid files in a folder that goes again, at a place, or as far as possible in memory."""
+    with tempfile.TemporaryDirectory(dir=place or MEMORY, prefix="fastad-fuzz-") as scratch:
         make_samples(Path(scratch))
         yield Samples(Path(scratch), target)
 
