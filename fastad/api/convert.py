@@ -11,6 +11,7 @@ from fastad.base.errors import UserError
 from fastad.base.progress import Report, unwatched
 from fastad.base.provenance import describe_machine
 from fastad.evaluate.hugging_face import write_model_folder
+from fastad.histories.formats.described import Described
 from fastad.histories.formats.minari_in import Grouping, read_minari
 from fastad.histories.formats.minari_names import ID, PREFIX, is_minari_folder, root
 from fastad.histories.formats.minari_out import write_minari
@@ -190,10 +191,11 @@ def _from_parquet(asked: _Asked) -> Path:
 def _copy(asked: _Asked) -> Path:
     histories = XLandHistories(asked.source)
     info = replace(histories.info, versions=describe_machine())
+    info, num_steps = replace(info, num_shards=num_shards_for(info)), int(histories.lengths.sum())
     write_rows(
-        asked.destination, replace(info, num_shards=num_shards_for(info)), histories.tasks,
-        _rows(histories), where=f"source={asked.source}", num_rows=int(histories.lengths.sum()),
-        progress=asked.progress, overwrite=asked.overwrite,
+        asked.destination, Described(info, histories.tasks, num_steps), _rows(histories),
+        where=f"source={asked.source}", num_rows=num_steps, progress=asked.progress,
+        overwrite=asked.overwrite,
     )  # fmt: skip
     return asked.destination
 

@@ -32,10 +32,10 @@ def collected(path):
 
 
 def ragged(path):
-    """Dicts, real actions, histories and episodes of all lengths, the last one cut."""
+    """Dicts, real actions, histories and episodes of all lengths, none as long as there is room."""
     generator, lengths = np.random.default_rng(0), (7, 3, 9)
     with fastad.histories.create(
-        path, env="somewhere", num_histories=3, num_steps=9, tasks=[[0.5], [1.5], [2.5]],
+        path, env="somewhere", num_histories=3, num_steps=11, tasks=[[0.5], [1.5], [2.5]],
         num_test=1, observation_space=DICT, episode_length=4,
         action_space=spaces.Box(-1, 1, (2,), np.float32), source="nobody",
     ) as writer:  # fmt: skip

@@ -239,7 +239,10 @@ def test_a_table_that_makes_room_for_more_than_it_has_or_has_other_columns_is_re
     told["info"]["num_steps"] = 2**30
     wrong = table.replace_schema_metadata({"fastad": json.dumps(told)})
     parquet.write_table(wrong, tmp_path / "new.parquet")
-    with pytest.raises(UserError, match="its description makes room for 4,294,967,296 steps"):
+    with pytest.raises(UserError, match="its description makes room for 4,294,967,296;"):
+        fastad.convert(tmp_path / "new.parquet", tmp_path / "new")
+    parquet.write_table(table.slice(0, len(table) - 1), tmp_path / "new.parquet")
+    with pytest.raises(UserError, match="has 31 steps, and was written with 32;"):
         fastad.convert(tmp_path / "new.parquet", tmp_path / "new")
     at = table.schema.get_field_index("learner")
     kind = table.set_column(at, "learner", [[[0.5]] * len(table)])

@@ -6,7 +6,7 @@ import dataclasses
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from fastad.histories.schema import DatasetInfo
 KEY = "fastad"  # what other formats' metadata call the description
 FORMAT = 1
 AGAIN = "convert the dataset again"
+# Steps that a dataset may have room for: all its histories have as much as the longest needs.
+FREE_STEPS, MOST_PER_STEP = 2**16, 2**12
 
 
 def describe(dataset: Histories) -> str:
@@ -29,7 +31,10 @@ def describe(dataset: Histories) -> str:
     content = io.BytesIO()
     np.lib.format.write_array(content, np.ascontiguousarray(dataset.tasks), allow_pickle=False)
     tasks = base64.b64encode(content.getvalue()).decode()
-    described = {"format": FORMAT, "info": info.to_json(), "tasks": tasks}
+    described = {
+        "format": FORMAT, "info": info.to_json(), "tasks": tasks,
+        "steps": int(dataset.lengths.sum()),
+    }  # fmt: skip
     return json.dumps(described, default=_plain)
 
 
@@ -46,8 +51,43 @@ def check_whole(dataset: Histories) -> None:
         )
 
 
-def restored(text: object, where: str) -> tuple[DatasetInfo, np.ndarray]:
-    """The info and the tasks of a description.
+class Described(NamedTuple):
+    """A dataset without its histories.
+
+    Attributes:
+        info: Of the dataset.
+        tasks: (N, K), as there.
+        steps: Of all its histories together; None where an earlier fastad did not tell.
+    """
+
+    info: DatasetInfo
+    tasks: np.ndarray
+    steps: int | None
+
+    def check_steps(self, found: int, where: str) -> None:
+        """Refuse histories that are not whole, or that room is made for beyond all measure.
+
+        Raises:
+            UserError: If so; `where` begins it.
+        """
+        room = self.info.num_histories * self.info.num_steps
+        expected = f"{self.info.num_histories:,} histories of at most {self.info.num_steps:,} steps"
+        if self.steps is not None:
+            expected = f"{self.steps:,}"
+        if not self.info.num_histories <= found <= room or self.steps not in (None, found):
+            raise UserError(
+                f"{where} has {found:,} steps, and was written with {expected}; some were left out "
+                f"or added: {AGAIN}"
+            )
+        if room > FREE_STEPS + MOST_PER_STEP * found:
+            raise UserError(
+                f"{where} has {found:,} steps, and its description makes room for {room:,}; it is "
+                f"damaged: {AGAIN}"
+            )
+
+
+def restored(text: object, where: str) -> Described:
+    """What `describe` told of a dataset.
 
     Args:
         text: That `describe` gave, from anywhere.
@@ -64,7 +104,7 @@ def restored(text: object, where: str) -> tuple[DatasetInfo, np.ndarray]:
                 f"reads {FORMAT}; upgrade fastad"
             )
         content = base64.b64decode(values["tasks"], validate=True)
-        described = dict(values["info"])
+        described, steps = dict(values["info"]), values.get("steps")
     except (ValueError, TypeError, KeyError, RecursionError, binascii.Error) as error:
         if isinstance(error, UserError):
             raise
@@ -76,7 +116,7 @@ def restored(text: object, where: str) -> tuple[DatasetInfo, np.ndarray]:
     is_whole = tasks.ndim == 2 and len(tasks) == info.num_tasks
     if not is_whole or info.tasks_digest not in ("", digest(content)):
         raise UserError(f"{where}: the tasks in it are damaged; {AGAIN}")
-    return info, tasks
+    return Described(info, tasks, None if steps is None else _count(steps, where))
 
 
 def writer_of(
@@ -87,6 +127,12 @@ def writer_of(
     What the description names is not trusted because of it.
     """
     return HistoryWriter(path, info, tasks, overwrite=overwrite, is_ours=False)
+
+
+def _count(steps: object, where: str) -> int:
+    if type(steps) is not int:
+        raise UserError(f"{where}: the number of steps in it is damaged; {AGAIN}")
+    return steps
 
 
 def _plain(value: Any) -> Any:

@@ -86,15 +86,17 @@ def from_pandas(
             f"{where}: attrs[{KEY!r}], the description of its dataset, is gone; name the dataset "
             "with like=HistoryDataset(...)"
         )
-    info, tasks = restored(text, where)
-    kinds = quantities(info)
+    described = restored(text, where)
+    kinds = quantities(described.info)
     wanted = [*INDEX, *(name for kind in kinds for name in _names(kind))]
     missing = [name for name in wanted if name not in frame.columns]
     if missing:
         raise UserError(f"{where} lacks the column {missing[0]!r}; see HistoryDataset.to_pandas")
-    info = with_histories(info, max(1, int(frame["history"].nunique())))
+    # A table may be a part: some histories, or their beginnings.
+    info = with_histories(described.info, max(1, int(frame["history"].nunique())))
+    part = described._replace(info=info, steps=None)
     return write_rows(
-        Path(path), info, tasks, _blocks(frame, kinds), where=where, num_rows=len(frame),
+        Path(path), part, _blocks(frame, kinds), where=where, num_rows=len(frame),
         progress=progress, overwrite=overwrite,
     )  # fmt: skip
 

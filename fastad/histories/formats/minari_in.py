@@ -96,7 +96,8 @@ def _as_it_was(
     overwrite: bool,
 ) -> tuple[HistoryWriter, list[_History]]:  # fmt: skip
     """Of what fastad wrote."""
-    info, tasks = restored(text, where)
+    described = restored(text, where)
+    info = described.info
     if grouping != Grouping():
         raise UserError(
             f"{where} was written by fastad and tells history, task and environment itself; leave "
@@ -118,13 +119,13 @@ def _as_it_was(
             raise UserError(f"{where}: episodes of history {number} are missing; convert it again")
         told = parts[0].told
         histories.append((int(told["task"]), int(told["learner"]), parts))
-    longest = max(sum(part.steps for part in parts) for _, _, parts in histories)
-    if len(histories) != info.num_histories or longest != info.num_steps:
+    if len(histories) != info.num_histories:
         raise UserError(
-            f"{where} holds {len(histories)} histories of up to {longest} steps, and was written "
-            f"with {info.num_histories} of up to {info.num_steps}; convert the whole dataset"
+            f"{where} holds {len(histories)} histories, and was written with {info.num_histories}; "
+            "convert the whole dataset"
         )
-    return writer_of(path, info, tasks, overwrite=overwrite), histories
+    described.check_steps(sum(episode.steps for episode in episodes), where)
+    return writer_of(path, info, described.tasks, overwrite=overwrite), histories
 
 
 def _of_others(

@@ -76,11 +76,12 @@ def read_parquet(file: Path, path: Path, *, progress: Report, overwrite: bool) -
                 f"{where} is a Parquet file without the description that fastad writes; histories "
                 "of others come in by fastad.histories.create"
             )
-        info, tasks = restored(text, where)
+        described = restored(text, where)
+        info = described.info
         kinds = _checked_kinds(opened, info, pyarrow, where)
         blocks = _blocks(opened, kinds, info, where)
         return write_rows(
-            path, info, tasks, blocks, where=where, num_rows=opened.metadata.num_rows,
+            path, described, blocks, where=where, num_rows=opened.metadata.num_rows,
             progress=progress, overwrite=overwrite,
         )  # fmt: skip
     except (*DAMAGED, pyarrow.ArrowException) as error:

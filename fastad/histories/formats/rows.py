@@ -10,7 +10,7 @@ import numpy as np
 from fastad.base.errors import UserError
 from fastad.base.progress import Report
 from fastad.histories.columns import columns
-from fastad.histories.formats.described import writer_of
+from fastad.histories.formats.described import Described, writer_of
 from fastad.histories.formats.nested import from_leaves
 from fastad.histories.histories import Histories
 from fastad.histories.reader import HistoryDataset
@@ -18,8 +18,6 @@ from fastad.histories.schema import DatasetInfo
 from fastad.spaces import is_packed, leaves
 
 INDEX = ("history", "task", "learner", "episode", "step")  # of each row, before what happened
-# Steps that a dataset may have room for: all its histories have as much as the longest needs.
-FREE_STEPS, MOST_PER_ROW = 2**16, 2**12
 
 
 class Quantity(NamedTuple):
@@ -70,8 +68,7 @@ def read_rows(dataset: Histories, history: int, start: int, stop: int) -> dict[s
 
 def write_rows(
     path: Path,
-    info: DatasetInfo,
-    tasks: np.ndarray,
+    described: Described,
     blocks: Iterable[Mapping[str, np.ndarray]],
     *,
     where: str,
@@ -83,8 +80,7 @@ def write_rows(
 
     Args:
         path: Of the dataset.
-        info: Of the dataset that the rows came from.
-        tasks: Of it.
+        described: The dataset that the rows came from.
         blocks: Rows as `read_rows` gives them, all of one history after all of another.
         where: Begins errors.
         num_rows: Of all blocks.
@@ -94,19 +90,11 @@ def write_rows(
     Raises:
         UserError: If rows are missing, out of order, or do not fit. No dataset is left then.
     """
-    if not info.num_histories <= num_rows <= info.num_histories * info.num_steps:
-        raise UserError(
-            f"{where} has {num_rows:,} rows, and its description {info.num_histories:,} histories "
-            f"of at most {info.num_steps:,} steps; rows were left out or added: convert it again"
-        )
-    if info.num_histories * info.num_steps > FREE_STEPS + MOST_PER_ROW * num_rows:
-        raise UserError(
-            f"{where} has {num_rows:,} rows, and its description makes room for "
-            f"{info.num_histories * info.num_steps:,} steps; it is damaged: convert it again"
-        )
+    info = described.info
+    described.check_steps(num_rows, where)
     done = 0
     progress(0, num_rows)
-    with writer_of(path, info, tasks, overwrite=overwrite) as writer:
+    with writer_of(path, info, described.tasks, overwrite=overwrite) as writer:
         for part, is_last in _with_last(_runs(blocks, where)):
             steps = _as_columns(info, part, where)
             learner, task = int(part["learner"][0]), int(part["task"][0])
