@@ -11,6 +11,7 @@ import json
 import logging
 import multiprocessing
 import os
+import reprlib
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -134,6 +135,31 @@ def read_bytes(file: Path, *, fix: str, limit: int) -> bytes:
         if size > limit:
             raise UserError(f"{file}: {size:,} bytes long, at most {limit:,} are read; {fix}")
         return stream.read(size)  # not `limit`: as much memory would be taken at once
+
+
+def read_stored(file: Path, size: object, content_digest: object, *, fix: str) -> bytes:
+    """The content of a file that a manifest tells of.
+
+    Args:
+        file: To be read.
+        size: Bytes that the manifest says it has; from anywhere.
+        content_digest: That of its content; from anywhere.
+        fix: Ends errors.
+
+    Raises:
+        UserError: If it is not there, or another than was stored.
+    """
+    wrong = f"{file} is missing or damaged"
+    try:
+        there = file.lstat().st_size
+        if there != size:
+            raise UserError(f"{wrong} ({there} bytes instead of {reprlib.repr(size)}); {fix}")
+        content = read_bytes(file, fix=fix, limit=there)
+    except FileNotFoundError as error:
+        raise UserError(f"{wrong} ({error.strerror}); {fix}") from error
+    if digest(content) != content_digest:
+        raise UserError(f"{wrong} (not the content that was stored); {fix}")
+    return content
 
 
 def kind_of(mode: int) -> str:

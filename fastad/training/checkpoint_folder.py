@@ -12,6 +12,7 @@ from fastad.base.files import (
     kind_of,
     read_bytes,
     read_json,
+    read_stored,
     sync_folder,
     write_json,
     write_new,
@@ -159,11 +160,16 @@ def read_checkpoint(folder: Path, *names: str) -> tuple[dict[str, bytes], int | 
     """
     manifest = _read_manifest(folder)
     if manifest is None:
-        return {name: _read(folder / name, None) for name in names}, None
+        return {name: _read_unsealed(folder / name) for name in names}, None
     step, own = manifest["step"], step_of(folder)
     if own not in (None, step):
         raise UserError(f"{folder} holds the checkpoint of update {step}; {DAMAGED}")
-    return {name: _read(folder / name, manifest["files"][name]) for name in names}, step
+    told = manifest["files"]
+    contents = {
+        name: read_stored(folder / name, told[name]["bytes"], told[name]["digest"], fix=DAMAGED)
+        for name in names
+    }
+    return contents, step
 
 
 def verify_checkpoint(folder: Path) -> bool:
@@ -241,23 +247,12 @@ def _format_version(folder: Path) -> object:
     return read_json(file, fix=DAMAGED, limit=MAX_JSON_BYTES).get("format_version")
 
 
-def _read(file: Path, expected: dict[str, Any] | None) -> bytes:
-    """The content of a file, held to its size and digest where they are known."""
+def _read_unsealed(file: Path) -> bytes:
+    """The content of a file of an earlier fastad, which kept no digests."""
     try:
-        size = file.lstat().st_size
-        if expected is not None and size != expected["bytes"]:
-            raise UserError(
-                f"{file} is missing or damaged ({size} bytes instead of {expected['bytes']}); "
-                f"{DAMAGED}"
-            )
-        content = read_bytes(file, fix=DAMAGED, limit=size)
+        return read_bytes(file, fix=DAMAGED, limit=file.lstat().st_size)
     except FileNotFoundError as error:
         raise UserError(f"{file} is missing or damaged ({error.strerror}); {DAMAGED}") from error
-    if expected is not None and digest(content) != expected["digest"]:
-        raise UserError(
-            f"{file} is missing or damaged (not the content that was stored); {DAMAGED}"
-        )
-    return content
 
 
 def _delete(part: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastad.base.errors import UserError
-from fastad.base.files import digest, read_bytes, read_json
+from fastad.base.files import read_json, read_stored
 
 MODEL_CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 MODEL_TYPE, FORMAT = "fastad", 1
@@ -61,17 +61,6 @@ def read_model(folder: Path) -> tuple[dict[str, Any], bytes, int | None]:
         UserError: If anything is missing or damaged.
     """
     values = read_model_config(folder)
-    file, weights = folder / WEIGHTS, values["weights"]
-    try:
-        size = file.lstat().st_size
-        if size != weights.get("bytes"):
-            raise UserError(
-                f"{file}: {size:,} bytes long, not what {MODEL_CONFIG} says, "
-                f"{reprlib.repr(weights.get('bytes'))}; {AGAIN}"
-            )
-        content = read_bytes(file, fix=AGAIN, limit=size)
-    except FileNotFoundError as error:
-        raise UserError(f"{file} is missing; {AGAIN}") from error
-    if digest(content) != weights.get("sha256"):
-        raise UserError(f"{file}: damaged, not what the digest in {MODEL_CONFIG} says; {AGAIN}")
+    weights = values["weights"]
+    content = read_stored(folder / WEIGHTS, weights.get("bytes"), weights.get("sha256"), fix=AGAIN)
     return values["model"], content, values["updates"]

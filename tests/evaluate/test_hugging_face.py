@@ -133,7 +133,7 @@ def test_a_checkpoint_becomes_a_folder_as_well_and_one_that_is_there_stays(run, 
         ("updates", -1, "updates=-1 is no number"),
         ("train_seconds", -1, "train_seconds=-1 is no time"),
         ("train_seconds", 10**400, r"train_seconds=1000.* is no time"),
-        ("weights", {"bytes": 1}, "bytes long, not what config.json says"),
+        ("weights", {"bytes": 1}, "bytes instead of 1"),
         ("model", {"format_version": 3}, "is not a fastad model"),
     ],
 )
@@ -149,7 +149,7 @@ def test_weights_that_are_cut_short_or_changed_are_refused(folder):
     content = weights.read_bytes()
     for wrong in (content[:-1], content[:-1] + bytes([content[-1] ^ 1])):
         weights.write_bytes(wrong)
-        with pytest.raises(UserError, match=r"model.safetensors: .*(bytes long|damaged)"):
+        with pytest.raises(UserError, match=r"model.safetensors is missing or damaged"):
             fastad.Run(folder).model()
     weights.unlink()
     with pytest.raises(UserError, match=r"model.safetensors is missing"):
