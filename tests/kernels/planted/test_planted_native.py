@@ -231,7 +231,7 @@ MUTATIONS += [
     Mutation(
         "the first block's weight gradients stand for all", "rows.h",
         "first ? from[i] : to[i] + from[i];", "first ? from[i] : to[i];",
-        ROWS, "results_and_gradients and 70-64-256", folder="native/src",
+        ROWS, "results_and_gradients and 70-64-256", folder="native/src", slow=True,
     ),
     Mutation(
         "a block's gradients are counted again with the next one's", "rows.h",
