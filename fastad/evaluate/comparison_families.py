@@ -32,9 +32,13 @@ def families_of(entries: Sequence[Entry]) -> list[Family]:
     found: dict[str, list[Entry]] = {}
     for entry in entries:
         result = entry.result
-        key = _key(result.env, result.env_options, result.split)
-        found.setdefault(key, []).append(entry)
+        found.setdefault(family_key(result), []).append(entry)
     return [_family(members) for members in found.values()]
+
+
+def family_key(of: Result | Family) -> str:
+    """What results of one environment, one set of options and one split have in common."""
+    return _key(of.env, of.env_options, of.split)
 
 
 def _family(entries: list[Entry]) -> Family:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 from itertools import cycle
@@ -138,8 +139,10 @@ def training_charts(
             continue
         positive = all(value > 0 for curve in data for value in curve["y"])
         layout = _layout("updates", "")
-        if scale == "log" and positive:
-            layout["yaxis"] |= {"type": "log", "dtick": _log_step(data), "exponentformat": "none"}
+        ticks = _log_ticks(data) if scale == "log" and positive else []
+        if len(ticks) > 1:  # else it is so narrow that a logarithm shows nothing more
+            words = [f"{tick:g}" for tick in ticks]
+            layout["yaxis"] |= {"type": "log", "tickvals": ticks, "ticktext": words}
         name = f"{name}, {env}" if env else name
         title = {"text": escape(name), "font": {"size": 14}, "x": 0.02}
         layout |= {"height": 250, "title": title}
@@ -148,10 +151,14 @@ def training_charts(
     return charts
 
 
-def _log_step(data: Sequence[Chart]) -> str | int:
-    """Ticks at 1, 2 and 5 of each power of ten, or of many powers at these alone."""
+def _log_ticks(data: Sequence[Chart]) -> list[float]:
+    """1, 2 and 5 of each power of ten among the values; of many powers these alone."""
     values = [value for curve in data for value in curve["y"]]
-    return "D2" if max(values) < 1000 * min(values) else 1
+    low, high = min(values), max(values)
+    leading = (1, 2, 5) if high < 1000 * low else (1,)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [float(f"{digit}e{power}") for power in powers for digit in leading]
+    return [tick for tick in ticks if low <= tick <= high]
 
 
 def _curve(shown: Reported, key: str, colour: str) -> Chart:

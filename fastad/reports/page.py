@@ -20,7 +20,7 @@ from fastad.base.extras import how_to_install
 from fastad.base.provenance import __version__
 from fastad.envs.family import TaskFamily
 from fastad.evaluate.comparison import Family
-from fastad.evaluate.comparison_families import families_of
+from fastad.evaluate.comparison_families import families_of, family_key
 from fastad.evaluate.comparison_figures import figures_of_family
 from fastad.evaluate.comparison_style import METHOD_COLOURS, SOURCE_COLOURS, paler
 from fastad.reports import charts, facts, pictures
@@ -123,7 +123,8 @@ class _Part:
 
     @classmethod
     def of(cls, family: Family, runs: Sequence[Reported]) -> _Part:
-        members = [shown for shown in runs if _is_of(shown, family)]
+        key = family_key(family)
+        members = [shown for shown in runs if family_key(shown.results[0]) == key]
         figures = figures_of_family(family)
         colours = charts.colours_of(figures)
         by_title = {}
@@ -132,15 +133,6 @@ class _Part:
             # Lines of one label are told apart by their runs' names.
             by_title[shown.title] = colours.get(label) or colours[f"{label} ({shown.name})"]
         return cls(family, members, figures, colours, by_title)
-
-
-def _is_of(shown: Reported, family: Family) -> bool:
-    result = shown.results[0]
-    return (result.env, dict(result.env_options), result.split) == (
-        family.env,
-        dict(family.env_options),
-        family.split,
-    )
 
 
 def _family_section(

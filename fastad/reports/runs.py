@@ -107,16 +107,18 @@ def reported(runs: Sequence[Run], split: Split) -> list[Reported]:
 
 
 def titled(shown: Sequence[Reported]) -> list[Reported]:
-    """Runs by the labels of their results and their seeds; by names too where those are alike."""
-    plain = [f"{one.results[0].label}, seed {one.run.seed}" for one in shown]
+    """Runs by the labels of their results and their seeds; by names too where labels are alike."""
+    names: dict[str, set[str]] = {}
+    for one in shown:
+        names.setdefault(one.results[0].label, set()).add(one.name)
+    titles = [
+        f"{label} ({one.name})" if len(names[label]) > 1 else label
+        for one in shown
+        for label in [one.results[0].label]
+    ]
     return [
-        replace(
-            one,
-            title=title
-            if plain.count(title) == 1
-            else f"{one.results[0].label} ({one.name}), seed {one.run.seed}",
-        )
-        for one, title in zip(shown, plain, strict=True)
+        replace(one, title=f"{title}, seed {one.run.seed}")
+        for one, title in zip(shown, titles, strict=True)
     ]
 
 

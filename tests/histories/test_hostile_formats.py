@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 import fastad
 from fastad.base.errors import UserError
-from fastad.histories.formats.hdf5 import HEAP
+from fastad.histories.formats import hdf5
 from fastad.histories.opening import open_histories
 
 h5py = pytest.importorskip("h5py")
@@ -104,7 +104,7 @@ def test_an_hdf5_file_that_holds_no_numbers_of_its_own_is_refused(change, messag
 
 def test_text_that_hdf5_s_library_would_never_have_read_is_refused(xland):
     content = bytearray(xland.read_bytes())
-    first = content.index(HEAP) + 16
+    first = content.index(hdf5.HEAP) + 16
     content[first : first + 16] = bytes(16)  # free space of no size
     xland.write_bytes(content)
     with pytest.raises(UserError, match=r"its text is damaged, at byte \d"):
@@ -227,6 +227,32 @@ def test_a_space_of_text_as_wide_as_memory_is_refused(tmp_path):
     file.write_text(json.dumps(metadata | {"observation_space": json.dumps(box)}))
     with pytest.raises(UserError, match="observation_space is of numbers that are none of bool"):
         fastad.convert(tmp_path / "theirs", tmp_path / "new")
+
+
+def test_heaps_that_lie_in_one_another_are_not_walked_again_and_again(tmp_path):
+    """As many heaps as fit, each of which leads into one chain of objects."""
+    header = hdf5.HEAP + (2**40).to_bytes(8, "little")
+    first = hdf5.OBJECT.pack(0, 200_000)
+    file = tmp_path / "heaps.h5"
+    file.write_bytes((header + first) * 4000 + hdf5.OBJECT.pack(1, 0) * 20_000)
+    with pytest.raises(UserError, match="its text is damaged"):
+        hdf5.check_heaps(file, "here")
+
+
+def test_what_has_too_much_room_is_not_converted_and_a_short_part_of_a_table_is(tmp_path):
+    data = fastad.collect(
+        out=tmp_path / "data", env_options={"size": 3, "episode_length": 4}, num_histories=4,
+        num_episodes=2, num_test_tasks=2,
+    )  # fmt: skip
+    table = data.to_pandas()
+    told = json.loads(table.attrs["fastad"])
+    told["info"]["num_steps"] = 100_000
+    table.attrs["fastad"] = json.dumps(told)
+    roomy = fastad.histories.from_pandas(table.groupby("history").head(4), tmp_path / "roomy")
+    assert roomy.lengths.tolist() == [4] * 4
+    with pytest.raises(UserError, match="has 16 steps and room for 400,000, too much"):
+        fastad.convert(roomy.path, tmp_path / "roomy.parquet")
+    assert not (tmp_path / "roomy.parquet").exists()
 
 
 def test_a_table_that_makes_room_for_more_than_it_has_or_has_other_columns_is_refused(tmp_path):

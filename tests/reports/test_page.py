@@ -11,7 +11,7 @@ import pytest
 import fastad
 from fastad.base.errors import UserError
 from fastad.cli import main
-from fastad.reports import pictures
+from fastad.reports import charts, pictures
 from fastad.reports.markup import as_script, tag
 
 EVIL = "</script><img src=x onerror=alert(1)>\u2028"
@@ -198,6 +198,16 @@ def test_nothing_is_left_unescaped():
     assert tag("b", "<i>", title='"') == '<b title="&quot;">&lt;i&gt;</b>'
     assert json.loads(as_script([EVIL])) == [EVIL]
     assert not set(as_script([EVIL])) & set("<>&\u2028")
+
+
+def test_a_loss_has_ticks_that_can_be_read_or_no_logarithm():
+    def ticks(*values):
+        return charts._log_ticks([{"y": values}])
+
+    assert ticks(1.16, 0.5, 0.13) == [0.2, 0.5, 1.0]
+    assert ticks(2.0, 0.00004) == [0.0001, 0.001, 0.01, 0.1, 1.0]
+    assert len(ticks(2.3, 2.1)) < 2
+    assert ticks(0.05, 0.02) == [0.02, 0.05]
 
 
 def test_a_small_curve_is_called_by_what_tells_its_task_from_others():

@@ -21,7 +21,7 @@ from fastad.histories.schema import DatasetInfo
 KEY = "fastad"  # what other formats' metadata call the description
 FORMAT = 1
 AGAIN = "convert the dataset again"
-# Steps that a dataset may have room for: all its histories have as much as the longest needs.
+# Steps that a converted dataset may have room for, and how many for each that it holds.
 FREE_STEPS, MOST_PER_STEP = 2**16, 2**12
 
 
@@ -42,12 +42,19 @@ def check_whole(dataset: Histories) -> None:
     """Refuse to convert what is still being collected.
 
     Raises:
-        UserError: If a shard is not complete.
+        UserError: If a shard is not complete, or there is so much more room than steps that nobody
+            would believe it when it is read.
     """
     if not dataset.complete:
         raise UserError(
             f"source={dataset.path} is not complete ({'; '.join(dataset.unfinished[:3])}); finish "
             "it with --resume first"
+        )
+    found, room = int(dataset.lengths.sum()), dataset.info.num_histories * dataset.info.num_steps
+    if room > _most_room(found):
+        raise UserError(
+            f"source={dataset.path} has {found:,} steps and room for {room:,}, too much to be "
+            "converted; make it again with num_steps of its longest history"
         )
 
 
@@ -58,11 +65,13 @@ class Described(NamedTuple):
         info: Of the dataset.
         tasks: (N, K), as there.
         steps: Of all its histories together; None where an earlier fastad did not tell.
+        is_from_file: Whether what it says might be anybody's word.
     """
 
     info: DatasetInfo
     tasks: np.ndarray
     steps: int | None
+    is_from_file: bool = True
 
     def check_steps(self, found: int, where: str) -> None:
         """Refuse histories that are not whole, or that room is made for beyond all measure.
@@ -79,7 +88,7 @@ class Described(NamedTuple):
                 f"{where} has {found:,} steps, and was written with {expected}; some were left out "
                 f"or added: {AGAIN}"
             )
-        if room > FREE_STEPS + MOST_PER_STEP * found:
+        if self.is_from_file and room > _most_room(found):
             raise UserError(
                 f"{where} has {found:,} steps, and its description makes room for {room:,}; it is "
                 f"damaged: {AGAIN}"
@@ -129,8 +138,13 @@ def writer_of(
     return HistoryWriter(path, info, tasks, overwrite=overwrite, is_ours=False)
 
 
+def _most_room(steps: int) -> int:
+    """For so many steps: a dataset's histories have as much room each as the longest needs."""
+    return FREE_STEPS + MOST_PER_STEP * steps
+
+
 def _count(steps: object, where: str) -> int:
-    if type(steps) is not int:
+    if type(steps) is not int or not 0 <= steps < 2**63:
         raise UserError(f"{where}: the number of steps in it is damaged; {AGAIN}")
     return steps
 

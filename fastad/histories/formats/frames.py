@@ -94,7 +94,7 @@ def from_pandas(
         raise UserError(f"{where} lacks the column {missing[0]!r}; see HistoryDataset.to_pandas")
     # A table may be a part: some histories, or their beginnings.
     info = with_histories(described.info, max(1, int(frame["history"].nunique())))
-    part = described._replace(info=info, steps=None)
+    part = described._replace(info=info, steps=None, is_from_file=False)
     return write_rows(
         Path(path), part, _blocks(frame, kinds), where=where, num_rows=len(frame),
         progress=progress, overwrite=overwrite,

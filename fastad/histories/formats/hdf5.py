@@ -27,7 +27,8 @@ def check_heaps(file: Path, where: str) -> None:
     """Refuse a file whose text HDF5's library would search without end, deaf to Ctrl-C.
 
     It walks the objects of a global heap by their sizes, and stays where free space has none. A
-    single wrong bit leads there. Only files of up to a GiB are looked through.
+    single wrong bit leads there. Only files of up to a GiB are looked through, and walked over no
+    longer than heaps that lie one behind the other take.
 
     Raises:
         UserError: If there is such a heap; `where` begins the message.
@@ -36,23 +37,27 @@ def check_heaps(file: Path, where: str) -> None:
     if not 0 < size <= MAX_SEARCHED_BYTES:
         return
     with file.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
-        at = content.find(HEAP)
+        at, left = content.find(HEAP), size // OBJECT.size
         while at >= 0:
-            if at + HEAP_HEADER <= size and _is_endless(content, at, size):
-                raise UserError(f"{where}: its text is damaged, at byte {at:,}")
+            if at + HEAP_HEADER <= size:
+                steps = _walk(content, at, size, left)
+                if steps is None:
+                    raise UserError(f"{where}: its text is damaged, at byte {at:,}")
+                left -= steps
             at = content.find(HEAP, at + len(HEAP))
 
 
-def _is_endless(content: mmap, at: int, size: int) -> bool:
-    """Whether a walk over the objects of the heap at a place does not move on."""
+def _walk(content: mmap, at: int, size: int, most: int) -> int | None:
+    """Objects of the heap at a place; None if they have no end, or are more than `most`."""
     (length,) = unpack_from("<Q", content, at + 8)
-    end, place = min(at + length, size), at + HEAP_HEADER
+    end, place, steps = min(at + length, size), at + HEAP_HEADER, 0
     while place + OBJECT.size <= end:
         index, num_bytes = OBJECT.unpack_from(content, place)
-        if index == 0 and num_bytes == 0:
-            return True
+        steps += 1
+        if steps > most or (index == 0 and num_bytes == 0):
+            return None
         place += num_bytes if index == 0 else OBJECT.size + -(-num_bytes // 8) * 8
-    return False
+    return steps
 
 
 def member(group: Any, name: str, where: str) -> Any:

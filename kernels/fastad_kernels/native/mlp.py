@@ -49,9 +49,10 @@ def _forward(*inputs: Any) -> Tensor:
 def _run(x: Tensor, weights: list[Tensor], shape: _Shape, kept: Tensor | None) -> Tensor:
     x = x.contiguous()
     out = x.new_empty(x.shape)
+    weights = [w.contiguous() for w in weights]  # by name: they must outlive the call
     library().fastad_mlp_forward(
-        ctypes.byref(shape), addresses([w.contiguous() for w in weights]), x.data_ptr(),
-        out.data_ptr(), _pointer(kept), torch.get_num_threads(),
+        ctypes.byref(shape), addresses(weights), x.data_ptr(), out.data_ptr(), _pointer(kept),
+        torch.get_num_threads(),
     )  # fmt: skip
     return out
 
@@ -62,6 +63,7 @@ def _gradients(grad_out: Tensor, *inputs: Any, kept: Tensor | None = None) -> li
     dx, *sums = (y.new_empty(y.shape) for y in (x, *weights))
     shape = _shape(x, weights[2], epsilon)
     weights = [w.contiguous() for w in weights]
+    kept = None if kept is None else kept.contiguous()
     library().fastad_mlp_backward(
         ctypes.byref(shape), addresses(weights), x.data_ptr(), grad_out.data_ptr(),
         _pointer(kept), dx.data_ptr(), addresses(sums), torch.get_num_threads(),

@@ -145,7 +145,6 @@ void backward(const Network& network, const float* gradient, float* const* gradi
     multiply<Start::ZERO>(Turned{h, 1, in}, in, rows, t.flowing.data(), t.stride, out / LANES,
                           nullptr, network.weight(gradients, layer), out);
     sums = network.bias(gradients, layer);
-    std::fill_n(sums, out, 0.0f);
     add_rows(t.flowing.data(), t.stride, rows, out, sums);
     if (layer == 0) return;
     pack_panels(network.weight(all.parameters, layer), 1, out, out, in, t.turned.data());
