@@ -26,7 +26,7 @@ PYTHON_RUN_BY = {
 }
 # Commands of the README that the slow tier does not run as written, and why.
 NOT_RUN = {
-    "fastad bench": "20 minutes, and more than our own packages",
+    "fastad bench": "an hour, and more than our own packages",
     "fastad bench rollout": "as well",
     "fastad compare": "5 to 60 minutes each; benchmarks/results/science has what they printed",
     "fastad collect data/big": "wants Ray; docs/clusters.md has its own test",
