@@ -16,7 +16,7 @@ from fastad_kernels.triton import backward, forward
 
 from tests.kernels.test_triton_forward import DEVICE, cumulate, make_qkv, num_rows
 
-# Three tiles of the kernels at most: a fourth is like the third, and the interpreter is slow.
+# Five tiles of keys at most: a sixth is like the fifth, and the interpreter is slow.
 CASES = pairwise(
     lengths=[(1, 111), (63, 63), (128, 128), (111, 300), (300, 111), (130, 129)],
     window=[None, 2, 63, 64, 65],

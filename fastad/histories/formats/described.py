@@ -39,7 +39,7 @@ def describe(dataset: Histories) -> str:
 
 
 def check_whole(dataset: Histories) -> None:
-    """Refuse to convert what is still being collected.
+    """Refuse to convert what is still being collected, or what would not be read again.
 
     Raises:
         UserError: If a shard is not complete, or there is so much more room than steps that nobody
