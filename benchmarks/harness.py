@@ -1,6 +1,7 @@
 """What every benchmark goes through: the correctness gate first, then the clock."""
 
 import importlib
+import math
 import os
 import statistics
 import time
@@ -14,7 +15,10 @@ import torch
 from fastad.base.extras import how_to_install
 
 MIN_ROUND_SECONDS = 0.1  # shorter calls are repeated within a round
-ROUNDS = 7
+ROUNDS, MIN_ROUNDS = 7, 3
+MAX_SECONDS = 10  # of a side: fewer rounds, rather than longer
+TRIALS, TRIAL_SECONDS = 3, 0.05  # to find out how many threads are quicker
+LONG_SECONDS = 1  # of a call: one shows it, and what warming up costs does not
 TOLERANCE = 1e-5  # relative to the largest value compared, in float32
 
 
@@ -48,23 +52,35 @@ class Measure:
     def rate(self, call: Callable[[], Any], *, work: float, unit: str) -> None:
         """Time `call`, which does `work` units, and report units per second.
 
-        One call warms up; then come rounds of at least `MIN_ROUND_SECONDS` each.
+        With one thread or with all, whichever is quicker: small work is often slower when it is
+        shared, and no side shall look slow because nobody told it so. $OMP_NUM_THREADS decides
+        instead where it is set. Then come `ROUNDS` rounds of at least `MIN_ROUND_SECONDS` each, or
+        as many as there is time for.
         """
-        call()
-        _synchronise()
-        began = time.perf_counter()
-        call()
-        _synchronise()
-        once = time.perf_counter() - began
-        repeats = 1 if self.quick else max(1, round(MIN_ROUND_SECONDS / max(once, 1e-7)))
 
         def timed() -> None:
             call()
             _synchronise()
 
-        self.benchmark.pedantic(
-            timed, rounds=2 if self.quick else ROUNDS, iterations=repeats, warmup_rounds=1
-        )
+        all_threads = torch.get_num_threads()
+        choices = {all_threads} if "OMP_NUM_THREADS" in os.environ else {1, all_threads}
+        trials: dict[int, float] = {}
+        for _ in range(TRIALS):  # by turns, as a machine is slower now and quicker then
+            for threads in sorted(choices):
+                if trials.get(threads, 0.0) < LONG_SECONDS:
+                    trials[threads] = min(_try(timed, threads), trials.get(threads, math.inf))
+        threads = min(trials, key=trials.__getitem__)
+        torch.set_num_threads(threads)
+        self.row["threads"] = threads
+        repeats, rounds = 1, 2
+        if not self.quick:
+            repeats = max(1, round(MIN_ROUND_SECONDS / trials[threads]))
+            possible = int(MAX_SECONDS / (repeats * trials[threads]))
+            rounds = min(max(possible, MIN_ROUNDS), ROUNDS)
+        try:
+            self.benchmark.pedantic(timed, rounds=rounds, iterations=repeats)
+        finally:
+            torch.set_num_threads(all_threads)
         self.values([work / seconds for seconds in self.benchmark.stats.stats.data], unit=unit)
 
     def values(self, values: list[float], *, unit: str) -> None:
@@ -108,3 +124,17 @@ def needs_memory(num_bytes: float) -> None:
 def _synchronise() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def _try(timed: Callable[[], None], threads: int) -> float:
+    """Seconds that a call takes with so many threads, warmed up unless it is a long one."""
+    torch.set_num_threads(threads)
+    began = time.perf_counter()
+    timed()
+    if (first := time.perf_counter() - began) > LONG_SECONDS:
+        return first
+    began, calls = time.perf_counter(), 0
+    while calls == 0 or time.perf_counter() - began < TRIAL_SECONDS:
+        timed()
+        calls += 1
+    return (time.perf_counter() - began) / calls

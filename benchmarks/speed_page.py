@@ -29,6 +29,7 @@ TITLES = {
     "attention": "Attention",
     "long": "Long sequences",
     "memory": "Memory",
+    "render": "Rendering",
 }
 
 

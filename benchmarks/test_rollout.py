@@ -160,7 +160,7 @@ def test_rollout(measure: Measure, case: Case, side: str) -> None:
     env, generator = dark_room(case.num_envs)
     with torch.inference_mode():
         memory = SIDES[side](model, case.num_envs, full=True)
-    block_steps = 1 if "recomputing" in side or case.num_envs * case.context > 10**6 else 20
+    block_steps = 1 if "recomputing" in side or case.num_envs * case.context > 10**5 else 20
     work = block_steps * case.num_envs
     if isinstance(memory, JaxScan):
         blocks = memory.interact(env.tasks, block_steps=block_steps)

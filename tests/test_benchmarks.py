@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from benchmarks import harness, report, speed_page
@@ -134,6 +135,75 @@ def test_a_stopped_bench_keeps_what_was_measured(tiny_suite, tmp_path, number, s
     assert process.returncode == status, shown
     assert rows_of(tmp_path / "all.json").keys() == {"fastad"}
     assert rows_of(tmp_path / "out" / "tiny.json").keys() == {"fastad"}
+
+
+@pytest.mark.parametrize(
+    ("options", "way_on"),
+    [
+        (["--threads", "1"], "go on with: fastad bench loader train --out out --threads 1"),
+        # All rows in one file come from one command.
+        (["--json", "all.json"], "start again with: fastad bench attention loader train"),
+    ],
+)
+def test_a_stopped_bench_names_the_command_for_what_is_left(
+    monkeypatch, tmp_path, capsys, options, way_on
+):
+    def wait(command, environment):
+        if "test_loader.py" in command[3]:
+            raise KeyboardInterrupt
+        return bench.OK
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench, "_wait", wait)
+    questions = ["attention", "loader", "train"]
+    assert main(["bench", *questions, "--out", "out", *options]) == 130
+    assert way_on in capsys.readouterr().err
+
+
+class Clock:
+    """What a benchmark is timed by: calls that take some seconds for each number of threads."""
+
+    def __init__(self, monkeypatch, seconds):
+        self.seconds, self.now, self.stats = seconds, 0.0, self  # .stats.stats.data, as pytest's
+        monkeypatch.setattr(harness.time, "perf_counter", lambda: self.now)
+
+    def call(self):
+        self.now += self.seconds[torch.get_num_threads()]
+
+    def pedantic(self, call, *, rounds, iterations):
+        self.shape, self.data = (rounds, iterations), []
+        for _ in range(rounds):
+            began = self.now
+            for _ in range(iterations):
+                call()
+            self.data.append((self.now - began) / iterations)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "imposed", "threads", "shape"),
+    [
+        ({1: 0.01, 3: 0.02}, False, 1, (7, 10)),  # rounds of 0.1 s
+        ({1: 2.0, 3: 0.5}, False, 3, (7, 1)),
+        ({1: 9.0, 3: 4.0}, False, 3, (3, 1)),  # 10 s are soon over
+        ({1: 0.01, 3: 0.02}, True, 3, (7, 5)),
+    ],
+)
+def test_a_side_is_timed_with_the_threads_that_are_quickest_for_it(
+    monkeypatch, seconds, imposed, threads, shape
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if imposed:
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    clock, before, row = Clock(monkeypatch, seconds), torch.get_num_threads(), {}
+    torch.set_num_threads(3)
+    try:
+        harness.Measure(clock, row, quick=False).rate(clock.call, work=6, unit="steps/s")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert row["threads"] == threads
+    assert clock.shape == shape
+    assert row["median"] == pytest.approx(6 / seconds[threads])
 
 
 def complaint_of(capsys, *arguments):

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
         how = f"stopped by {stop}" if isinstance(stop, Stopped) else "interrupted"
-        return _complain(f"{how}; {_way_on(given)}", 128 + number)
+        return _complain(f"{how}; {_noted(stop) or _way_on(given)}", 128 + number)
 
 
 def _complain(text: str, status: int) -> int:
@@ -79,6 +79,11 @@ def _complain(text: str, status: int) -> int:
 def _drop_output() -> None:
     """Spare the interpreter a last attempt to write what nobody will read."""
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+
+
+def _noted(stop: KeyboardInterrupt) -> str:
+    """How to continue, where the command has noted it with what stopped it."""
+    return next((note for note in getattr(stop, "__notes__", ()) if "go on with: " in note), "")
 
 
 def _way_on(arguments: list[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -41,7 +42,7 @@ class BenchConfig:
     """Also write all rows to this one file."""
 
     threads: int | None = None
-    """CPU threads of every side (default: all cores)."""
+    """CPU threads of every side (default: one or all cores, whichever is quicker for a side)."""
 
 
 def run_bench(config: BenchConfig) -> None:
@@ -67,7 +68,7 @@ def run_bench(config: BenchConfig) -> None:
         options += ["--out", str(out)]
     with _collected(config.json) as rows:
         options += [] if rows is None else ["--all-rows", str(rows)]
-        statuses = {_measure(file, options, config) for file in files}
+        statuses = {_measure(files, number, options, config) for number in range(len(files))}
     if TESTS_FAILED in statuses:
         raise CheckFailedError("a side of the benchmarks failed; no time is shown for it")
     if statuses != {OK}:
@@ -95,16 +96,34 @@ def _collected(file: Path | None) -> Iterator[Path | None]:
             print(f"wrote {file}")
 
 
-def _measure(file: Path, options: list[str], config: BenchConfig) -> int:
+def _measure(files: list[Path], number: int, options: list[str], config: BenchConfig) -> int:
     """Answer one question in a process of its own: what it leaves in memory would slow the next.
 
     Returns:
         pytest's exit status.
+
+    Raises:
+        KeyboardInterrupt: After a request to stop; noted is the command for what is left.
     """
-    status = _wait([sys.executable, "-m", "pytest", str(file), *options], _environment(config))
-    if status == INTERRUPTED:
-        raise KeyboardInterrupt
+    command = [sys.executable, "-m", "pytest", str(files[number]), *options]
+    try:
+        status = _wait(command, _environment(config))
+        if status == INTERRUPTED:
+            raise KeyboardInterrupt
+    except KeyboardInterrupt as stop:
+        if config.json is None:  # that file holds the rows of one command
+            rest = shlex.join(_rest(files[number:], config))
+            stop.add_note(f"what was measured is kept; go on with: {rest}")
+        raise
     return status
+
+
+def _rest(files: list[Path], config: BenchConfig) -> list[str]:
+    """The command that measures what is left."""
+    options = ["--quick"] if config.quick else []
+    options += [] if config.out is None else ["--out", str(config.out)]
+    options += [] if config.threads is None else ["--threads", str(config.threads)]
+    return ["fastad", "bench", *map(_question, files), *options]
 
 
 def find_suite() -> Path:
@@ -126,11 +145,15 @@ def find_suite() -> Path:
 
 def _chosen(suite: Path, questions: tuple[str, ...]) -> list[Path]:
     """The files of the suite that answer `questions`; all of them if there are none."""
-    files = {file.stem.removeprefix("test_"): file for file in sorted(suite.glob("test_*.py"))}
+    files = {_question(file): file for file in sorted(suite.glob("test_*.py"))}
     for question in questions:
         if question not in files:
             raise unknown("question", question, files)
-    return [files[question] for question in questions] or list(files.values())
+    return [files[question] for question in dict.fromkeys(questions)] or list(files.values())
+
+
+def _question(file: Path) -> str:
+    return file.stem.removeprefix("test_")
 
 
 def _environment(config: BenchConfig) -> dict[str, str]:

@@ -25,6 +25,8 @@ MACHINES = {
     "openblas-haswell": {"OPENBLAS_CORETYPE": "Haswell"},
     "gcc-zen3": {"CXXFLAGS": "-mno-avx512f -mtune=znver3"},
     "gcc-no-avx": {"CXXFLAGS": "-mno-avx"},
+    # AVX-512's tiles and blocks, each vector of two registers where there is AVX alone.
+    "gcc-16-lanes": {"CXXFLAGS": "-DFASTAD_LANES=16"},
     "no-compiler": {"CXX": "/nonexistent"},
     # None of the above is like this one, whatever the processor.
     "oldest": {

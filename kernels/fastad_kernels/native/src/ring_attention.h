@@ -81,7 +81,7 @@ INLINE void score(const RingQuery& a, const float* q, const float* keys, int vec
 // Sums of the lanes of SIZE vectors.
 template <int SIZE>
 INLINE void sums(Vec (&x)[SIZE], float* out) {
-#if defined(__AVX512F__)
+#if defined(REGISTERS_OF_16)
   if constexpr (SIZE == 16) {
     // Halves of two vectors are added into one, four times over: lane i ends as the sum of x[i].
     const auto fold = [](Vec a, Vec b, IntVec low, IntVec high) {

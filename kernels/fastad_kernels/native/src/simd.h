@@ -5,16 +5,26 @@
 #include <cstdint>
 #include <type_traits>
 
-#if defined(__AVX512F__)
+#if defined(__AVX__)
 #include <immintrin.h>
-constexpr int LANES = 16;
-#elif defined(__AVX__)
-#include <immintrin.h>
-constexpr int LANES = 8;
-#else
-#if defined(__aarch64__)
+#elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif
+
+// -DFASTAD_LANES=16 takes the tiles, blocks and sums of AVX-512, where the compiler makes each vector
+// of whatever registers there are: slow, but what is tested elsewhere.
+#if defined(FASTAD_LANES)
+constexpr int LANES = FASTAD_LANES;
+#elif defined(__AVX512F__)
+#define REGISTERS_OF_16
+constexpr int LANES = 16;
+#elif defined(__AVX__)
+#define REGISTERS_OF_8
+constexpr int LANES = 8;
+#elif defined(__aarch64__)
+#define REGISTERS_OF_NEON
+constexpr int LANES = 4;
+#else
 constexpr int LANES = 4;
 #endif
 constexpr bool WIDE = LANES == 16;  // AVX-512 has 32 registers, AVX half as many
@@ -53,11 +63,11 @@ INLINE Vec select(IntVec mask, Vec a, Vec b) { return mask ? a : b; }
 // and not there, and a row's bits would depend on how many rows stand beside it: they are told not
 // to (-ffp-contract=off), and it is spelled out.
 INLINE Vec fused(Vec a, Vec b, Vec c) {
-#if defined(__AVX512F__)
+#if defined(REGISTERS_OF_16)
   return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#elif defined(__AVX__) && defined(__FMA__)
+#elif defined(REGISTERS_OF_8) && defined(__FMA__)
   return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
-#elif defined(__aarch64__)
+#elif defined(REGISTERS_OF_NEON)
   return (Vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 #else
   return a * b + c;
@@ -66,9 +76,9 @@ INLINE Vec fused(Vec a, Vec b, Vec c) {
 
 // The larger one. NaN in `x` stays; NaN in `floor` is passed over.
 INLINE Vec at_least(Vec x, Vec floor) {
-#if defined(__AVX512F__)
+#if defined(REGISTERS_OF_16)
   return (Vec)_mm512_max_ps((__m512)floor, (__m512)x);  // one instruction, which compilers miss
-#elif defined(__AVX__)
+#elif defined(REGISTERS_OF_8)
   return (Vec)_mm256_max_ps((__m256)floor, (__m256)x);
 #else
   return floor > x ? floor : x;
@@ -99,9 +109,9 @@ INLINE IntVec lanes_between(int64_t start, int64_t first, int64_t last) {
 }
 
 INLINE float sum(Vec x) {
-#if defined(__AVX__)
+#if defined(REGISTERS_OF_16) || defined(REGISTERS_OF_8)
   // As below, in registers.
-#if defined(__AVX512F__)
+#if defined(REGISTERS_OF_16)
   const __m512 wide = (__m512)x;
   __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(wide), _mm256_castpd_ps(
       _mm512_extractf64x4_pd(_mm512_castps_pd(wide), 1)));
