@@ -142,7 +142,7 @@ def _not_measured(results: dict[str, dict[str, Any]]) -> list[str]:
         lines.append(
             "- Not measured: anything on a GPU. The Triton kernels are known statically alone: "
             "registers, shared memory and spills of every compiled variant are in "
-            "[`kernels/budgets.json`](kernels/budgets.json); they have no times here."
+            "[`kernels/budgets.json`](../kernels/budgets.json); they have no times here."
         )
     rows = [row for result in results.values() for row in result["rows"]]
     failed = sum("failed" in row for row in rows)

@@ -262,6 +262,12 @@ def refresh(folder):
     )
 
 
+def test_the_page_in_docs_is_what_the_results_give():
+    page = (speed_page.ROOT / "docs" / "speed.md").read_text()
+    section = speed_page.section(report.read(SUITE / "results"), "benchmarks.png")
+    assert speed_page.insert(page, section) == page, "run python -m benchmarks.speed_page"
+
+
 def test_the_page_gets_the_case_in_the_middle_and_the_span(results):
     assert refresh(results) == refresh(results) == 0
     text = (results / "speed.md").read_text()

@@ -123,7 +123,7 @@ def test_progress_counts_committed_steps_of_all_histories(
     assert reports == [0, 120, 240, 360, 480, 600, 720]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_learners_that_look_ahead_are_seen_to_go_on(tmp_path: Path, workers: int) -> None:
     reports: list[tuple[int, int]] = []
     settings = SETTINGS | {"labels": ["final"], "shards": 2}
@@ -144,7 +144,7 @@ def test_learners_that_look_ahead_are_seen_to_go_on(tmp_path: Path, workers: int
     [
         ("q-learning", {"labels": ["expert", "final"], "look_ahead": 2}, 2),
         ("a2c", {"labels": ["final"]}, 1),
-        ("a3c", {}, 1),
+        pytest.param("a3c", {}, 1, marks=pytest.mark.slow),
         ("dqn", {}, 1),
     ],
 )

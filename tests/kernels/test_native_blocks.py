@@ -15,6 +15,7 @@ from fastad_kernels import (
 )
 from fastad_kernels.blocks import absorb, decode_blocks
 
+from tests.kernels.pairwise import pairwise
 from tests.kernels.tolerance import assert_as_exact_as_plain
 
 pytestmark = pytest.mark.skipif(
@@ -122,15 +123,33 @@ SIZES = [
 ]
 
 
-@pytest.mark.parametrize("sizes", SIZES, ids=lambda sizes: f"width {sizes['width']}")
-@pytest.mark.parametrize("pre_norm", [True, False])
-@pytest.mark.parametrize(("scheme", "tokens"), [
-    ("none", False), ("none", True), ("alibi", False), ("alibi", True), ("rope", False),
-])  # fmt: skip
-@pytest.mark.parametrize("num_new", [1, 3])
+FACTORS = {
+    "num_new": (1, 3),
+    "scheme": (
+        ("none", False), ("none", True), ("alibi", False), ("alibi", True), ("rope", False),
+    ),
+    "pre_norm": (True, False),
+    "sizes": SIZES,
+}  # fmt: skip
+
+
+def cases():
+    """All of them; slow are those without which every pair of settings is met all the same."""
+    quick = pairwise(**FACTORS)
+    for values in itertools.product(*FACTORS.values()):
+        case = dict(zip(FACTORS, values, strict=True))
+        num_new, (scheme, tokens), pre_norm, sizes = values
+        yield pytest.param(
+            num_new, scheme, tokens, pre_norm, sizes,
+            id=f"{num_new}-{scheme}-{tokens}-{pre_norm}-width {sizes['width']}",
+            marks=[] if case in quick else [pytest.mark.slow],
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(("num_new", "scheme", "tokens", "pre_norm", "sizes"), list(cases()))
 @torch.no_grad()
 def test_native_blocks_equal_the_specification_up_to_rounding_through_resets(
-    sizes, pre_norm, scheme, tokens, num_new
+    num_new, scheme, tokens, pre_norm, sizes
 ):
     """Ragged environments, 35 of them: more than go through a block together."""
     batch, window = 35, 20
