@@ -11,8 +11,8 @@
 #include <arm_neon.h>
 #endif
 
-// -DFASTAD_LANES=16 takes the tiles, blocks and sums of AVX-512, where the compiler makes each vector
-// of whatever registers there are: slow, but what is tested elsewhere.
+// -DFASTAD_LANES=16 takes the tiles, blocks and sums of AVX-512 on any processor: the compiler makes a
+// vector of whatever registers there are. Slow, and for tests.
 #if defined(FASTAD_LANES)
 constexpr int LANES = FASTAD_LANES;
 #elif defined(__AVX512F__)
