@@ -63,24 +63,17 @@ class Measure:
             _synchronise()
 
         all_threads = torch.get_num_threads()
-        choices = {all_threads} if "OMP_NUM_THREADS" in os.environ else {1, all_threads}
-        trials: dict[int, float] = {}
-        for _ in range(TRIALS):  # by turns, as a machine is slower now and quicker then
-            for threads in sorted(choices):
-                if trials.get(threads, 0.0) < LONG_SECONDS:
-                    trials[threads] = min(_try(timed, threads), trials.get(threads, math.inf))
-        threads = min(trials, key=trials.__getitem__)
-        torch.set_num_threads(threads)
-        self.row["threads"] = threads
-        repeats, rounds = 1, 2
-        if not self.quick:
-            repeats = max(1, round(MIN_ROUND_SECONDS / trials[threads]))
-            possible = int(MAX_SECONDS / (repeats * trials[threads]))
-            rounds = min(max(possible, MIN_ROUNDS), ROUNDS)
         try:
+            threads, seconds = _quickest(timed, all_threads)
+            torch.set_num_threads(threads)
+            repeats, rounds = 1, 2
+            if not self.quick:
+                repeats = max(1, round(MIN_ROUND_SECONDS / seconds))
+                rounds = min(max(int(MAX_SECONDS / (repeats * seconds)), MIN_ROUNDS), ROUNDS)
             self.benchmark.pedantic(timed, rounds=rounds, iterations=repeats)
         finally:
             torch.set_num_threads(all_threads)
+        self.row["threads"] = threads
         self.values([work / seconds for seconds in self.benchmark.stats.stats.data], unit=unit)
 
     def values(self, values: list[float], *, unit: str) -> None:
@@ -124,6 +117,18 @@ def needs_memory(num_bytes: float) -> None:
 def _synchronise() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def _quickest(timed: Callable[[], None], all_threads: int) -> tuple[int, float]:
+    """How many threads a call is quickest with, and its seconds then."""
+    choices = {all_threads} if "OMP_NUM_THREADS" in os.environ else {1, all_threads}
+    seconds: dict[int, float] = {}
+    for _ in range(TRIALS):  # by turns, as a machine is slower now and quicker then
+        for threads in sorted(choices):
+            if seconds.get(threads, 0.0) < LONG_SECONDS:
+                seconds[threads] = min(_try(timed, threads), seconds.get(threads, math.inf))
+    threads = min(seconds, key=seconds.__getitem__)
+    return threads, seconds[threads]
 
 
 def _try(timed: Callable[[], None], threads: int) -> float:

@@ -68,7 +68,7 @@ def run_bench(config: BenchConfig) -> None:
         options += ["--out", str(out)]
     with _collected(config.json) as rows:
         options += [] if rows is None else ["--all-rows", str(rows)]
-        statuses = {_measure(files, number, options, config) for number in range(len(files))}
+        statuses = {_measure(files[done:], options, config) for done in range(len(files))}
     if TESTS_FAILED in statuses:
         raise CheckFailedError("a side of the benchmarks failed; no time is shown for it")
     if statuses != {OK}:
@@ -96,8 +96,8 @@ def _collected(file: Path | None) -> Iterator[Path | None]:
             print(f"wrote {file}")
 
 
-def _measure(files: list[Path], number: int, options: list[str], config: BenchConfig) -> int:
-    """Answer one question in a process of its own: what it leaves in memory would slow the next.
+def _measure(left: list[Path], options: list[str], config: BenchConfig) -> int:
+    """Answer the first question in a process of its own: what it leaves would slow the next.
 
     Returns:
         pytest's exit status.
@@ -105,14 +105,14 @@ def _measure(files: list[Path], number: int, options: list[str], config: BenchCo
     Raises:
         KeyboardInterrupt: After a request to stop; noted is the command for what is left.
     """
-    command = [sys.executable, "-m", "pytest", str(files[number]), *options]
+    command = [sys.executable, "-m", "pytest", str(left[0]), *options]
     try:
         status = _wait(command, _environment(config))
         if status == INTERRUPTED:
             raise KeyboardInterrupt
     except KeyboardInterrupt as stop:
         if config.json is None:  # that file holds the rows of one command
-            rest = shlex.join(_rest(files[number:], config))
+            rest = shlex.join(_rest(left, config))
             stop.add_note(f"what was measured is kept; go on with: {rest}")
         raise
     return status
