@@ -19,6 +19,7 @@ from fastad_kernels.native.projection import projection
 
 # Sweeps over all cases: so many seconds of them, so many at least, and at most.
 SECONDS, MIN_SWEEPS, MAX_SWEEPS = 2.5, 10, 100
+AGREEMENT = 0.8  # of turns
 WINDOW = 200
 HEAD_DIMS, WIDTHS = (16, 32, 64, 128), (64, 128, 256)
 # For every two threads. Calls of a few milliseconds: short ones are more often left undisturbed,
@@ -53,12 +54,12 @@ def _ratio(ours: list[float], theirs: list[float]) -> float:
 
     The least time of each side counts: whoever else uses the machine can make a call slower, but
     not quicker. Beside several others, though, one side may have been left undisturbed and the
-    other never. Then calls that followed one another, equally disturbed, tell otherwise, and it is
-    a tie.
+    other never. Calls that follow one another are equally disturbed: unless most of those agree, it
+    is a tie.
     """
     least = min(theirs) / min(ours)
-    paired = statistics.median(their / our for our, their in zip(ours, theirs, strict=True))
-    return least if (least < 1) == (paired < 1) else 1.0
+    turns = [(their < our) == (least < 1) for our, their in zip(ours, theirs, strict=True)]
+    return least if statistics.mean(turns) >= AGREEMENT else 1.0
 
 
 def _cases() -> Iterator[tuple[str, tuple[Call, Call]]]:
