@@ -210,7 +210,7 @@ def test_a_compiled_function_takes_the_same_choice_with_any_shape(measured):
         # Ours were never left undisturbed, and quicker in nearly every turn.
         (repeat(4), chain([9, 9, 3], repeat(9)), 1.0),
         (chain([9, 2], repeat(9)), repeat(4), 1.0),
-        (repeat(6), cycle([5, 5, 8, 5]), 1.0),  # three of four turns are too few
+        (repeat(6), cycle([5, 8, 5]), 1.0),  # two of three turns are too few
     ],
 )
 def test_the_least_time_of_each_side_counts_unless_the_turns_contradict(
