@@ -53,7 +53,8 @@ class Lease:
             with _beside(self._beat):
                 yield
         finally:
-            revoke(self.file.parent)
+            if self._seen() is not None:
+                revoke(self.file.parent)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -71,8 +72,13 @@ class Lease:
         while not stop.wait(BEAT):
             beats += 1
             # In place: whoever opens it on another host then sees the change at once. A file
-            # system that fails for a moment is forgiven by the workers, too.
+            # system that fails for a moment is forgiven by the workers, too. Whoever takes the
+            # folder over puts another file in its place, so one that is open is this lease's
+            # still, or was never.
             with suppress(OSError), self.file.open("r+b", buffering=0) as stream:
+                if not self._owns(stream.read()):
+                    return
+                stream.seek(0)
                 stream.write(self._content(beats))
                 os.fsync(stream.fileno())
 
@@ -107,7 +113,10 @@ class Lease:
             content = self.file.read_bytes()
         except FileNotFoundError:
             return None
-        return content if content.startswith(self.token.encode()) else None
+        return content if self._owns(content) else None
+
+    def _owns(self, content: bytes) -> bool:
+        return content.startswith(self.token.encode())
 
     def _content(self, beats: int) -> bytes:
         return f"{self.token} {beats:020d}\n".encode()

@@ -7,6 +7,7 @@ import pytest
 
 import fastad.executors.lease
 from fastad.base.errors import UserError
+from fastad.base.files import replace_durably
 from fastad.executors.lease import LEASE_FILE, Lease, revoke
 
 # Works for as long as the lease lasts, and says when it has begun.
@@ -36,6 +37,18 @@ def test_a_worker_ends_when_another_takes_the_folder_over(tmp_path: Path) -> Non
         revoke(tmp_path)
         with Lease.of(tmp_path).held():
             assert worker.wait(timeout=60) == 1
+
+
+def test_a_holder_leaves_the_lease_of_whoever_took_the_folder_over_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fastad.executors.lease, "BEAT", 0.01)
+    mine, theirs = Lease.of(tmp_path), f"{'another' * 8}\n".encode()
+    with mine.held():
+        replace_durably(mine.file, theirs)
+        time.sleep(0.5)  # dozens of beats
+        assert mine.file.read_bytes() == theirs
+    assert mine.file.read_bytes() == theirs
 
 
 def test_a_worker_ends_when_its_lease_is_silent_and_not_before(
