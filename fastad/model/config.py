@@ -109,6 +109,11 @@ class ModelConfig:
         return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
 
     @property
+    def are_tokens_placed(self) -> bool:
+        """Whether the model is told the positions of its tokens, as numbers."""
+        return self.positions in ("rope", "learned")
+
+    @property
     def tokens_per_step(self) -> int:
         """Tokens that one environment step takes."""
         return {"fused": 1, "interleaved": 3, "unordered": 2}[self.layout]

@@ -60,6 +60,8 @@ class StepEncoder(nn.Module):
         self.place = nn.Embedding(config.context, width) if config.positions == "learned" else None
         self.return_scale = return_scale
         self.return_to_go = None if return_scale is None else nn.Embedding(1, width)
+        # Of modules PyTorch makes every look at one a search.
+        self._has_choices = isinstance(self.action, ChoiceEncoder)
         self._has_coordinates = self._in_tables() is not None
 
     def observe(self, steps: Steps) -> Tensor:
@@ -120,12 +122,12 @@ class StepEncoder(nn.Module):
 
         Actions without rows are features, which belong to one token of a step: the only one.
         """
-        return isinstance(self.action, ChoiceEncoder) or self.kind is None
+        return self._has_choices or self.kind is None
 
     def _in_tables(self) -> CoordinateEncoder | None:
         """Whose rows a frozen model sums up by itself; None: it is given features."""
         encoder = self.observation
-        has_rows = isinstance(self.action, ChoiceEncoder) and self.return_to_go is None
+        has_rows = self._has_choices and self.return_to_go is None
         return encoder if has_rows and isinstance(encoder, CoordinateEncoder) else None
 
     def _told(self, steps: Steps, features: Tensor) -> Tensor:
@@ -150,14 +152,14 @@ class StepEncoder(nn.Module):
             return steps.observation.long()
         observed: Tensor = self.observation(steps.observation, "native")
         features = self._told(steps, observed)
-        if isinstance(self.action, ChoiceEncoder):
+        if self._has_choices:
             return features
         action, reward = self._done(steps, "native")
         return features + action + reward
 
     def rows(self, steps: Steps) -> Tensor:
         """The rows of previous actions in a frozen model's tables, (B, T) int64."""
-        if isinstance(self.action, ChoiceEncoder):
+        if self._has_choices:
             return steps.previous_action
         return torch.zeros_like(steps.episode_step)
 

@@ -1,12 +1,18 @@
 """A cached step of the whole model by one kernel, for as long as no weight changes."""
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
 from fastad.acting.steps import Steps
 from fastad.model.config import ModelConfig
 from fastad.model.encoders import StepEncoder
 from fastad.model.heads import Output
-from fastad.model.kernels import FrozenModel, RingCache, rope_angles
+from fastad.model.kernels import FrozenModel, rope_angles
+
+if TYPE_CHECKING:
+    from fastad.model.memory import CachedMemory
 
 
 class FrozenStep:
@@ -19,21 +25,31 @@ class FrozenStep:
         config: Of the model.
         kernel: Of its weights.
         encoder: Of the model.
+        positions: Gives those of the next tokens after what is remembered, if there are places
+            for them.
     """
 
-    def __init__(self, config: ModelConfig, kernel: FrozenModel, encoder: StepEncoder) -> None:
-        self.config, self.encoder = config, encoder
+    def __init__(
+        self,
+        config: ModelConfig,
+        kernel: FrozenModel,
+        encoder: StepEncoder,
+        positions: Callable[[Steps, "CachedMemory"], Tensor],
+    ) -> None:
+        self.config, self.encoder, self.positions = config, encoder, positions
         self.decode, self.make_rings, self.draw = kernel.decode, kernel.make_rings, kernel.draw
 
-    def __call__(self, steps: Steps, rings: list[RingCache], positions: Tensor | None) -> Output:
-        """Predict for the next steps (B, T), at `positions`, and append them to the rings."""
-        config, rope = self.config, None
+    def __call__(self, steps: Steps, memory: "CachedMemory") -> Output:
+        """Predict for the next steps (B, T), and append them to the memory's rings."""
+        config, positions, rope = self.config, None, None
+        if config.are_tokens_placed:
+            positions = self.positions(steps, memory)
         if config.positions == "rope":
             assert positions is not None
             rope = rope_angles(positions, config.head_dim, base=config.rope_base)
         steps = self.encoder.laid_out(steps)
         logits = self.decode(
             self.encoder.beside_tables(steps), self.encoder.rows(steps), steps.previous_reward,
-            steps.episode_start, steps.episode_step, rings, positions=positions, rope=rope,
+            steps.episode_start, steps.episode_step, memory.rings, positions=positions, rope=rope,
         )  # fmt: skip
         return Output(logits[:, 1::2] if self.encoder.unordered else logits)

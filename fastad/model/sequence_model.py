@@ -104,6 +104,8 @@ class SequenceModel(nn.Module):
         Raises:
             UserError: If learned positions run out: they cannot slide.
         """
+        if isinstance(memory, CachedMemory) and memory.frozen is not None:
+            return memory.frozen(steps, memory)
         bounds = self._bounds(steps.context_start)
         assert bounds is None or memory is None
         if isinstance(self.trunk, GRU):
@@ -114,10 +116,8 @@ class SequenceModel(nn.Module):
             return self._predict(carried, features)
         assert not isinstance(memory, RecurrentMemory)
         positions = None
-        if self.config.positions in ("rope", "learned"):
+        if self.config.are_tokens_placed:
             positions = self._positions(steps, memory)
-        if memory is not None and memory.frozen is not None:
-            return memory.frozen(steps, memory.rings, positions)
         steps, features = self._observe(steps)
         tokens = self.encoder(steps, features, positions)
         rings = None if memory is None else memory.rings
@@ -282,7 +282,7 @@ class SequenceModel(nn.Module):
         if untracked:
             for ring in rings:
                 ring.untrack()
-        return CachedMemory(rings, forward, frozen=frozen)
+        return CachedMemory(rings, frozen or forward, frozen=frozen)
 
     def matrix_names(self) -> list[str]:
         """Parameters that map tokens to tokens: what an optimiser of matrices, as Muon, is for.
@@ -308,7 +308,7 @@ class SequenceModel(nn.Module):
         )  # fmt: skip
         if kernel is None:
             return None
-        return FrozenStep(self.config, kernel, self.encoder)
+        return FrozenStep(self.config, kernel, self.encoder, self._positions)
 
     def check_length(self, num_tokens: int) -> None:
         """Refuse sequences of more tokens than learned positions have places for."""

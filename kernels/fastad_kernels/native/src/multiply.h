@@ -18,12 +18,18 @@ struct Strided {
 };
 using Rows = Strided<0, 1>;
 
+constexpr int PANEL = WIDE ? 4 : 2;  // vectors
+
+// Panels are `b_panel` apart, which matters to those who take several at once.
 template <int ROWS, int VECS, class Matrix>
 INLINE void add_products(Matrix a, int first, int last, const float* b, int64_t b_row,
-                         Vec (&acc)[ROWS][VECS]) {
+                         int64_t b_panel, Vec (&acc)[ROWS][VECS]) {
   for (int k = first; k < last; k++) {
     Vec x[VECS];
-    UNROLL for (int n = 0; n < VECS; n++) x[n] = load(b + k * b_row + n * LANES);
+    UNROLL for (int n = 0; n < VECS; n++) {
+      const float* from = b + n / PANEL * b_panel + k * b_row + n % PANEL * LANES;
+      x[n] = ROWS > 1 ? hold(from) : load(from);
+    }
     UNROLL for (int m = 0; m < ROWS; m++) {
       const Vec scale = splat(*a.at(m, k));
       UNROLL for (int n = 0; n < VECS; n++) acc[m][n] = fused(scale, x[n], acc[m][n]);
@@ -35,12 +41,12 @@ INLINE void add_products(Matrix a, int first, int last, const float* b, int64_t 
 // on the rows beside it nor on their number.
 template <Start START, int ROWS, int VECS, class Matrix>
 INLINE void multiply_tile(Matrix a, int inner, const float* b, int64_t b_row,
-                          const float* bias, float* out, int64_t out_row) {
+                          const float* bias, float* out, int64_t out_row, int64_t b_panel = 0) {
   Vec acc[ROWS][VECS] = {};
-  add_products(a, 0, inner < CHAIN ? inner : CHAIN, b, b_row, acc);
+  add_products(a, 0, inner < CHAIN ? inner : CHAIN, b, b_row, b_panel, acc);
   for (int k = CHAIN; k < inner; k += CHAIN) {
     Vec part[ROWS][VECS] = {};
-    add_products(a, k, inner - k < CHAIN ? inner : k + CHAIN, b, b_row, part);
+    add_products(a, k, inner - k < CHAIN ? inner : k + CHAIN, b, b_row, b_panel, part);
     UNROLL for (int m = 0; m < ROWS; m++)
       UNROLL for (int n = 0; n < VECS; n++) acc[m][n] += part[m][n];
   }
@@ -78,8 +84,6 @@ static __attribute__((noinline)) void multiply_panel(  // on its own, it has all
   tile(std::integral_constant<int, 1>());
 }
 
-constexpr int PANEL = WIDE ? 4 : 2;  // vectors
-
 // Call `use(first vector, number of vectors as a constant)` for the panels of a matrix.
 template <class Use>
 INLINE void for_panels(int vecs, Use use) {
@@ -116,14 +120,33 @@ static void pack_panels(const float* weight, int64_t in_stride, int64_t out_stri
   });
 }
 
+// One or two rows against as many panels at once as hide a product's latency; returns the vectors of
+// each row that are done.
+template <Start START, int ROWS>
+static __attribute__((noinline)) int multiply_few(Rows x, int in, const float* weight, int vecs,
+                                                  const float* bias, float* y, int64_t y_row) {
+  constexpr int VECS = 8 / ROWS;
+  int n = 0;
+  if constexpr (VECS > PANEL)
+    for (; n + VECS <= vecs; n += VECS)
+      multiply_tile<START, ROWS, VECS>(x, in, weight + (int64_t)n * LANES * in, PANEL * LANES,
+                                       bias ? bias + n * LANES : nullptr, y + n * LANES, y_row,
+                                       (int64_t)in * PANEL * LANES);
+  return n;
+}
+
 // y = x W + bias for rows of x, with W (in, out) in panels and `out` whole vectors.
 template <Start START>
 INLINE void linear(const float* x, int64_t x_row, int rows, int in, const float* weight, int out,
                    const float* bias, float* y, int64_t y_row) {
-  for_panels(out / LANES, [&](int n, auto count) __attribute__((always_inline)) {
-    constexpr int VECS = decltype(count)::value;
-    multiply_panel<START, VECS>(Rows{x, x_row}, rows, in, weight + (int64_t)n * LANES * in,
-                                VECS * LANES, bias ? bias + n * LANES : nullptr, y + n * LANES,
-                                y_row);
+  const Rows all{x, x_row};
+  const int vecs = out / LANES;
+  const int done = rows == 1 ? multiply_few<START, 1>(all, in, weight, vecs, bias, y, y_row)
+                 : rows == 2 ? multiply_few<START, 2>(all, in, weight, vecs, bias, y, y_row) : 0;
+  for_panels(vecs - done, [&](int n, auto count) __attribute__((always_inline)) {
+    n += done;
+    multiply_panel<START, decltype(count)::value>(
+        all, rows, in, weight + (int64_t)n * LANES * in, decltype(count)::value * LANES,
+        bias ? bias + n * LANES : nullptr, y + n * LANES, y_row);
   });
 }

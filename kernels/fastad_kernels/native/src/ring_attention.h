@@ -47,7 +47,7 @@ INLINE void score_tile(const RingQuery& a, const float* q, const float* keys, in
     for (int d = first; d < last; d++) {
       Vec k[VECS];
       UNROLL for (int n = 0; n < VECS; n++) {
-        k[n] = load(keys + d * a.capacity + n * LANES);
+        k[n] = hold(keys + d * a.capacity + n * LANES);
         fetch<SHARED>(keys + d * a.capacity + n * LANES + ahead, d & 1);
       }
       UNROLL for (int h = 0; h < HEADS; h++) {
@@ -98,6 +98,23 @@ INLINE void sums(Vec (&x)[SIZE], float* out) {
     store(out, fold(x[0], x[1], low1, low1 + 1));
     return;
   }
+#elif defined(REGISTERS_OF_8)
+  if constexpr (SIZE == 8) {
+    // The same, three times over, in the order of `sum`.
+    const auto halves = [](Vec a, Vec b) {
+      return _mm256_add_ps(_mm256_permute2f128_ps((__m256)a, (__m256)b, 0x20),
+                           _mm256_permute2f128_ps((__m256)a, (__m256)b, 0x31));
+    };
+    const auto pairs = [](__m256 a, __m256 b) {
+      const __m256d x = _mm256_castps_pd(a), y = _mm256_castps_pd(b);
+      return _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(x, y)),
+                           _mm256_castpd_ps(_mm256_unpackhi_pd(x, y)));
+    };
+    const __m256 a = pairs(halves(x[0], x[4]), halves(x[1], x[5]));
+    const __m256 b = pairs(halves(x[2], x[6]), halves(x[3], x[7]));
+    store(out, (Vec)_mm256_add_ps(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xDD)));
+    return;
+  }
 #endif
   for (int i = 0; i < SIZE; i++) out[i] = sum(x[i]);
 }
@@ -108,9 +125,9 @@ INLINE void value_tile(const RingQuery& a, const float* weights, const float* va
   Vec acc[DIMS * HEADS] = {};
   for (int i = first; i < last; i++) {
     Vec w[HEADS];
-    UNROLL for (int h = 0; h < HEADS; h++) w[h] = load(weights + h * CHUNK + i * LANES);
+    UNROLL for (int h = 0; h < HEADS; h++) w[h] = hold(weights + h * CHUNK + i * LANES);
     UNROLL for (int d = 0; d < DIMS; d++) {
-      Vec v = load(values + d * a.capacity + i * LANES);
+      Vec v = hold(values + d * a.capacity + i * LANES);
       // What lies in a slot that is not seen may be NaN, which a weight of 0 does not hide.
       if (MASKED) v = select(mask, v, Vec{});
       fetch<SHARED>(values + d * a.capacity + i * LANES + ahead, !(d & 1));
@@ -173,11 +190,16 @@ static void attend_chunk(const RingQuery& a, int head, const Run& run, int64_t s
     const float peak = std::max(top[head + h], largest(peaks));
     const float fade = std::exp2(top[head + h] - peak);
     Vec part = {};
-    for (int i = 0; i < vecs; i++) {
-      const Vec weight = exp2(load(row + i * LANES) - peak);
-      part += weight;
-      store(row + i * LANES, weight);
-    }
+    for_vectors(vecs * LANES, [&](int64_t first, auto count) __attribute__((always_inline)) {
+      constexpr int N = decltype(count)::value;
+      Vec weight[N];
+      UNROLL for (int i = 0; i < N; i++) weight[i] = load(row + first + i * LANES) - peak;
+      exp2(weight);
+      UNROLL for (int i = 0; i < N; i++) {
+        part += weight[i];
+        store(row + first + i * LANES, weight[i]);
+      }
+    });
     float* out = a.out + (head + h) * a.out_stride;
     if (fade != 1.0f)
       for (int d = 0; d < a.dim; d++) out[d] *= fade;

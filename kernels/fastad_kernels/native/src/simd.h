@@ -57,6 +57,17 @@ constexpr int team(int64_t threads, int64_t pieces) {
 
 INLINE Vec load(const float* p) { return *(const UnalignedVec*)p; }
 INLINE void store(float* p, Vec x) { *(UnalignedVec*)p = x; }
+// As `load`, into a register. GCC would rather read what few products share once for each of them, and
+// processors read two vectors a cycle at most.
+INLINE Vec hold(const float* p) {
+  Vec x = load(p);
+#if defined(REGISTERS_OF_16)
+  asm("" : "+v"(x));
+#elif defined(REGISTERS_OF_8)
+  asm("" : "+x"(x));
+#endif
+  return x;
+}
 INLINE Vec splat(float x) { return x - Vec{}; }
 INLINE Vec select(IntVec mask, Vec a, Vec b) { return mask ? a : b; }
 // a * b + c, rounded once where the processor can. Compilers, left to fuse as they like, do so here
