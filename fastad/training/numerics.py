@@ -82,10 +82,12 @@ def settle(
     return Numerics(chosen, facts, changed)
 
 
-def _processor(device: torch.device) -> str:
+def _processor(device: torch.device, info: Path = Path("/proc/cpuinfo")) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    facts = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
+    if "model name" in facts:
+        return facts["model name"]
+    numbers = (facts.get(key, "") for key in ("CPU implementer", "CPU part"))  # Arm's name
+    return " ".join([platform.processor() or platform.machine(), *filter(None, numbers)])

@@ -220,7 +220,7 @@ def test_the_least_time_of_each_side_counts_unless_the_turns_contradict(
     now = [0.0]
 
     def run(side):
-        now[0] += next(times[side])
+        now[0] += next(times[side]) / 1024  # exact
 
     monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(
@@ -228,3 +228,19 @@ def test_the_least_time_of_each_side_counts_unless_the_turns_contradict(
         lambda: iter([("mlp 64", (lambda: run("ours"), lambda: run("theirs")))]),
     )  # fmt: skip
     assert measure.measure() == {"mlp 64": ratio}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "sweeps"), [(128, 1), (16, 4), (0.5, 10), (0.125, 20), (2**-10, 100)]
+)
+def test_there_are_as_many_sweeps_as_there_is_time_for(monkeypatch, seconds, sweeps):
+    calls, now = [], [0.0]
+
+    def call():
+        calls.append(True)
+        now[0] += seconds / 2
+
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(measure, "_cases", lambda: iter([("mlp 64", (call, call))]))
+    assert measure.measure() == {"mlp 64": 1.0}
+    assert len(calls) == 2 * sweeps

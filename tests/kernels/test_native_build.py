@@ -76,6 +76,24 @@ def test_a_compiler_may_have_arguments_and_gets_the_users_flags(empty_cache, tmp
 
 
 @pytest.mark.parametrize(
+    "changed", ["CPU implementer\t: 0x42", "CPU variant\t: 0x1", "CPU part\t: 0xd40"]
+)
+def test_a_library_is_for_one_kind_of_arm_processor(tmp_path, changed):
+    lines = [
+        "Features\t: fp asimd",
+        "CPU implementer\t: 0x41",
+        "CPU variant\t: 0x3",
+        "CPU part\t: 0xd0c",
+    ]
+    field = changed.partition("\t")[0]
+    others = [changed if line.startswith(field) else line for line in lines]
+    for name, content in (("one", lines), ("other", others)):
+        (tmp_path / name).write_text("\n".join(content))
+    one, other = (compiler._processor(tmp_path / name) for name in ("one", "other"))
+    assert one != other
+
+
+@pytest.mark.parametrize(
     ("machine", "flag"), [("x86_64", "-march=native"), ("aarch64", "-mcpu=native"), ("riscv64", "")]
 )
 def test_the_processor_is_named_as_its_compilers_take_it(monkeypatch, machine, flag):

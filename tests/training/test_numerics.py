@@ -98,3 +98,16 @@ def test_threads_are_those_of_the_beginning_unless_somebody_asks(world, tmp_path
     assert "resumed with" not in capsys.readouterr().out
     assert main(train(world, run, "--resume", "--threads", "1")) == 0
     assert "resumed with threads: 2 -> 1: results may differ" in capsys.readouterr().out
+
+
+NEOVERSE = "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\nCPU revision\t: 1\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [("model name\t: AMD EPYC 7763\n", "AMD EPYC 7763"), (NEOVERSE, "aarch64 0x41 0xd0c")],
+)
+def test_processors_are_told_apart_on_x86_and_on_arm(tmp_path, monkeypatch, content, name):
+    monkeypatch.setattr(numerics.platform, "processor", lambda: "aarch64")
+    (tmp_path / "cpuinfo").write_text(content)
+    assert numerics._processor(torch.device("cpu"), tmp_path / "cpuinfo") == name

@@ -74,13 +74,13 @@ def describe_version(command: list[str]) -> list[str]:
     ]
 
 
-def _processor() -> str:
+def _processor(info: Path = Path("/proc/cpuinfo")) -> str:
     """What compiling for this machine depends on."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = info.read_text().splitlines()
     except OSError:
         return f"{platform.machine()} {platform.processor()}"
-    kept = ("flags", "Features", "model", "CPU part")
+    kept = ("flags", "Features", "model", "CPU ")  # "CPU implementer", "CPU part" and more on Arm
     return "\n".join(sorted({line for line in lines if line.startswith(kept)}))
 
 
