@@ -53,8 +53,9 @@ class Lease:
             with _beside(self._beat):
                 yield
         finally:
-            if self._seen() is not None:
-                revoke(self.file.parent)
+            with suppress(OSError):  # it ends by itself, and what the block raised counts
+                if self._seen() is not None:
+                    revoke(self.file.parent)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -77,7 +78,7 @@ class Lease:
             # still, or was never.
             with suppress(OSError), self.file.open("r+b", buffering=0) as stream:
                 if not self._owns(stream.read()):
-                    return
+                    continue
                 stream.seek(0)
                 stream.write(self._content(beats))
                 os.fsync(stream.fileno())

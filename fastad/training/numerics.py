@@ -86,7 +86,8 @@ def _processor(device: torch.device, info: Path = Path("/proc/cpuinfo")) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     lines = info.read_text().splitlines() if info.exists() else []
-    facts = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
+    pairs = (line.partition(":") for line in reversed(lines))  # the first processor's stay
+    facts = {key.strip(): value.strip() for key, _, value in pairs}
     if "model name" in facts:
         return facts["model name"]
     numbers = (facts.get(key, "") for key in ("CPU implementer", "CPU part"))  # Arm's name

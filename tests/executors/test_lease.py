@@ -1,3 +1,4 @@
+import errno
 import subprocess
 import sys
 import time
@@ -49,6 +50,28 @@ def test_a_holder_leaves_the_lease_of_whoever_took_the_folder_over_alone(
         time.sleep(0.5)  # dozens of beats
         assert mine.file.read_bytes() == theirs
     assert mine.file.read_bytes() == theirs
+
+
+def test_a_lease_is_kept_through_what_a_network_file_system_does_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fastad.executors.lease, "BEAT", 0.01)
+    lease = Lease.of(tmp_path)
+    with lease.held():
+        content = lease.file.read_bytes()
+        replace_durably(lease.file, b"")
+        time.sleep(0.2)
+        replace_durably(lease.file, content)
+        deadline = time.monotonic() + 60
+        while lease.file.read_bytes() == content:  # until it beats again
+            assert time.monotonic() < deadline
+
+    def fail(self: Path) -> bytes:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(RuntimeError, match="of the block"), lease.held():
+        raise RuntimeError("of the block")
 
 
 def test_a_worker_ends_when_its_lease_is_silent_and_not_before(

@@ -211,6 +211,8 @@ def test_a_compiled_function_takes_the_same_choice_with_any_shape(measured):
         (repeat(4), chain([9, 9, 3], repeat(9)), 1.0),
         (chain([9, 2], repeat(9)), repeat(4), 1.0),
         (repeat(6), cycle([5, 8, 5]), 1.0),  # two of three turns are too few
+        (repeat(2**17), repeat(2**16), 1.0),  # one sweep has no second turn
+        (repeat(2**15), repeat(2**14), 0.5),
     ],
 )
 def test_the_least_time_of_each_side_counts_unless_the_turns_contradict(

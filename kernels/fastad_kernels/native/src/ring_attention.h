@@ -47,7 +47,8 @@ INLINE void score_tile(const RingQuery& a, const float* q, const float* keys, in
     for (int d = first; d < last; d++) {
       Vec k[VECS];
       UNROLL for (int n = 0; n < VECS; n++) {
-        k[n] = hold(keys + d * a.capacity + n * LANES);
+        const float* key = keys + d * a.capacity + n * LANES;
+        k[n] = HEADS > (WIDE ? 2 : 1) ? hold(key) : load(key);  // the other tiles leave no registers
         fetch<SHARED>(keys + d * a.capacity + n * LANES + ahead, d & 1);
       }
       UNROLL for (int h = 0; h < HEADS; h++) {
