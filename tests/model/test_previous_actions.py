@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from fastad_kernels import native
 from gymnasium import spaces
 
 from fastad.acting.steps import Steps
@@ -59,6 +60,9 @@ def test_cached_parameters_equal_recomputed_after_three_windows(name, layout, im
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
+@pytest.mark.skipif(
+    native.why_unavailable() is not None, reason="PyTorch's own products depend on the rows"
+)
 @pytest.mark.parametrize("name", ACTIONS)
 @torch.no_grad()
 def test_a_cached_step_is_the_same_alone_and_in_a_batch_to_the_last_bit(name):
