@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from fastad.base.verdict import Verdict
-from fastad.training.checkpoint_folder import verify_checkpoints
-from fastad.training.run_files import MANIFEST, verify_run
+from fastad.training.checkpoint_folder import list_checkpoints, step_of, verify_checkpoints
+from fastad.training.run_files import MANIFEST, METRICS, read_metrics, verify_run
 
 
 def verify_whole_run(run: Path) -> Verdict:
@@ -13,4 +13,19 @@ def verify_whole_run(run: Path) -> Verdict:
     unknown = []
     if not wrong and not (run / MANIFEST).exists():
         unknown.append(f"{run}: of a fastad that kept no digests of config, dataset and the like")
+    if not checkpoints.wrong:
+        unknown += _updates_without_checkpoint(run)
     return Verdict(wrong + checkpoints.wrong, unknown + checkpoints.unknown)
+
+
+def _updates_without_checkpoint(run: Path) -> list[str]:
+    """A line, where the log tells of updates that no checkpoint holds."""
+    logged = max((r["step"] for r in read_metrics(run / METRICS) if "loss" in r), default=0)
+    newest = max((step_of(folder) or 0 for folder in list_checkpoints(run)), default=0)
+    if logged <= newest:
+        return []
+    return [
+        f"{run}: {METRICS} tells of {logged} updates, the newest checkpoint of {newest}: the "
+        f"training was stopped between, or step-{logged:08d} was taken away; train --resume makes "
+        "it again"
+    ]

@@ -86,7 +86,8 @@ def cut(folder: Path, rng: random.Random) -> Damage:
 def remove(folder: Path, rng: random.Random) -> Damage:
     """A file, or a folder of them."""
     files = files_of(folder)
-    gone = rng.choice([*files, *{f.parent for f in files if f.parent != folder}])
+    # Sorted: a set has another order in every process, and a seed shall tell what is damaged.
+    gone = rng.choice([*files, *sorted({f.parent for f in files if f.parent != folder})])
     if gone.is_dir():
         shutil.rmtree(gone)
     else:

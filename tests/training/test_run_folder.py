@@ -144,6 +144,17 @@ def test_inspect_verifies_a_run_and_names_each_file_that_differs(run, capsys):
     assert "2 found that are not what was written" in shown.err
 
 
+def test_a_checkpoint_that_was_taken_away_is_missed_until_it_is_made_again(world, run, capsys):
+    shutil.rmtree(run / "checkpoints" / "step-00000006")
+    assert main(["inspect", str(run), "--verify"]) == 2
+    said = capsys.readouterr().out
+    assert "not verified" in said
+    assert "tells of 6 updates, the newest checkpoint of 3" in said
+    assert "step-00000006 was taken away" in said
+    assert main([str(a) for a in train(world, run, "--resume")]) == 0
+    assert main(["inspect", str(run), "--verify"]) == 0
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
 def test_a_damaged_checkpoint_is_named_and_the_way_on_is_a_whole_one(world, run, capsys, name):
     newest, older = (run / "checkpoints" / f"step-0000000{step}" for step in (6, 3))
