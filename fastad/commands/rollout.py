@@ -21,6 +21,7 @@ def run_rollout(config: RolloutConfig) -> Result:
     from fastad.evaluate.table import print_table
 
     results = _check_outputs(config)
+    _say_if_older(config.run)
     quiet = replace(config, plot=None, json=None, watch=False)
     if config.watch:
         with _watch(config) as watch:
@@ -34,6 +35,17 @@ def run_rollout(config: RolloutConfig) -> Result:
     result.plot(picture)
     print(f"picture: {picture}")
     return result
+
+
+def _say_if_older(run: Path) -> None:
+    """Say so where the newest checkpoint is not of the last update that was logged."""
+    from fastad.training.checkpoint_folder import find_checkpoint
+    from fastad.training.verify import updates_without_checkpoint
+
+    if find_checkpoint(run) != run:  # not a checkpoint or a model that was asked for by name
+        behind = updates_without_checkpoint(run)
+        if behind is not None:
+            print(behind)
 
 
 def _watch(config: RolloutConfig) -> Watch:

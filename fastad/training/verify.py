@@ -13,19 +13,19 @@ def verify_whole_run(run: Path) -> Verdict:
     unknown = []
     if not wrong and not (run / MANIFEST).exists():
         unknown.append(f"{run}: of a fastad that kept no digests of config, dataset and the like")
-    if not checkpoints.wrong:
-        unknown += _updates_without_checkpoint(run)
+    behind = None if checkpoints.wrong else updates_without_checkpoint(run)
+    if behind is not None:
+        unknown.append(f"{behind}; train --resume makes it again")
     return Verdict(wrong + checkpoints.wrong, unknown + checkpoints.unknown)
 
 
-def _updates_without_checkpoint(run: Path) -> list[str]:
-    """A line, where the log tells of updates that no checkpoint holds."""
+def updates_without_checkpoint(run: Path) -> str | None:
+    """A line about a run whose log tells of updates that no checkpoint holds; else None."""
     logged = max((r["step"] for r in read_metrics(run / METRICS) if "loss" in r), default=0)
     newest = max((step_of(folder) or 0 for folder in list_checkpoints(run)), default=0)
     if logged <= newest:
-        return []
-    return [
+        return None
+    return (
         f"{run}: {METRICS} tells of {logged} updates, the newest checkpoint of {newest}: the "
-        f"training was stopped between, or step-{logged:08d} was taken away; train --resume makes "
-        "it again"
-    ]
+        f"training goes on or was stopped between, or step-{logged:08d} was taken away"
+    )

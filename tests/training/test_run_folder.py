@@ -151,8 +151,15 @@ def test_a_checkpoint_that_was_taken_away_is_missed_until_it_is_made_again(world
     assert "not verified" in said
     assert "tells of 6 updates, the newest checkpoint of 3" in said
     assert "step-00000006 was taken away" in said
+    older = run / "checkpoints" / "step-00000003"
+    for acting, told in ((run, True), (older, False)):  # who names a checkpoint wants that one
+        assert main(["rollout", str(acting), "--episodes", "1"]) == 0
+        assert ("the newest checkpoint of 3" in capsys.readouterr().out) is told
     assert main([str(a) for a in train(world, run, "--resume")]) == 0
     assert main(["inspect", str(run), "--verify"]) == 0
+    capsys.readouterr()
+    assert main(["rollout", str(run), "--episodes", "1"]) == 0
+    assert "newest checkpoint" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
