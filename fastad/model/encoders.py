@@ -11,6 +11,7 @@ from fastad.model.observations import CoordinateEncoder, ObservationEncoder
 from fastad.model.previous_actions import ChoiceEncoder, action_encoder
 from fastad.model.queries import as_queries
 from fastad.model.share import Share
+from fastad.model.terms import Rows, add_up
 
 
 class StepEncoder(nn.Module):
@@ -64,32 +65,42 @@ class StepEncoder(nn.Module):
         self._has_choices = isinstance(self.action, ChoiceEncoder)
         self._has_coordinates = self._in_tables() is not None
 
-    def observe(self, steps: Steps) -> Tensor:
+    def observe(self, steps: Steps, impl: Implementation = "sdpa") -> Tensor:
         """Features (B, T, width) of the observations of steps that are `laid_out`."""
-        out: Tensor = self.observation(steps.observation)
+        out: Tensor = self.observation(steps.observation, impl)
         return out
 
-    def forward(self, steps: Steps, features: Tensor, positions: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        steps: Steps,
+        features: Tensor | None,
+        positions: Tensor | None = None,
+        *,
+        impl: Implementation,
+    ) -> Tensor:
         """Embed B sequences of T steps.
 
         Args:
             steps: (B, T), `laid_out`.
-            features: Of their observations, see `observe`.
+            features: Of their observations, see `observe`; None where nobody else needs them.
             positions: Of the tokens, (T * tokens_per_step,) or (B, T * tokens_per_step); for
                 learned positions alone.
+            impl: What sums up rows of tables.
 
         Returns:
             (B, T * tokens_per_step, width).
         """
         action, reward = self._done(steps)
-        state = self._told(steps, features) + self.start(steps.episode_start.long())
+        start = Rows(self.start.weight, steps.episode_start.long().unsqueeze(-1))
+        state = [*self._told(steps, features), start]
         if self.step is not None:
-            state = state + self.step(steps.episode_step.clamp(max=self.last_step))
+            step = steps.episode_step.clamp(max=self.last_step)
+            state.append(Rows(self.step.weight, step.unsqueeze(-1)))
         if self.kind is None:
-            tokens = action + reward + state
+            tokens = add_up([action, reward, *state], impl)
         else:
-            tokens = torch.stack([action, reward, state], dim=2) + self.kind.weight
-            tokens = tokens.flatten(1, 2)
+            of_kinds = [add_up(terms, impl) for terms in ([action], [reward], state)]
+            tokens = (torch.stack(of_kinds, dim=2) + self.kind.weight).flatten(1, 2)
         if self.training and self.token_mask > 0.0:
             keep = self._random(tokens.shape[:2], tokens.device) >= self.token_mask
             tokens = tokens * keep.unsqueeze(-1)
@@ -108,13 +119,17 @@ class StepEncoder(nn.Module):
         """What one token stands for, or three interleaved ones: steps (B, T), or (B, 2 T)."""
         return as_queries(steps, self.actions, self.none) if self.unordered else steps
 
-    def _done(self, steps: Steps, impl: Implementation = "sdpa") -> tuple[Tensor, Tensor]:
-        """Features (B, T, width) of previous actions, and of the rewards that they gave."""
-        action = self.action(steps.previous_action, impl)
+    def _done(
+        self, steps: Steps, impl: Implementation = "sdpa"
+    ) -> tuple[Rows | Tensor, Rows | Tensor]:
+        """Previous actions, and the rewards that they gave."""
         none = self.actions.is_none(steps.previous_action)
         reward = (steps.previous_reward - self.reward_shift) / self.reward_scale
-        reward = reward.masked_fill(none, 0.0).unsqueeze(-1)
-        return action, reward * self.reward(steps.previous_action, impl)
+        reward = reward.masked_fill(none, 0.0)
+        return (
+            self.action.term(steps.previous_action, None, impl),
+            self.reward.term(steps.previous_action, reward, impl),
+        )
 
     @property
     def can_be_frozen(self) -> bool:
@@ -130,18 +145,25 @@ class StepEncoder(nn.Module):
         has_rows = self._has_choices and self.return_to_go is None
         return encoder if has_rows and isinstance(encoder, CoordinateEncoder) else None
 
-    def _told(self, steps: Steps, features: Tensor) -> Tensor:
-        """With features (B, T, width) of observations, those of returns to go, if there are any.
+    def _told(self, steps: Steps, features: Tensor | None) -> list[Rows | Tensor]:
+        """Observations, their features (B, T, width) if they are known, and returns to go.
 
         A number times a vector, as rewards: element by element, so that no sequence's bits depend
         on another.
         """
-        if self.return_to_go is None:
-            return features
-        assert steps.return_to_go is not None
-        assert self.return_scale is not None
-        share = (steps.return_to_go / self.return_scale).unsqueeze(-1)
-        return features + share * self.return_to_go.weight[0]
+        told: list[Rows | Tensor] = []
+        if features is not None:
+            told.append(features)
+        elif isinstance(self.observation, CoordinateEncoder):
+            told.append(self.observation.term(steps.observation))
+        else:
+            told.append(self.observe(steps))
+        if self.return_to_go is not None:
+            assert steps.return_to_go is not None
+            assert self.return_scale is not None
+            share = (steps.return_to_go / self.return_scale).unsqueeze(-1)
+            told.append(share * self.return_to_go.weight[0])
+        return told
 
     def beside_tables(self, steps: Steps) -> Tensor:
         """What a frozen model is given of steps (B, T) beside its tables' fields.
@@ -150,12 +172,11 @@ class StepEncoder(nn.Module):
         """
         if self._has_coordinates:
             return steps.observation.long()
-        observed: Tensor = self.observation(steps.observation, "native")
-        features = self._told(steps, observed)
+        # Features first: the order in which the frozen model has always summed them.
+        told = add_up(self._told(steps, self.observe(steps, "native")), "native")
         if self._has_choices:
-            return features
-        action, reward = self._done(steps, "native")
-        return features + action + reward
+            return told
+        return add_up([told, *self._done(steps, "native")], "native")
 
     def rows(self, steps: Steps) -> Tensor:
         """The rows of previous actions in a frozen model's tables, (B, T) int64."""

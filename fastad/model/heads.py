@@ -2,10 +2,11 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from fastad.model.config import ModelConfig
-from fastad.model.kernels import Affine, affine
+from fastad.model.kernels import Affine, Implementation, affine, projection
 
 
 class Output(NamedTuple):
@@ -33,11 +34,21 @@ class Heads(nn.Module):
         self.policy = nn.Linear(config.width, num_params)
         self.value = nn.Linear(config.width, 1) if value else None
 
-    def forward(self, features: Tensor) -> Output:
+    def forward(self, features: Tensor, *, impl: Implementation) -> Output:
         """Predict from features (B, T, width)."""
-        features = self.norm(features)
-        value = None if self.value is None else self.value(features).squeeze(-1)
-        return Output(self.policy(features), value)
+        weight: Tensor = self.policy.weight
+        bias: Tensor = self.policy.bias
+        if self.value is not None:  # one product for both
+            weight = torch.cat([weight, self.value.weight])
+            bias = torch.cat([bias, self.value.bias])
+        norm = self.norm if isinstance(self.norm, nn.LayerNorm) else None
+        predicted = projection(
+            features, weight, bias, norm=None if norm is None else (norm.weight, norm.bias),
+            epsilon=1e-5 if norm is None else norm.eps, impl=impl,
+        )  # fmt: skip
+        if self.value is None:
+            return Output(predicted)
+        return Output(predicted[..., :-1], predicted[..., -1])
 
     def weights(self) -> tuple[Affine | None, Affine]:
         """The norm, if there is one, and the policy's map, as a frozen model takes them."""

@@ -18,6 +18,7 @@ from fastad_kernels import (
     attention_varlen,
     decode_attention,
     draw,
+    embed,
     projection,
     residual_mlp,
     rope_angles,
@@ -50,6 +51,7 @@ __all__ = [
     "attention_weights",
     "check_kernels",
     "draw",
+    "embed",
     "freeze_model",
     "impose_kernels",
     "make_ring",
@@ -251,8 +253,8 @@ def resolve_kernels(
         dropout: Of the attention weights.
 
     Returns:
-        Implementations by operation ("attention", "decode", "projection", "mlp"), and, where one is
-        "native", the digest of the compiled "library".
+        Implementations by operation ("attention", "decode", "projection", "mlp", "embedding"), and,
+        where one is "native", the digest of the compiled "library".
     """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     chosen: dict[str, str] = {}
@@ -263,7 +265,7 @@ def resolve_kernels(
         name = resolve(
             asked, x, operation=operation, dropout=dropout if operation == "attention" else 0.0
         )
-        # Linear maps are PyTorch's wherever they are not C++.
+        # What is done row by row is PyTorch's wherever it is not C++.
         chosen[operation] = name if of_heads or name == "native" else "sdpa"
     if "native" in chosen.values():
         from fastad_kernels import native

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fastad.base.errors import UserError
 from fastad.model.kernels import Implementation, projection
+from fastad.model.terms import Rows, add_up
 from fastad.spaces import is_image, is_packed, leaves, read_leaves, rows_first
 
 LARGEST_FLAT = (24, 32)  # rows and columns; images beyond them have an encoder of convolutions
@@ -81,13 +82,16 @@ class CoordinateEncoder(ObservationEncoder):
         self.register_buffer("offsets", torch.as_tensor(offsets), persistent=False)
 
     def forward(self, observation: Tensor, impl: Implementation = "sdpa") -> Tensor:
-        """Embed (B, T) or (B, T, coordinates) integers as (B, T, width), with PyTorch alone."""
+        """Embed (B, T) or (B, T, coordinates) integers as (B, T, width)."""
+        return add_up([self.term(observation)], impl)
+
+    def term(self, observation: Tensor) -> Rows:
+        """The rows of them."""
         if observation.ndim == 2:
             observation = observation.unsqueeze(-1)
         elif self.num_axes > 1:
             observation = observation.flatten(2)
-        out: Tensor = self.table(observation.long() + self.offsets).sum(dim=-2)
-        return out
+        return Rows(self.table.weight, observation.long() + self.offsets)
 
 
 class Scale(nn.Module):

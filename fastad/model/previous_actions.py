@@ -5,14 +5,15 @@ from torch import Tensor, nn
 
 from fastad.actions import ActionDistribution, Categorical, DiagonalGaussian, MultiCategorical
 from fastad.model.kernels import Implementation, projection
+from fastad.model.terms import Rows
 
 
 class ChoiceEncoder(nn.Embedding):
     """A row for each of several actions, and a last one for none."""
 
-    def forward(self, action: Tensor, impl: Implementation = "sdpa") -> Tensor:
-        """Embed (B, T) as (B, T, width)."""
-        return super().forward(action)
+    def term(self, action: Tensor, factor: Tensor | None, impl: Implementation) -> Rows:
+        """Of actions (B, T), times a number (B, T) if one is given."""
+        return Rows(self.weight, action.unsqueeze(-1), factor)
 
 
 class ChoicesEncoder(nn.Module):
@@ -31,10 +32,9 @@ class ChoicesEncoder(nn.Module):
         firsts = torch.tensor([0, *(size + 1 for size in sizes[:-1])]).cumsum(dim=0)
         self.register_buffer("offsets", firsts, persistent=False)
 
-    def forward(self, action: Tensor, impl: Implementation = "sdpa") -> Tensor:
-        """Embed (B, T, choices) as (B, T, width)."""
-        out: Tensor = self.table(action + self.offsets).sum(dim=-2)
-        return out
+    def term(self, action: Tensor, factor: Tensor | None, impl: Implementation) -> Rows:
+        """Of actions (B, T, choices), times a number (B, T) if one is given."""
+        return Rows(self.table.weight, action + self.offsets, factor)
 
 
 class BoxEncoder(nn.Module):
@@ -51,14 +51,18 @@ class BoxEncoder(nn.Module):
         self.none = nn.Embedding(1, width)
         self.linear = nn.Linear(actions.shape[0], width)
 
-    def forward(self, action: Tensor, impl: Implementation = "sdpa") -> Tensor:
-        """Embed (B, T, d) as (B, T, width)."""
+    def term(self, action: Tensor, factor: Tensor | None, impl: Implementation) -> Tensor:
+        """Features (B, T, width) of actions (B, T, d), times a number (B, T) if one is given."""
         place = self.actions.in_half_widths(action.nan_to_num())
         features = projection(place, self.linear.weight, self.linear.bias, impl=impl)
-        return torch.where(self.actions.is_none(action)[..., None], self.none.weight, features)
+        features = torch.where(self.actions.is_none(action)[..., None], self.none.weight, features)
+        return features if factor is None else factor.unsqueeze(-1) * features
 
 
-def action_encoder(actions: ActionDistribution, width: int) -> nn.Module:
+ActionEncoder = ChoiceEncoder | ChoicesEncoder | BoxEncoder
+
+
+def action_encoder(actions: ActionDistribution, width: int) -> ActionEncoder:
     """Choose how previous actions become features, none included."""
     if isinstance(actions, Categorical):
         return ChoiceEncoder(actions.num_params + 1, width)

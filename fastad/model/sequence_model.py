@@ -112,35 +112,39 @@ class SequenceModel(nn.Module):
             assert not isinstance(memory, CachedMemory)
             state = None if memory is None else memory.state
             steps, features = self._observe(steps)
-            carried = self.trunk(self.encoder(steps, features), state, bounds)
+            tokens = self.encoder(steps, features, impl="sdpa")
+            carried = self.trunk(tokens, state, bounds)
             return self._predict(carried, features)
         assert not isinstance(memory, RecurrentMemory)
         positions = None
         if self.config.are_tokens_placed:
             positions = self._positions(steps, memory)
         steps, features = self._observe(steps)
-        tokens = self.encoder(steps, features, positions)
+        tokens = self.encoder(steps, features, positions, impl=self.kernels)
         rings = None if memory is None else memory.rings
         attended = self.trunk(
             tokens, positions, rings, window=self.window, bounds=bounds, impl=self.kernels
         )
         return self._predict(attended, features)
 
-    def _observe(self, steps: Steps) -> tuple[Steps, Tensor]:
-        """Steps as they are laid out, and features of their observations."""
+    def _observe(self, steps: Steps) -> tuple[Steps, Tensor | None]:
+        """Steps as they are laid out, and what `_predict` wants of their observations."""
         steps = self.encoder.laid_out(steps)
-        return steps, self.encoder.observe(steps)
+        wanted = self.training and self.auxiliary
+        return steps, self.encoder.observe(steps) if wanted else None
 
-    def _predict(self, tokens: Tensor, features: Tensor) -> Output:
+    def _predict(self, tokens: Tensor, features: Tensor | None) -> Output:
         """From what the trunk made of all tokens, (B, T * tokens_per_step, width), to predictions.
 
         What is auxiliary is predicted from features of the observations alone, (B, T, width).
         """
         # The last token of each step, the observation, is the one that predicts.
         per_step = self.config.tokens_per_step
-        output: Output = self.heads(tokens[:, per_step - 1 :: per_step])
+        impl = "sdpa" if isinstance(self.trunk, GRU) else self.kernels
+        output: Output = self.heads(tokens[:, per_step - 1 :: per_step], impl=impl)
         if not (self.training and self.auxiliary):
             return output
+        assert features is not None
         active = F.gelu(features)
         taught = {name: head(active) for name, head in self.auxiliary.items()}
         return output._replace(auxiliary=taught)

@@ -14,6 +14,8 @@ from fastad.model.kernels import check_kernels, impose_kernels, resolve_kernels
 
 # One process that takes whole batches: as all runs were before there was a choice.
 BY_ITSELF = {"ranks": 1, "accumulate": 1, "parallel": "none"}
+# Operations that earlier runs do not name, since PyTorch's were the only ones.
+LATER_KERNELS = {"embedding": "sdpa"}
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,10 @@ def settle(
         UserError: If device or kernels cannot be used here; so too if "auto" was something that
             is not to be had any more.
     """
-    if begun is not None and threads is None:
-        threads = begun["threads"]
+    if begun is not None:
+        begun = {**BY_ITSELF, **begun}
+        begun["kernels"] = begun["kernels"] and {**LATER_KERNELS, **begun["kernels"]}
+        threads = begun["threads"] if threads is None else threads
     chosen = choose_device(device, threads)
     if chosen.type == "cpu":
         as_begun = kernels == "auto" and begun is not None and begun["device"] == "cpu"
@@ -78,7 +82,7 @@ def settle(
         "kernels": resolved,
         **layout,
     }
-    changed = [] if begun is None else differences(BY_ITSELF | begun, facts)
+    changed = [] if begun is None else differences(begun, facts)
     return Numerics(chosen, facts, changed)
 
 

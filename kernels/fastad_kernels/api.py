@@ -1,4 +1,4 @@
-"""The public calls: arguments are checked, then a named implementation does the work."""
+"""Attention's public calls: arguments are checked, then a named implementation does the work."""
 
 import math
 from types import ModuleType
@@ -6,15 +6,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from fastad_kernels import checks, reference
+from fastad_kernels import checks
 from fastad_kernels.cache import RingCache
-from fastad_kernels.dispatch import (
-    IMPLEMENTATIONS,
-    Implementation,
-    Operation,
-    find_implementation,
-    resolve,
-)
+from fastad_kernels.dispatch import Implementation, find_implementation
 
 
 def attention(
@@ -177,111 +171,6 @@ def decode_attention(
         alibi_slopes=_packed(alibi_slopes), rope=rope,
     )  # fmt: skip
     return out
-
-
-def projection(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    *,
-    norm: tuple[Tensor, Tensor] | None = None,
-    residual: Tensor | None = None,
-    epsilon: float = 1e-5,
-    impl: Implementation = "auto",
-) -> Tensor:
-    """A linear map with what stands beside it in a block: weight @ norm(x) + bias + residual.
-
-    "native" has a kernel for float32 rows, which keeps nothing but x for the backward pass, and
-    gives a row the same bits in every batch. All others, and all other rows, take PyTorch's own
-    operations.
-
-    Args:
-        x: (..., in).
-        weight: (out, in).
-        bias: (out,).
-        norm: Scale and shift of a LayerNorm of x, (in,) each, or None.
-        residual: Added to the result, (..., out), or None.
-        epsilon: LayerNorm's.
-        impl: See above.
-
-    Returns:
-        (..., out).
-
-    Raises:
-        ValueError: If shapes do not fit together, or `impl` is unknown or cannot work here.
-    """
-    checks.check_linear(x, weight, bias, norm=norm, residual=residual)
-    rows = (x,) if residual is None else (x, residual)
-    function = reference.projection
-    if _takes_rows("projection", impl, (weight, bias, *(norm or ())), rows):
-        from fastad_kernels.native import projection as native
-
-        function = native.projection
-    return function(x, weight, bias, norm=norm, residual=residual, epsilon=epsilon)
-
-
-def residual_mlp(
-    x: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    in_weight: Tensor,
-    in_bias: Tensor,
-    out_weight: Tensor,
-    out_bias: Tensor,
-    *,
-    epsilon: float = 1e-5,
-    impl: Implementation = "auto",
-) -> Tensor:
-    """The MLP of a pre-norm block, x + out(gelu(in(norm(x)))).
-
-    "native" has a kernel for float32 rows, which keeps nothing but x for the backward pass, and
-    gives a row the same bits in every batch. All others, and all other rows, take PyTorch's own
-    operations.
-
-    Args:
-        x: (..., width).
-        norm_weight: LayerNorm's scale, (width,).
-        norm_bias: Its shift, (width,).
-        in_weight: (hidden, width).
-        in_bias: (hidden,).
-        out_weight: (width, hidden).
-        out_bias: (width,).
-        epsilon: LayerNorm's.
-        impl: See above.
-
-    Returns:
-        (..., width).
-
-    Raises:
-        ValueError: If shapes do not fit together, or `impl` is unknown or cannot work here.
-    """
-    norm, weights = (norm_weight, norm_bias), (in_weight, in_bias, out_weight, out_bias)
-    checks.check_linear(x, in_weight, in_bias, norm=norm, residual=None)
-    checks.check_linear(x.new_empty(0, in_weight.shape[0]), out_weight, out_bias, norm=None)
-    if out_weight.shape[0] != x.shape[-1]:
-        raise ValueError(f"out_weight {tuple(out_weight.shape)} must lead back to {x.shape[-1]}")
-    function = reference.residual_mlp
-    if _takes_rows("mlp", impl, (*norm, *weights), (x,)):
-        from fastad_kernels.native import mlp
-
-        function = mlp.residual_mlp
-    return function(x, *norm, *weights, epsilon)
-
-
-def _takes_rows(
-    operation: Operation, impl: str, weights: tuple[Tensor, ...], rows: tuple[Tensor, ...]
-) -> bool:
-    """Whether the C++ kernels shall and can do it."""
-    if impl not in IMPLEMENTATIONS:
-        raise ValueError(f"impl={impl!r} must be one of {', '.join(IMPLEMENTATIONS)}")
-    if resolve(impl, rows[0], operation=operation) != "native":
-        return False
-    from fastad_kernels import native
-
-    reason = native.why_unavailable()
-    if reason is not None:
-        raise ValueError(f"impl='native' cannot be used here: {reason}")
-    return native.takes_rows(weights, rows)
 
 
 def _check_settings(

@@ -4,6 +4,7 @@ Nothing here waits for a device: values of tensors are looked at on a CPU alone.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -140,6 +141,28 @@ def check_linear(
     for name, (y, shape) in expected.items():
         if y is not None and y.shape != shape:
             raise ValueError(f"{name} {tuple(y.shape)} must be {shape}")
+
+
+def check_embedding(
+    tables: Sequence[Tensor], indices: Sequence[Tensor], factors: Sequence[Tensor | None]
+) -> None:
+    """Tables (rows, width), indices (..., K) and factors (...), as many of each."""
+    if not len(tables) == len(indices) == len(factors) >= 1:
+        raise ValueError(
+            f"{len(tables)} tables, {len(indices)} indices and {len(factors)} factors must be as "
+            "many, at least one"
+        )
+    width, shape = tables[0].shape[-1], indices[0].shape[:-1]
+    for j, (table, index, factor) in enumerate(zip(tables, indices, factors, strict=True)):
+        if table.ndim != 2 or table.shape[1] != width:
+            raise ValueError(f"tables[{j}] {tuple(table.shape)} must be (rows, {width})")
+        if index.dtype != torch.int64 or index.ndim < 1 or index.shape[:-1] != shape:
+            raise ValueError(
+                f"indices[{j}] {tuple(index.shape)} of {index.dtype} must be int64, "
+                f"({', '.join(map(str, shape))}, K)"
+            )
+        if factor is not None and factor.shape != shape:
+            raise ValueError(f"factors[{j}] {tuple(factor.shape)} must be {tuple(shape)}")
 
 
 def check_rows(**tensors: Tensor) -> None:

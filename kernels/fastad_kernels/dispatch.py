@@ -15,7 +15,7 @@ from torch import Tensor
 from fastad_kernels.cache import RingCache
 
 Implementation = Literal["auto", "triton", "native", "sdpa", "flash", "reference"]
-Operation = Literal["attention", "decode", "projection", "mlp"]
+Operation = Literal["attention", "decode", "projection", "mlp", "embedding"]
 IMPLEMENTATIONS: tuple[str, ...] = get_args(Implementation)
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
@@ -94,8 +94,8 @@ def choose(
     """What "auto" means: the implementation's name, and why.
 
     Args:
-        x: Queries (..., D), or the input (..., width) of a linear map or MLP; their device, dtype
-            and last dimension count.
+        x: Queries (..., D), the input (..., width) of a linear map or MLP, or a table (rows,
+            width); their device, dtype and last dimension count.
         operation: What is done with them.
         dropout: Of the attention weights.
         ring: What will be decoded from, if anything.

@@ -3,6 +3,9 @@
 Everything else in this package is held to these functions.
 """
 
+import functools
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -181,6 +184,18 @@ def decode_attention(
     keys, values = cache.read(cache.capacity, q.dtype)
     out, _ = _attend(q, keys, values, distance, visible, scale, alibi_slopes, None)
     return out
+
+
+def embed(
+    tables: Sequence[Tensor], indices: Sequence[Tensor], factors: Sequence[Tensor | None]
+) -> Tensor:
+    """Rows of tables, (rows, width) each, times factors (...), summed to (..., width)."""
+    terms = []
+    for table, index, factor in zip(tables, indices, factors, strict=True):
+        rows = F.embedding(index, table)
+        row = rows.squeeze(-2) if index.shape[-1] == 1 else rows.sum(dim=-2)
+        terms.append(row if factor is None else factor.unsqueeze(-1) * row)
+    return functools.reduce(torch.add, terms)
 
 
 def projection(

@@ -140,9 +140,10 @@ def test_a_cache_that_cannot_be_written_gives_what_others_measured(
 def test_a_run_is_told_what_it_takes_and_can_take_the_same_again(measured, compiled_kernels):
     sizes = {"width": 64, "head_dim": 16, "device": CPU}
     library = compiled_kernels.manifest.sha256[:12]
-    expected = {"attention": "native", "decode": "native", "projection": "native", "mlp": "sdpa"}
+    row_by_row = {"projection": "native", "mlp": "sdpa", "embedding": "native"}
+    expected = {"attention": "native", "decode": "native"} | row_by_row
     assert resolve_kernels("auto", **sizes) == expected | {"library": library}
-    begun = {"attention": "sdpa", "decode": "sdpa", "projection": "sdpa", "mlp": "sdpa"}
+    begun = dict.fromkeys(expected, "sdpa")
     impose_kernels(begun)
     assert resolve_kernels("auto", **sizes) == begun
     impose_kernels({})

@@ -11,6 +11,7 @@ from fastad.actions import distribution_over
 from fastad.model.config import ModelConfig
 from fastad.model.previous_actions import action_encoder
 from fastad.model.sequence_model import SequenceModel
+from fastad.model.terms import add_up
 
 ACTIONS = {
     "choices": spaces.MultiDiscrete([3, 2]),
@@ -80,7 +81,8 @@ def test_each_choice_has_a_row_of_its_own_and_one_for_none():
     with torch.no_grad():
         encoder.table.weight.copy_(torch.arange(7.0)[:, None].expand(7, 2))
     # Rows 0 to 2 and 3 are of the first choice and of its absence, 4 to 6 of the second's.
-    found = encoder(torch.tensor([[[2, 1], [0, 0], [3, 2]]]))
+    taken = torch.tensor([[[2, 1], [0, 0], [3, 2]]])
+    found = add_up([encoder.term(taken, None, "sdpa")], "sdpa")
     assert found[0, :, 0].tolist() == [7.0, 4.0, 9.0]
 
 
@@ -91,7 +93,9 @@ def test_a_place_in_the_box_is_what_is_encoded_and_none_has_a_row():
         encoder.linear.bias.zero_()
         encoder.none.weight.fill_(-7.0)
     taken = torch.tensor([[[0.5, 9.0], [-1.0, 4.5], [torch.nan, torch.nan]]])
-    assert encoder(taken)[0, :, 0].tolist() == [10.5, -1.0, -7.0]
+    assert encoder.term(taken, None, "sdpa")[0, :, 0].tolist() == [10.5, -1.0, -7.0]
+    factor = torch.tensor([[2.0, 3.0, 0.0]])
+    assert encoder.term(taken, factor, "sdpa")[0, :, 0].tolist() == [21.0, -3.0, 0.0]
 
 
 @torch.no_grad()

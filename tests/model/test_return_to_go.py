@@ -126,7 +126,9 @@ def test_it_enters_as_a_share_of_the_scale_times_a_vector():
     steps = make_steps(1)._replace(return_to_go=torch.full((NUM_ENVS, 1), 3.0))
     nothing = steps._replace(return_to_go=torch.zeros(NUM_ENVS, 1))
     features = model.encoder.observe(steps)
-    added = model.encoder(steps, features) - model.encoder(nothing, features)
+    added = model.encoder(steps, features, impl="sdpa") - model.encoder(
+        nothing, features, impl="sdpa"
+    )
     expected = 0.75 * model.encoder.return_to_go.weight  # 3 of 4
     torch.testing.assert_close(added, expected.expand(NUM_ENVS, 1, -1))
 

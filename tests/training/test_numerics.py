@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fastad.cli import main
+from fastad.model.config import ModelConfig
 from fastad.training import numerics
 
 ROOM = ["--env-options", "size=3", "episode_length=4"]
@@ -66,6 +67,19 @@ def test_auto_takes_what_the_run_was_begun_with(world, tmp_path, monkeypatch, ca
     assert main(train(world, plain, "--kernels", "sdpa")) == 0
     weights = [r / "checkpoints" / "step-00000008" / "model.safetensors" for r in (run, plain)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_a_run_of_before_tables_had_a_kernel_goes_on_with_pytorchs():
+    settings = {
+        "kernels": "auto", "device": "cpu", "threads": 1, "precision": "fp32",
+        "layout": numerics.BY_ITSELF,
+    }  # fmt: skip
+    model = ModelConfig(context=8, width=16, num_heads=1, num_layers=1)
+    begun = numerics.settle(model, begun=None, **settings).facts
+    of_before = {k: v for k, v in begun["kernels"].items() if k != "embedding"}
+    again = numerics.settle(model, begun=begun | {"kernels": of_before}, **settings)
+    assert again.facts["kernels"] == of_before | {"embedding": "sdpa"}
+    assert again.changed == []
 
 
 def test_kernels_that_are_not_to_be_had_any_more_are_refused_not_replaced(

@@ -14,6 +14,7 @@ from fastad_kernels.blocks import Affine, BlockShape, BlockWeights
 from fastad_kernels.cache import RingCache
 from fastad_kernels.native.attention import attention
 from fastad_kernels.native.decode import NativeBlocks
+from fastad_kernels.native.embed import embed
 from fastad_kernels.native.mlp import residual_mlp
 from fastad_kernels.native.projection import projection
 
@@ -71,6 +72,7 @@ def _cases() -> Iterator[tuple[str, tuple[Call, Call]]]:
     for width in WIDTHS:
         yield f"projection {width}", _projections(width)
         yield f"mlp {width}", _mlp(width)
+        yield f"embedding {width}", _embedding(width)
     for dim in HEAD_DIMS[:2]:
         yield f"decode {dim}", _decode(dim)
 
@@ -134,6 +136,21 @@ def _mlp(width: int) -> tuple[Call, Call]:
     ours, theirs = (
         _training(function, inputs, epsilon=1e-5)
         for function in (residual_mlp, reference.residual_mlp)
+    )
+    return ours, theirs
+
+
+def _embedding(width: int) -> tuple[Call, Call]:
+    """Tokens of Dark Room: action, reward, two coordinates, start and step of an episode."""
+    num_tokens = NUM_FEATURES * _pairs() // width
+    tables = [_random(rows, width) for rows in (6, 6, 18, 2, 20)]
+    numbers = torch.arange(num_tokens).unsqueeze(1)
+    indices = [numbers % len(table) for table in tables]
+    indices[2] = torch.cat([numbers % 9, 9 + numbers % 7], dim=1)
+    factors = [None, _random(num_tokens), None, None, None]
+    ours, theirs = (
+        _training(lambda *t, by=by: by(t, indices, factors), tables)
+        for by in (embed, reference.embed)
     )
     return ours, theirs
 

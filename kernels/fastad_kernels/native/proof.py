@@ -20,6 +20,7 @@ from fastad_kernels.drawing import softmax
 from fastad_kernels.native.attention import attention
 from fastad_kernels.native.decode import NativeBlocks, decode_attention
 from fastad_kernels.native.draw import softmax as native_softmax
+from fastad_kernels.native.embed import embed
 from fastad_kernels.native.mlp import residual_mlp
 from fastad_kernels.native.projection import projection
 from fastad_kernels.native.q_tables import NativeQTables
@@ -93,7 +94,7 @@ def _attention() -> Iterator[tuple[str, Results, Results, Results]]:
 
 
 def _rows() -> Iterator[tuple[str, Results, Results, Results]]:
-    """A linear map with everything beside it, and the MLP."""
+    """A linear map with everything beside it, the MLP, and tables."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
@@ -112,6 +113,14 @@ def _rows() -> Iterator[tuple[str, Results, Results, Results]]:
     ]  # fmt: skip
     ours, plain = (partial(f, epsilon=1e-5) for f in (residual_mlp, reference.residual_mlp))
     yield _compare("the MLP", ours, plain, inputs)
+    indices = [torch.arange(75 * k).remainder(rows).view(75, k) for rows, k in ((3, 1), (7, 2))]
+
+    def sum_up(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda *tables: function(tables, indices, [None, factor.to(tables[0].dtype)])
+
+    factor = random(75)
+    inputs = [random(3, 40), random(7, 40)]
+    yield _compare("sums of tables' rows", sum_up(embed), sum_up(reference.embed), inputs)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from tests.kernels.planted.planting import Mutation, assert_caught, parameters
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
 
 DECODE, BLOCKS = "test_native_decode.py", "test_native_blocks.py"
-BACKWARD, ROWS = "test_backward.py", "test_native_rows.py"
+BACKWARD, ROWS, EMBED = "test_backward.py", "test_native_rows.py", "test_embed.py"
 EDGES, FAR, MODEL = "test_edges.py", "test_far_apart.py", "test_native_model.py"
 DRAW, TABLES, STACKED = "test_native_draw.py", "test_q_tables.py", "test_stacked.py"
 RING = "decoding_is_as_exact"
@@ -97,6 +97,23 @@ MUTATIONS = [
         "std::copy_n(residual + (first + r) * s.out, s.out, y_rows + r * ys.stride);",
         "std::fill_n(y_rows + r * ys.stride, s.out, 0.0f);",
         ROWS, "linear_maps_are_as_exact and 45-64-192-True", slow=True,
+    ),
+    Mutation(
+        "a table's gradient forgets the factor", "embed.cpp",
+        "add(gradient + term->index[i] * width, grad + n * width + first, size,\n"
+        "              term->factor_of(n));",
+        "add(gradient + term->index[i] * width, grad + n * width + first, size);",
+        EMBED, "gradients_are_as_exact and 1-16", slow=True,
+    ),
+    Mutation(
+        "two threads share a feature", "embed.cpp",
+        "first += slice)", "first += slice - 1)",
+        EMBED, "gradients_are_as_exact and 2-100", slow=True,
+    ),
+    Mutation(
+        "the row behind a table's last is one of it", "embedding.h",
+        "index >= 0 && index < num_rows", "index >= 0 && index <= num_rows",
+        EMBED, "row_that_a_table_lacks and native", slow=True,
     ),
     Mutation(
         "two blocks take one of the tokens", "rows.h",
