@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from benchmarks.update import NUM_STEPS, Training, make_training
 from fastad.base.device import set_threads
-from fastad.base.memory import keeping_freed_memory
+from fastad.model.kernels import keeping_freed_memory
 from fastad.model.sequence_model import SequenceModel
 from fastad.training.muon import Muon
 

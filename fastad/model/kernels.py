@@ -26,6 +26,7 @@ from fastad_kernels import (
 from fastad_kernels.blocks import absorb
 from fastad_kernels.cache import Order
 from fastad_kernels.dispatch import OPERATIONS, find_implementation, resolve
+from fastad_kernels.memory import keeping_freed_memory
 from fastad_kernels.native.heads import split_heads
 from fastad_kernels.reference import attention_weights
 from torch import Tensor, nn
@@ -54,6 +55,7 @@ __all__ = [
     "embed",
     "freeze_model",
     "impose_kernels",
+    "keeping_freed_memory",
     "make_ring",
     "projection",
     "residual_mlp",

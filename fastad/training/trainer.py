@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fastad.base.errors import UserError
-from fastad.base.memory import keeping_freed_memory
 from fastad.methods.base import Batch, Method
 from fastad.model.heads import Output
+from fastad.model.kernels import keeping_freed_memory
 from fastad.model.sequence_model import SequenceModel
 from fastad.model.share import Share, take_share
 from fastad.training.checkpoint import (

@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "multiply.h"
-#include "turn.h"
 
 // Two vectors of queries fill a panel of products. Small blocks waste little where the band ends; a
 // window of 200 is one tile.

@@ -1,7 +1,9 @@
 // out = start + a @ b for small matrices in the caches: the one product of all kernels.
 #pragma once
 
-#include "simd.h"
+#include <algorithm>
+
+#include "turn.h"
 
 enum class Start { ZERO, BIAS, ADD, ADD_BIAS };  // what the product is added to
 
@@ -113,10 +115,16 @@ static void pack_panels(const float* weight, int64_t in_stride, int64_t out_stri
     constexpr int WIDTH = decltype(count)::value * LANES;
     const int first = n * LANES;
     float* panel = packed + (int64_t)first * in;
-    for (int k = 0; k < in; k++)
-      for (int i = 0; i < WIDTH; i++)
-        panel[k * WIDTH + i] =
-            first + i < out ? weight[k * in_stride + (first + i) * out_stride] : 0.0f;
+    const float* columns = weight + first * out_stride;
+    if (first + WIDTH <= out && in_stride == 1)
+      turn(columns, out_stride, WIDTH, in, 1.0f, panel, WIDTH);
+    else if (first + WIDTH <= out && out_stride == 1)
+      for (int k = 0; k < in; k++) std::copy_n(columns + k * in_stride, WIDTH, panel + k * WIDTH);
+    else
+      for (int k = 0; k < in; k++)
+        for (int i = 0; i < WIDTH; i++)
+          panel[k * WIDTH + i] =
+              first + i < out ? columns[k * in_stride + i * out_stride] : 0.0f;
   });
 }
 

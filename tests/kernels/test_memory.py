@@ -13,7 +13,7 @@ COUNT = """
 import resource
 from contextlib import nullcontext
 import torch
-from fastad.base.memory import keeping_freed_memory
+from fastad_kernels.memory import keeping_freed_memory
 
 def faults(how):
     def use():
