@@ -28,7 +28,12 @@ MACHINES = {
     # AVX-512's tiles and blocks, each vector of two registers where there is AVX alone.
     "gcc-16-lanes": {"CXXFLAGS": "-DFASTAD_LANES=16"},
     "no-compiler": {"CXX": "/nonexistent"},
-    # None of the above is like this one, whatever the processor.
+    # All libraries at once: a machine with AVX2 alone, and one that none of the above is like.
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2", "OPENBLAS_CORETYPE": "Haswell",
+        "CXXFLAGS": "-mno-avx512f -mtune=znver3",
+    },
     "oldest": {
         "ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
         "ONEDNN_MAX_CPU_ISA": "SSE41", "OPENBLAS_CORETYPE": "Nehalem", "CXXFLAGS": "-mno-avx",
