@@ -5,8 +5,9 @@
 The limit is what PyTorch's own large product (2048 x 2048, float32) does here in the same minute.
 A second figure is what its products at the sizes of the update do, by themselves: an update of
 those calls and of nothing else would reach that share. Counted are the products that an update
-cannot do without: linear maps, attention over what the window shows, and Muon's; not what is
-computed a second time, nor norms, softmax and GELU. Prints a JSON object: least times and medians.
+cannot do without: linear maps of blocks and policy, attention over what the window shows, and
+Muon's; not what is computed a second time, nor norms, softmax and GELU. Prints a JSON object: least
+times and medians.
 """
 
 import argparse
@@ -33,11 +34,13 @@ def products(training: Training) -> Iterator[tuple[Product, int]]:
     model = training.model
     tokens = len(training.actions) * NUM_STEPS * model.config.tokens_per_step
     in_blocks = [m for m in model.trunk.modules() if isinstance(m, nn.Linear)]
-    for linear in [*in_blocks, model.heads.policy]:
+    of_tokens = [(linear, tokens) for linear in in_blocks]
+    of_steps = (model.heads.policy, tokens // model.config.tokens_per_step)
+    for linear, rows in [*of_tokens, of_steps]:
         out, size = linear.weight.shape
-        yield (tokens, size, out), 1
-        yield (tokens, out, size), 1  # to the input
-        yield (out, tokens, size), 1  # to the weight
+        yield (rows, size, out), 1
+        yield (rows, out, size), 1  # to the input
+        yield (out, rows, size), 1  # to the weight
     for optimizer in training.optimizers:
         for group in optimizer.param_groups if isinstance(optimizer, Muon) else ():
             for matrix in group["params"]:

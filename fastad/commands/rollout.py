@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +43,9 @@ def _say_if_older(run: Path) -> None:
     from fastad.training.checkpoint_folder import find_checkpoint
     from fastad.training.verify import updates_without_checkpoint
 
-    if find_checkpoint(run) != run:  # not a checkpoint or a model that was asked for by name
+    if find_checkpoint(run) == run:  # a checkpoint or a model that was asked for by name
+        return
+    with suppress(UserError, OSError):  # a rollout needs no log
         behind = updates_without_checkpoint(run)
         if behind is not None:
             print(behind)

@@ -76,7 +76,7 @@ class StepEncoder(nn.Module):
         features: Tensor | None,
         positions: Tensor | None = None,
         *,
-        impl: Implementation,
+        impl: Implementation = "sdpa",
     ) -> Tensor:
         """Embed B sequences of T steps.
 
@@ -85,17 +85,17 @@ class StepEncoder(nn.Module):
             features: Of their observations, see `observe`; None where nobody else needs them.
             positions: Of the tokens, (T * tokens_per_step,) or (B, T * tokens_per_step); for
                 learned positions alone.
-            impl: What sums up rows of tables.
+            impl: What sums up rows of tables; products of the encoder are PyTorch's in training.
 
         Returns:
             (B, T * tokens_per_step, width).
         """
         action, reward = self._done(steps)
-        start = Rows(self.start.weight, steps.episode_start.long().unsqueeze(-1))
+        start = Rows.one(self.start.weight, steps.episode_start)
         state = [*self._told(steps, features), start]
         if self.step is not None:
             step = steps.episode_step.clamp(max=self.last_step)
-            state.append(Rows(self.step.weight, step.unsqueeze(-1)))
+            state.append(Rows.one(self.step.weight, step))
         if self.kind is None:
             tokens = add_up([action, reward, *state], impl)
         else:
@@ -172,11 +172,12 @@ class StepEncoder(nn.Module):
         """
         if self._has_coordinates:
             return steps.observation.long()
-        # Features first: the order in which the frozen model has always summed them.
-        told = add_up(self._told(steps, self.observe(steps, "native")), "native")
+        # Sums of rows have the same bits in every batch by themselves, and these are few.
+        told = add_up(self._told(steps, self.observe(steps, "native")), "sdpa")
         if self._has_choices:
             return told
-        return add_up([told, *self._done(steps, "native")], "native")
+        action, reward = (add_up([term], "sdpa") for term in self._done(steps, "native"))
+        return told + action + reward
 
     def rows(self, steps: Steps) -> Tensor:
         """The rows of previous actions in a frozen model's tables, (B, T) int64."""

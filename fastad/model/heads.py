@@ -34,7 +34,7 @@ class Heads(nn.Module):
         self.policy = nn.Linear(config.width, num_params)
         self.value = nn.Linear(config.width, 1) if value else None
 
-    def forward(self, features: Tensor, *, impl: Implementation) -> Output:
+    def forward(self, features: Tensor, *, impl: Implementation = "sdpa") -> Output:
         """Predict from features (B, T, width)."""
         weight: Tensor = self.policy.weight
         bias: Tensor = self.policy.bias

@@ -9,11 +9,11 @@ from fastad.model.terms import Rows
 
 
 class ChoiceEncoder(nn.Embedding):
-    """A row for each of several actions, and a last one for none."""
+    """A row for each of several actions, and a last one for none; see `term`."""
 
     def term(self, action: Tensor, factor: Tensor | None, impl: Implementation) -> Rows:
         """Of actions (B, T), times a number (B, T) if one is given."""
-        return Rows(self.weight, action.unsqueeze(-1), factor)
+        return Rows.one(self.weight, action, factor)
 
 
 class ChoicesEncoder(nn.Module):
@@ -34,7 +34,7 @@ class ChoicesEncoder(nn.Module):
 
     def term(self, action: Tensor, factor: Tensor | None, impl: Implementation) -> Rows:
         """Of actions (B, T, choices), times a number (B, T) if one is given."""
-        return Rows(self.table.weight, action + self.offsets, factor)
+        return Rows(self.table.weight, action.long() + self.offsets, factor)
 
 
 class BoxEncoder(nn.Module):
@@ -52,7 +52,10 @@ class BoxEncoder(nn.Module):
         self.linear = nn.Linear(actions.shape[0], width)
 
     def term(self, action: Tensor, factor: Tensor | None, impl: Implementation) -> Tensor:
-        """Features (B, T, width) of actions (B, T, d), times a number (B, T) if one is given."""
+        """Features (B, T, width) of actions (B, T, d), times a number (B, T) if one is given.
+
+        Here alone is a product, for which there is a choice.
+        """
         place = self.actions.in_half_widths(action.nan_to_num())
         features = projection(place, self.linear.weight, self.linear.bias, impl=impl)
         features = torch.where(self.actions.is_none(action)[..., None], self.none.weight, features)

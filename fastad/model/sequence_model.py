@@ -130,8 +130,8 @@ class SequenceModel(nn.Module):
     def _observe(self, steps: Steps) -> tuple[Steps, Tensor | None]:
         """Steps as they are laid out, and what `_predict` wants of their observations."""
         steps = self.encoder.laid_out(steps)
-        wanted = self.training and self.auxiliary
-        return steps, self.encoder.observe(steps) if wanted else None
+        are_wanted = self.training and len(self.auxiliary) > 0
+        return steps, self.encoder.observe(steps) if are_wanted else None
 
     def _predict(self, tokens: Tensor, features: Tensor | None) -> Output:
         """From what the trunk made of all tokens, (B, T * tokens_per_step, width), to predictions.
@@ -142,9 +142,8 @@ class SequenceModel(nn.Module):
         per_step = self.config.tokens_per_step
         impl = "sdpa" if isinstance(self.trunk, GRU) else self.kernels
         output: Output = self.heads(tokens[:, per_step - 1 :: per_step], impl=impl)
-        if not (self.training and self.auxiliary):
+        if features is None:
             return output
-        assert features is not None
         active = F.gelu(features)
         taught = {name: head(active) for name, head in self.auxiliary.items()}
         return output._replace(auxiliary=taught)

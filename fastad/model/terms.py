@@ -21,9 +21,14 @@ class Rows(NamedTuple):
     indices: Tensor
     factor: Tensor | None = None
 
+    @classmethod
+    def one(cls, table: Tensor, index: Tensor, factor: Tensor | None = None) -> "Rows":
+        """One row for each of (B, T) numbers, of any type."""
+        return cls(table, index.long().unsqueeze(-1), factor)
+
 
 def add_up(terms: Sequence[Rows | Tensor], impl: Implementation) -> Tensor:
-    """The sum of all terms, (B, T, width): features are that already."""
+    """The sum of all terms, (B, T, width), rows first, then features in their order."""
     rows = [term for term in terms if isinstance(term, Rows)]
     features = [term for term in terms if isinstance(term, Tensor)]
     if rows:

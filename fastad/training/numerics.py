@@ -58,10 +58,8 @@ def settle(
         UserError: If device or kernels cannot be used here; so too if "auto" was something that
             is not to be had any more.
     """
-    if begun is not None:
-        begun = {**BY_ITSELF, **begun}
-        begun["kernels"] = begun["kernels"] and {**LATER_KERNELS, **begun["kernels"]}
-        threads = begun["threads"] if threads is None else threads
+    if begun is not None and threads is None:
+        threads = begun["threads"]
     chosen = choose_device(device, threads)
     if chosen.type == "cpu":
         as_begun = kernels == "auto" and begun is not None and begun["device"] == "cpu"
@@ -82,7 +80,10 @@ def settle(
         "kernels": resolved,
         **layout,
     }
-    changed = [] if begun is None else differences(begun, facts)
+    if begun is None:
+        return Numerics(chosen, facts, [])
+    of_begun = begun["kernels"] and {**LATER_KERNELS, **begun["kernels"]}
+    changed = differences({**BY_ITSELF, **begun, "kernels": of_begun}, facts)
     return Numerics(chosen, facts, changed)
 
 

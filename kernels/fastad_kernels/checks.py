@@ -152,15 +152,20 @@ def check_embedding(
             f"{len(tables)} tables, {len(indices)} indices and {len(factors)} factors must be as "
             "many, at least one"
         )
-    width, shape = tables[0].shape[-1], indices[0].shape[:-1]
+    width, shape = tables[0].shape[-1:], indices[0].shape[:-1]
     for j, (table, index, factor) in enumerate(zip(tables, indices, factors, strict=True)):
-        if table.ndim != 2 or table.shape[1] != width:
-            raise ValueError(f"tables[{j}] {tuple(table.shape)} must be (rows, {width})")
+        if table.ndim != 2 or table.shape[1:] != width or not table.shape[0]:
+            raise ValueError(
+                f"tables[{j}] {tuple(table.shape)} must be (rows, width), as wide as tables[0] "
+                f"{tuple(tables[0].shape)}, with one row at least"
+            )
         if index.dtype != torch.int64 or index.ndim < 1 or index.shape[:-1] != shape:
             raise ValueError(
-                f"indices[{j}] {tuple(index.shape)} of {index.dtype} must be int64, "
-                f"({', '.join(map(str, shape))}, K)"
+                f"indices[{j}] {tuple(index.shape)} of {index.dtype} must be int64 and "
+                f"({', '.join(map(str, (*shape, 'K')))})"
             )
+        if index.device != table.device:
+            raise ValueError(f"indices[{j}] on {index.device} must be on {table.device}, as tables")
         if factor is not None and factor.shape != shape:
             raise ValueError(f"factors[{j}] {tuple(factor.shape)} must be {tuple(shape)}")
 

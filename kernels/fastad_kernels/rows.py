@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from fastad_kernels import checks, reference
@@ -19,8 +20,8 @@ def embed(
 
     "native" has a kernel for float32 tables: one pass forward and one backward, where PyTorch
     takes one for each table and each sum. It gives tables the same gradient with any number of
-    threads, and factors none. All others take PyTorch's own operations, as do factors that want
-    a gradient.
+    threads. All others take PyTorch's own operations, as do factors that want a gradient and
+    `torch.func`.
 
     Args:
         tables: One or more, (rows, width).
@@ -37,10 +38,12 @@ def embed(
     """
     given = [None] * len(tables) if factors is None else list(factors)
     checks.check_embedding(tables, indices, given)
-    wanted = [x for x in given if x is not None]
+    numbers = [x for x in given if x is not None]
+    takes_rows = _takes_rows("embedding", impl, tuple(tables), (tables[0], *numbers))
     function = reference.embed
-    if _takes_rows("embedding", impl, tuple(tables), (tables[0], *wanted)) and not any(
-        x.requires_grad for x in wanted
+    if takes_rows and not (
+        # Lists of tensors have no batching rule, and under a transform nobody knows who wants what.
+        torch._C._are_functorch_transforms_active() or any(x.requires_grad for x in numbers)
     ):
         from fastad_kernels.native import embed as native
 

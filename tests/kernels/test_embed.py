@@ -129,6 +129,24 @@ def test_factors_that_want_a_gradient_get_it():
     torch.testing.assert_close(gradient, (rows * grad_out).sum(-1))
 
 
+def test_transforms_of_functions_find_every_derivative():
+    tables, indices, factors, _ = make_inputs(shape=(2, 5), width=4)
+
+    def summed(table, factor):
+        return embed([table, *tables[1:]], indices, [None, factor, *factors[2:]]).square().sum()
+
+    inputs = tables[0], factors[1]
+    expected = torch.autograd.grad(summed(*(x.requires_grad_() for x in inputs)), inputs)
+    found = torch.func.grad(summed, argnums=(0, 1))(*(x.detach() for x in inputs))
+    torch.testing.assert_close(found, expected)
+    plain = [x.detach() for x in inputs]
+    _, along = torch.func.jvp(summed, tuple(plain), tuple(torch.ones_like(x) for x in plain))
+    torch.testing.assert_close(along, sum(x.sum() for x in expected))
+    several = torch.stack([plain[0], 2 * plain[0]])
+    each = torch.vmap(lambda table: embed([table, *tables[1:]], indices, factors))(several)
+    torch.testing.assert_close(each[1], embed([several[1], *tables[1:]], indices, factors))
+
+
 @pytest.mark.parametrize("impl", [pytest.param("native", marks=native), "reference"])
 @pytest.mark.parametrize("row", [-1, 18])
 def test_a_row_that_a_table_lacks_is_refused(impl, row):
@@ -145,6 +163,9 @@ def test_a_row_that_a_table_lacks_is_refused(impl, row):
         (lambda t, i, f: ([*t[:4], t[4][:, :3]], i, f), r"tables\[4\] \(20, 3\) must be"),
         (lambda t, i, f: (t, [i[0].int(), *i[1:]], f), r"indices\[0\] .* of torch.int32 must be"),
         (lambda t, i, f: (t, [*i[:4], i[4][:2]], f), r"indices\[4\] \(2, 70, 1\) of torch.int64"),
+        (lambda t, i, f: ([x.sum() for x in t], i, f), r"tables\[0\] \(\) must be \(rows, width"),
+        (lambda t, i, f: ([t[0][:0], *t[1:]], i, f), r"tables\[0\] \(0, 64\) must .* one row at"),
+        (lambda t, i, f: (t, [i[0].to("meta"), *i[1:]], f), r"indices\[0\] on meta must be on cpu"),
         (lambda t, i, f: (t, i, [f[1][:1], *f[1:]]), r"factors\[0\] \(1, 70\) must be \(3, 70\)"),
     ],
 )  # fmt: skip

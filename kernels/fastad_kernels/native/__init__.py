@@ -1,4 +1,4 @@
-"""C++ kernels for CPUs, compiled where they run: attention, linear maps, frozen models, tables."""
+"""C++ kernels for CPUs, compiled where they run: attention, rows, frozen models, Q tables."""
 
 from fastad_kernels.native.attention import (
     DROPOUT_BY_SEED,

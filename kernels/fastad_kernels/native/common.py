@@ -12,6 +12,8 @@ PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 def takes_rows(weights: Sequence[Tensor], rows: Sequence[Tensor]) -> bool:
     """Whether kernels of rows can do it: float32 on a CPU, nothing empty, no autocast.
 
+    Nor forward derivatives, which they have none of: a result without would be a derivative of 0.
+
     Args:
         weights: Matrices and vectors whose sizes are the lengths of rows.
         rows: What they are applied or added to, (..., a row).
@@ -19,7 +21,9 @@ def takes_rows(weights: Sequence[Tensor], rows: Sequence[Tensor]) -> bool:
     for y in (*weights, *rows):
         if y.dtype != torch.float32 or y.device.type != "cpu":
             return False
-    return all(w.numel() for w in weights) and not torch.is_autocast_enabled("cpu")
+    if torch.autograd.forward_ad._current_level >= 0 or torch.is_autocast_enabled("cpu"):
+        return False
+    return all(w.numel() for w in weights)
 
 
 def call(

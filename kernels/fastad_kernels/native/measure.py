@@ -133,7 +133,7 @@ def _projections(width: int) -> tuple[Call, Call]:
         def function(*tensors: Tensor) -> tuple[Tensor, Tensor]:
             x, attended, weight, bias, scale, shift, out_weight, out_bias = tensors
             heads = project(x, weight, bias, norm=(scale, shift), residual=None, epsilon=1e-5)
-            # As a block has them: in memory without gaps, and with the residual before the norm.
+            # As a block has them: in memory without gaps, and what the norm reads is the residual.
             out = project(attended, out_weight, out_bias, norm=None, residual=x, epsilon=1e-5)
             return heads, out
 

@@ -101,7 +101,7 @@ MUTATIONS = [
     Mutation(
         "a table's gradient forgets the factor", "embed.cpp",
         "add(gradient + term->index[i] * width, grad + n * width + first, size,\n"
-        "              term->factor_of(n));",
+        "                term->factor_of(n));",
         "add(gradient + term->index[i] * width, grad + n * width + first, size);",
         EMBED, "gradients_are_as_exact and 1-16", slow=True,
     ),

@@ -34,7 +34,8 @@ void fastad_embed_forward(const Shape* shape, const Term* terms, float* out, int
     for (int64_t i = 0; i < num_tokens * terms[*bad].count; i++)
       if (!is_row(terms[*bad].index[i], terms[*bad].num_rows)) return;
   *bad = -1;
-#pragma omp parallel for num_threads(threads) schedule(static)
+  constexpr int64_t PIECE = 64;  // tokens, less than which no thread is woken for
+#pragma omp parallel for num_threads(team(threads, divide_up(num_tokens, PIECE))) schedule(static)
   for (int64_t n = 0; n < num_tokens; n++) {
     float* token = out + n * width;
     std::fill_n(token, width, 0.0f);
@@ -57,8 +58,10 @@ void fastad_embed_backward(const Shape* shape, const Term* terms, const float* g
         std::fill_n(gradient + row * width, size, 0.0f);
       for (int64_t n = 0; n < num_tokens; n++)
         for (int64_t i = n * term->count; i < (n + 1) * term->count; i++)
-          add(gradient + term->index[i] * width, grad + n * width + first, size,
-              term->factor_of(n));
+          // Looked at again: nobody knows who else holds the memory that the indices lie in.
+          if (is_row(term->index[i], term->num_rows))
+            add(gradient + term->index[i] * width, grad + n * width + first, size,
+                term->factor_of(n));
     }
   }
 }
