@@ -106,8 +106,8 @@ MUTATIONS = [
         EMBED, "gradients_are_as_exact and 1-16", slow=True,
     ),
     Mutation(
-        "two threads share a feature", "embed.cpp",
-        "first += slice)", "first += slice - 1)",
+        "a table's last feature has no gradient", "embed.cpp",
+        "std::min(slice, width - first)", "std::min(slice, width - first - 1)",
         EMBED, "gradients_are_as_exact and 2-100", slow=True,
     ),
     Mutation(
