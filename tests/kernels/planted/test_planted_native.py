@@ -10,7 +10,7 @@ from tests.kernels.planted.planting import Mutation, assert_caught, parameters
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
 
 DECODE, BLOCKS = "test_native_decode.py", "test_native_blocks.py"
-BACKWARD, ROWS, EMBED = "test_backward.py", "test_native_rows.py", "test_embed.py"
+BACKWARD, ROWS, EMBED = "test_backward.py", "test_native_rows.py", "test_native_embed.py"
 EDGES, FAR, MODEL = "test_edges.py", "test_far_apart.py", "test_native_model.py"
 DRAW, TABLES, STACKED = "test_native_draw.py", "test_q_tables.py", "test_stacked.py"
 RING = "decoding_is_as_exact"
