@@ -4,7 +4,8 @@
 
 The limit is what PyTorch's own large product (2048 x 2048, float32) does here in the same minute.
 A second figure is what its products at the sizes of the update do, by themselves: an update of
-those calls and of nothing else would reach that share. Counted are the products that an update
+those calls and of nothing else would reach that share. A third leaves the optimisers out, on both
+sides of the fraction. Counted are the products that an update
 cannot do without: linear maps of blocks and policy, attention over what the window shows, and
 Muon's; not what is computed a second time, nor norms, softmax and GELU. Prints a JSON object: least
 times and medians.
@@ -29,8 +30,8 @@ LARGE = 2048
 Product = tuple[int, int, int]  # (rows, inner, columns)
 
 
-def products(training: Training) -> Iterator[tuple[Product, int]]:
-    """Sizes of an update's products, and how many there are of each."""
+def products_of_gradients(training: Training) -> Iterator[tuple[Product, int]]:
+    """Sizes of the products of a forward and a backward pass, and how many there are of each."""
     model = training.model
     tokens = len(training.actions) * NUM_STEPS * model.config.tokens_per_step
     in_blocks = [m for m in model.trunk.modules() if isinstance(m, nn.Linear)]
@@ -41,6 +42,10 @@ def products(training: Training) -> Iterator[tuple[Product, int]]:
         yield (rows, size, out), 1
         yield (rows, out, size), 1  # to the input
         yield (out, rows, size), 1  # to the weight
+
+
+def products_of_muon(training: Training) -> Iterator[tuple[Product, int]]:
+    """Those of Newton-Schulz iterations."""
     for optimizer in training.optimizers:
         for group in optimizer.param_groups if isinstance(optimizer, Muon) else ():
             for matrix in group["params"]:
@@ -62,6 +67,17 @@ def flops(product: Product) -> float:
     return 2.0 * rows * inner * columns
 
 
+def total_flops(sizes: list[tuple[Product, int]]) -> float:
+    """Of all of them."""
+    return sum(count * flops(product) for product, count in sizes)
+
+
+def gradients(training: Training) -> None:
+    """All of an update but its optimisers."""
+    training.backward()
+    training.model.zero_grad(set_to_none=True)
+
+
 def make_product(product: Product) -> Callable[[], Tensor]:
     """PyTorch's, of random matrices."""
     rows, inner, columns = product
@@ -72,10 +88,12 @@ def make_product(product: Product) -> Callable[[], Tensor]:
 
 def measure(training: Training, rounds: int) -> dict[str, float]:
     """Seconds of everything, in turns; then shares."""
-    sizes = list(products(training))
+    of_gradients = list(products_of_gradients(training))
+    sizes = [*of_gradients, *products_of_muon(training)]
     single = {product: make_product(product) for product, _ in sizes}
     sides: dict[str, Callable[[], object]] = {
         "update": training.update,
+        "gradients": lambda: gradients(training),
         "large": make_product((LARGE, LARGE, LARGE)),
         "products": lambda: [single[product]() for product, count in sizes for _ in range(count)],
     }
@@ -86,16 +104,20 @@ def measure(training: Training, rounds: int) -> dict[str, float]:
                 began = time.perf_counter()
                 side()
                 seconds[name].append(time.perf_counter() - began)
-    of_products = sum(count * flops(product) for product, count in sizes)
-    work = of_products + attention_flops(training.model, len(training.actions))
+    of_products = total_flops(sizes)
+    of_attention = attention_flops(training.model, len(training.actions))
+    work = of_products + of_attention
     figures = {"gflop": work * 1e-9}
     for kind, pick in (("least", min), ("median", statistics.median)):
-        update, large, alone = (pick(times[3:]) for times in seconds.values())
+        update, without, large, alone = (pick(times[3:]) for times in seconds.values())
         limit = flops((LARGE, LARGE, LARGE)) / large
         figures |= {
             f"{kind} update ms": update * 1e3,
             f"{kind} large GFLOP/s": limit * 1e-9,
             f"{kind} share": work / update / limit,
+            f"{kind} share without optimisers": (
+                (total_flops(of_gradients) + of_attention) / without / limit
+            ),
             f"{kind} share of products alone": of_products / alone / limit,
         }
     return figures
