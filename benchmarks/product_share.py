@@ -113,6 +113,7 @@ def measure(training: Training, rounds: int) -> dict[str, float]:
         limit = flops((LARGE, LARGE, LARGE)) / large
         figures |= {
             f"{kind} update ms": update * 1e3,
+            f"{kind} ms without optimisers": without * 1e3,
             f"{kind} large GFLOP/s": limit * 1e-9,
             f"{kind} share": work / update / limit,
             f"{kind} share without optimisers": (
