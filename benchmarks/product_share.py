@@ -5,10 +5,9 @@
 The limit is what PyTorch's own large product (2048 x 2048, float32) does here in the same minute.
 A second figure is what its products at the sizes of the update do, by themselves: an update of
 those calls and of nothing else would reach that share. A third leaves the optimisers out, on both
-sides of the fraction. Counted are the products that an update
-cannot do without: linear maps of blocks and policy, attention over what the window shows, and
-Muon's; not what is computed a second time, nor norms, softmax and GELU. Prints a JSON object: least
-times and medians.
+sides of the fraction. Counted are the products that an update cannot do without: linear maps of
+blocks and policy, attention over what the window shows, and Muon's; not what is computed a second
+time, nor norms, softmax and GELU. Prints a JSON object: least times and medians.
 """
 
 import argparse

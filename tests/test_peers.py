@@ -56,6 +56,7 @@ def test_the_share_of_products_counts_each_of_an_update(monkeypatch, capsys):
     )
     muon = 2 * (2 * small + 2 * middle + 2 * large)
     assert figures["gflop"] == pytest.approx((maps + attention + muon) * 1e-9, abs=1e-3)
+    assert figures["least share"] > 0.0
     seconds, limit = figures["least update ms"] * 1e-3, figures["least large GFLOP/s"]
     assert figures["least share"] == pytest.approx(
         figures["gflop"] / seconds / limit, rel=1e-2, abs=1e-3
