@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import fastad_kernels
 import pytest
 import torch
 from fastad_kernels import Implementation
@@ -67,9 +66,15 @@ def _cached(
     return memory
 
 
-class _Rolled(RolledCache):
-    draw = staticmethod(fastad_kernels.draw)
+class _Peer(Memory):
+    def take(self, steps: Steps) -> None:
+        self.predict(steps)
 
+    def forget(self, mask: Tensor) -> None:
+        raise NotImplementedError("peers go on for ever")
+
+
+class _Rolled(RolledCache, _Peer):
     def __init__(self, model: SequenceModel, num_envs: int, *, full: bool) -> None:
         super().__init__(model, num_envs)
         if full:
@@ -81,9 +86,7 @@ class _Rolled(RolledCache):
         return self.decode(steps)
 
 
-class _GPT2:
-    draw = staticmethod(fastad_kernels.draw)
-
+class _GPT2(_Peer):
     def __init__(self, model: SequenceModel, num_envs: int, *, full: bool) -> None:
         self.gpt2 = GPT2(model, model.config.context).eval()
         self.cache, self.full = peer("transformers").DynamicCache(), full

@@ -171,7 +171,8 @@ class StepEncoder(nn.Module):
         Coordinates, or features where a table has no rows for what is observed or done.
         """
         if self._has_coordinates:
-            return steps.observation.long()
+            coordinates = steps.observation
+            return coordinates if coordinates.dtype == torch.int64 else coordinates.long()
         # Sums of rows have the same bits in every batch by themselves, and these are few.
         told = add_up(self._told(steps, self.observe(steps, "native")), "sdpa")
         if self._has_choices:

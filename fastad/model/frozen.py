@@ -1,7 +1,7 @@
 """A cached step of the whole model by one kernel, for as long as no weight changes."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -9,7 +9,7 @@ from fastad.acting.steps import Steps
 from fastad.model.config import ModelConfig
 from fastad.model.encoders import StepEncoder
 from fastad.model.heads import Output
-from fastad.model.kernels import FrozenModel, rope_angles
+from fastad.model.kernels import FrozenModel, Sample, rope_angles
 
 if TYPE_CHECKING:
     from fastad.model.memory import CachedMemory
@@ -37,19 +37,28 @@ class FrozenStep:
         positions: Callable[[Steps, "CachedMemory"], Tensor],
     ) -> None:
         self.config, self.encoder, self.positions = config, encoder, positions
-        self.decode, self.make_rings, self.draw = kernel.decode, kernel.make_rings, kernel.draw
+        self.kernel, self.make_rings = kernel, kernel.make_rings
 
     def __call__(self, steps: Steps, memory: "CachedMemory") -> Output:
         """Predict for the next steps (B, T), and append them to the memory's rings."""
+        logits = self.kernel.decode(*self._given(steps, memory))
+        return Output(logits[:, 1::2] if self.encoder.unordered else logits)
+
+    def sample(self, steps: Steps, memory: "CachedMemory", uniform: Tensor) -> Sample:
+        """As a call; and what each environment does by its newest step, see `Memory.sample`."""
+        return self.kernel.sample(uniform, *self._given(steps, memory))
+
+    def _given(self, steps: Steps, memory: "CachedMemory") -> tuple[Any, ...]:
+        """Steps, the memory's rings and what is to be known of positions, for the kernel."""
         config, positions, rope = self.config, None, None
         if config.are_tokens_placed:
             positions = self.positions(steps, memory)
         if config.positions == "rope":
             assert positions is not None
             rope = rope_angles(positions, config.head_dim, base=config.rope_base)
-        steps = self.encoder.laid_out(steps)
-        logits = self.decode(
-            self.encoder.beside_tables(steps), self.encoder.rows(steps), steps.previous_reward,
-            steps.episode_start, steps.episode_step, memory.rings, positions=positions, rope=rope,
+        encoder = self.encoder
+        steps = encoder.laid_out(steps)
+        return (
+            encoder.beside_tables(steps), encoder.rows(steps), steps.previous_reward,
+            steps.episode_start, steps.episode_step, memory.rings, positions, rope,
         )  # fmt: skip
-        return Output(logits[:, 1::2] if self.encoder.unordered else logits)

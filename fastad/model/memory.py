@@ -1,8 +1,8 @@
 """What the frozen model remembers of N environments, kept or recomputed: the same logits."""
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,19 +11,15 @@ from fastad.acting.steps import Steps
 from fastad.base.errors import UserError
 from fastad.model.frozen import FrozenStep
 from fastad.model.heads import Output
-from fastad.model.kernels import RingCache, draw
-
-Draw = Callable[[Tensor, Tensor], Tensor]  # see `fastad_kernels.draw`
+from fastad.model.kernels import RingCache, Sample, sample, softmax
 
 
-class Memory(Protocol):
+class Memory(ABC):
     """Everything that `N` environments have shown the model so far."""
 
-    @property
-    def draw(self) -> Draw:
-        """What draws from its predictions, with kernels where the model has some."""
-        ...
+    has_kernels = False  # of its own, of whole steps: then others may take kernels beside it, too
 
+    @abstractmethod
     def predict(self, steps: Steps, idle: Tensor | None = None) -> Tensor:
         """Add the newest step (N, 1) and return its logits (N, A).
 
@@ -34,18 +30,30 @@ class Memory(Protocol):
             idle: The environments, (N,) bool, which the step is not added to: it leaves no trace
                 in them, and their logits mean nothing.
         """
-        ...
 
+    def sample(self, steps: Steps, uniform: Tensor) -> Sample:
+        """As `predict`, and draw from the softmax of the logits.
+
+        Args:
+            steps: The newest.
+            uniform: In [0, 1), (N, 1) float32.
+        """
+        return sample(self.predict(steps), uniform)
+
+    def softmax(self, logits: Tensor) -> Tensor:
+        """Distributions (N, A) by logits (N, A), to the last bit as in `sample`."""
+        return logits.softmax(dim=-1)
+
+    @abstractmethod
     def take(self, steps: Steps) -> None:
         """Add the newest step (N, 1), after which nobody asks for its logits."""
-        ...
 
+    @abstractmethod
     def forget(self, mask: Tensor) -> None:
         """Clear the context of the environments in `mask`, (N,) bool, and of no other."""
-        ...
 
 
-class CachedMemory:
+class CachedMemory(Memory):
     """Keys and values of the last tokens in rings; one step costs the same at any length.
 
     Args:
@@ -62,7 +70,7 @@ class CachedMemory:
         frozen: FrozenStep | None = None,
     ) -> None:
         self.rings, self.forward, self.frozen = rings, forward, frozen
-        self.draw: Draw = draw if frozen is None else frozen.draw
+        self.has_kernels = frozen is not None
         self._idle: Tensor | None = None  # during a step which some are idle in
 
     def predict(self, steps: Steps, idle: Tensor | None = None) -> Tensor:
@@ -75,6 +83,18 @@ class CachedMemory:
         for ring in self.rings:
             ring.take_back(idle, before)
         return logits
+
+    def sample(self, steps: Steps, uniform: Tensor) -> Sample:
+        """See `Memory.sample`."""
+        if self.frozen is None:
+            return super().sample(steps, uniform)
+        return self.frozen.sample(steps, self, uniform)
+
+    def softmax(self, logits: Tensor) -> Tensor:
+        """See `Memory.softmax`."""
+        if self.frozen is None:
+            return super().softmax(logits)
+        return softmax(logits.unsqueeze(0), impl="auto").squeeze(0)
 
     def take(self, steps: Steps) -> None:
         """See `Memory.take`: whatever comes later needs the keys and values of all layers."""
@@ -101,15 +121,13 @@ class CachedMemory:
         return int(lengths.max()) if lockstep is None else lockstep
 
 
-class RecurrentMemory:
+class RecurrentMemory(Memory):
     """The state of a recurrent trunk; one step costs the same at any length.
 
     Args:
         state: As the trunk made it, (layers, N, width).
         forward: The model's, which carries the state on.
     """
-
-    draw = staticmethod(draw)
 
     def __init__(
         self, state: Tensor, forward: Callable[[Steps, "RecurrentMemory"], Output]
@@ -134,7 +152,7 @@ class RecurrentMemory:
         self.state.masked_fill_(mask[:, None], 0.0)
 
 
-class RecomputedMemory:
+class RecomputedMemory(Memory):
     """The steps that can influence a prediction, from which it is computed every time.
 
     Args:
@@ -142,8 +160,6 @@ class RecomputedMemory:
         num_envs: `N`.
         capacity: Steps to keep of each environment; None keeps all.
     """
-
-    draw = staticmethod(draw)
 
     def __init__(
         self, forward: Callable[[Steps], Output], num_envs: int, capacity: int | None
@@ -196,7 +212,7 @@ class RecomputedMemory:
         self.lengths = self.lengths.masked_fill(mask.cpu(), 0)
 
 
-class RecordedMemory:
+class RecordedMemory(Memory):
     """Another memory, and what it was shown and predicted.
 
     Args:
@@ -205,7 +221,7 @@ class RecordedMemory:
     """
 
     def __init__(self, memory: Memory, length: int | None = None) -> None:
-        self.memory, self.draw = memory, memory.draw
+        self.memory, self.has_kernels = memory, memory.has_kernels
         self.steps: deque[Steps] = deque(maxlen=length)  # each (N, 1)
         self.logits: deque[Tensor] = deque(maxlen=length)  # each (N, A)
 
@@ -223,6 +239,17 @@ class RecordedMemory:
         self.steps.append(steps.map(Tensor.clone))
         self.logits.append(self.memory.predict(steps))
         return self.logits[-1]
+
+    def sample(self, steps: Steps, uniform: Tensor) -> Sample:
+        """See `Memory.sample`."""
+        self.steps.append(steps.map(Tensor.clone))
+        drawn = self.memory.sample(steps, uniform)
+        self.logits.append(drawn.logits)
+        return drawn
+
+    def softmax(self, logits: Tensor) -> Tensor:
+        """See `Memory.softmax`."""
+        return self.memory.softmax(logits)
 
     def take(self, steps: Steps) -> None:
         """See `Memory.take`; only the step is kept."""

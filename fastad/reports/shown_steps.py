@@ -8,16 +8,14 @@ from torch import Tensor
 from fastad.acting.interact import Transition
 from fastad.acting.steps import Steps
 from fastad.evaluate.prepared import Prepared
-from fastad.model.kernels import draw
+from fastad.model.memory import Memory
 from fastad.rollouts.agent import InContextAgent
 from fastad.rollouts.engine import returns_asked_for
 from fastad.rollouts.prompt import Prompt
 
 
-class _Notes:
+class _Notes(Memory):
     """A memory that only notes what it is shown, and where contexts begin."""
-
-    draw = staticmethod(draw)
 
     def __init__(self, num_envs: int, device: torch.device) -> None:
         self.steps: list[Steps] = []  # each (N, 1)

@@ -9,6 +9,7 @@ from fastad.acting.interact import Transition
 from fastad.acting.steps import Steps
 from fastad.actions import ActionDistribution, Categorical
 from fastad.base.errors import UserError
+from fastad.model.kernels import make_told
 from fastad.model.memory import Memory
 from fastad.rollouts.draws import OwnDraws
 from fastad.rollouts.part import Part, draw_part
@@ -61,23 +62,26 @@ class InContextAgent:
         self.greedy, self.control, self.part = greedy, control, part
         device = generator.device
         self._none = actions.none.to(device)
-        self.previous_action = self._none.repeat(num_envs, *[1] * self._none.ndim)
-        self.previous_reward = torch.zeros(num_envs, device=device)
-        self.episode_start = torch.ones(num_envs, dtype=torch.bool, device=device)
-        self.episode_step = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        self.told = make_told(
+            self._none.repeat(num_envs, *[1] * self._none.ndim),
+            torch.zeros(num_envs, device=device),
+            torch.ones(num_envs, dtype=torch.bool, device=device),
+            torch.zeros(num_envs, dtype=torch.int64, device=device),
+            impl="auto" if memory.has_kernels else "reference",
+        )
         self.target_return = target_return
         self.return_to_go = None if target_return is None else target_return.clone()
         self.unordered = unordered
         self.previous_observation: Tensor | None = None  # known from the first one on, if needed
         # As the memory reads them, (N, 1): these very tensors. Observations come with every step.
+        told = self.told
         self._shown = (
-            self.previous_action.unsqueeze(1), self.previous_reward.unsqueeze(1),
-            self.episode_start.unsqueeze(1), self.episode_step.unsqueeze(1),
+            told.action.unsqueeze(1), told.reward.unsqueeze(1), told.start.unsqueeze(1),
+            told.step.unsqueeze(1),
             None if self.return_to_go is None else self.return_to_go.unsqueeze(1),
         )  # fmt: skip
-        # Memory that every step fills anew, and a number that PyTorch need not make a tensor of.
+        # Memory that every step fills anew.
         self._uniform = torch.empty((num_envs if part is None else part.total, 1), device=device)
-        self._one = torch.ones_like(self.episode_step)
         self.logits: Tensor | None = None  # the latest, (N, A), parameters of whatever kind
         # One uniform number an action, drawn with kernels where the memory has some.
         self._draws_at_once = isinstance(actions, Categorical) and not greedy
@@ -105,19 +109,21 @@ class InContextAgent:
         Call it without gradients, as `interact` does.
         """
         assert not torch.is_grad_enabled()
-        uniform = None
         if self._draws_at_once:
             # Here PyTorch is still in the processor's caches; the model's step drives it out.
             uniform = self._uniform.uniform_(generator=self.generator)
             if self.part is not None:
                 uniform = uniform[self.part.rows]
+            action, policy, self.logits = self.memory.sample(self._steps(observation), uniform)
+            return action, policy
         logits = self.memory.predict(self._steps(observation), self._idle)
         self.logits = logits
         if self.greedy:
             return self.actions.likeliest(logits)
-        policy = self.actions.policy(logits)
-        if uniform is not None:
-            return self.memory.draw(policy, uniform), policy
+        if isinstance(self.actions, Categorical):
+            policy = self.memory.softmax(logits)
+        else:
+            policy = self.actions.policy(logits)
         if self._own_draws is not None:
             return self._own_draws.draw(policy, self._idle), policy
         if self.part is not None:
@@ -138,26 +144,23 @@ class InContextAgent:
 
     def _note(self, transition: Transition) -> None:
         """Remember a transition of all."""
-        ended = torch.logical_or(
-            transition.terminated, transition.truncated, out=self.episode_start
-        )
-        self.previous_action.copy_(transition.action)
-        if self.previous_observation is not None:
-            self.previous_observation.copy_(transition.observation)
+        told, reward = self.told, transition.reward
         if self.control == "shuffled-rewards":
             # Sorted, not `randperm`, which asks the device how it went.
             order = self._uniform.uniform_(generator=self.generator).argsort(dim=0)
-            self.previous_reward.copy_(transition.reward[order.squeeze(1)])
-        elif self.control != "no-reward":
-            self.previous_reward.copy_(transition.reward)
-        self.episode_step.add_(self._one).masked_fill_(ended, 0)
+            reward = reward[order.squeeze(1)]
+        elif self.control == "no-reward":
+            reward = told.reward
+        told.take(transition.action, reward, transition.terminated, transition.truncated)
+        if self.previous_observation is not None:
+            self.previous_observation.copy_(transition.observation)
         if self.return_to_go is not None:
-            self.return_to_go.sub_(self.previous_reward)
-            self._ask_anew(ended)
+            self.return_to_go.sub_(told.reward)
+            self._ask_anew(told.start)
         if self.control == "one-episode":
-            self.memory.forget(ended)
+            self.memory.forget(told.start)
         elif self.control == "wiped-context":
-            self.forget(ended)
+            self.forget(told.start)
 
     def live_through(self, prompt: Prompt) -> None:
         """Begin with the episodes of a prompt, as if the actions in them had been the agent's."""
@@ -174,10 +177,11 @@ class InContextAgent:
         """Clear the context of the environments in `mask`, (N,) bool, and of no other."""
         self.memory.forget(mask)
         each = mask.view(-1, *[1] * self._none.ndim)
-        torch.where(each, self._none, self.previous_action, out=self.previous_action)
-        self.previous_reward.masked_fill_(mask, 0.0)
-        self.episode_start.masked_fill_(mask, True)
-        self.episode_step.masked_fill_(mask, 0)
+        told = self.told
+        torch.where(each, self._none, told.action, out=told.action)
+        told.reward.masked_fill_(mask, 0.0)
+        told.start.masked_fill_(mask, True)
+        told.step.masked_fill_(mask, 0)
         self._ask_anew(mask)
 
     def _steps(self, observation: Tensor) -> Steps:

@@ -11,7 +11,7 @@ from fastad_kernels.api import attention, attention_varlen, decode_attention
 from fastad_kernels.blocks import Affine, BlockShape, BlockWeights, FrozenBlocks
 from fastad_kernels.cache import RingCache
 from fastad_kernels.dispatch import IMPLEMENTATIONS, Implementation
-from fastad_kernels.drawing import LEAST_LOG, draw, normalise, soft_exp, softmax
+from fastad_kernels.drawing import LEAST_LOG, Sample, draw, normalise, sample, soft_exp, softmax
 from fastad_kernels.episodes import EpisodeMemory
 from fastad_kernels.frozen import FrozenModel, StepTables
 from fastad_kernels.positions import alibi_slopes, apply_rope, rope_angles
@@ -19,6 +19,7 @@ from fastad_kernels.q_tables import QSettings, QTables, make_q_tables
 from fastad_kernels.rows import embed, projection, residual_mlp
 from fastad_kernels.stacked import StackedAdam, StackedMLP
 from fastad_kernels.stacked_cnn import StackedCNN
+from fastad_kernels.told import Told, make_told
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -33,10 +34,12 @@ __all__ = [
     "QSettings",
     "QTables",
     "RingCache",
+    "Sample",
     "StackedAdam",
     "StackedCNN",
     "StackedMLP",
     "StepTables",
+    "Told",
     "alibi_slopes",
     "apply_rope",
     "attention",
@@ -45,10 +48,12 @@ __all__ = [
     "draw",
     "embed",
     "make_q_tables",
+    "make_told",
     "normalise",
     "projection",
     "residual_mlp",
     "rope_angles",
+    "sample",
     "soft_exp",
     "softmax",
 ]

@@ -85,8 +85,8 @@ class RingCache:
         if shared and dtype == torch.int8:
             raise ValueError("shared=True keeps no int8 codes; take a floating dtype")
         keys, values = _MEMORY_ORDERS[order]
-        self.keys = _storage(shape, dtype, device, keys)
-        self.values = self.keys if shared else _storage(shape, dtype, device, values)
+        self._keys = _storage(shape, dtype, device, keys)
+        self._values = self._keys if shared else _storage(shape, dtype, device, values)
         self.key_scales: Tensor | None = None
         self.value_scales: Tensor | None = None
         if dtype == torch.int8:
@@ -94,9 +94,26 @@ class RingCache:
                 _storage(shape[:3], torch.float32, device, None if order == "token" else (0, 2, 1))
                 for _ in range(2)
             )
-        self.lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
+        self._lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
         self.lockstep: int | None = 0
         self._is_tracked = True
+
+    # These are never others, so that who knows where they lie need not look again.
+
+    @property
+    def keys(self) -> Tensor:
+        """See `RingCache`."""
+        return self._keys
+
+    @property
+    def values(self) -> Tensor:
+        """See `RingCache`."""
+        return self._values
+
+    @property
+    def lengths(self) -> Tensor:
+        """See `RingCache`."""
+        return self._lengths
 
     @property
     def shared(self) -> bool:
@@ -157,7 +174,7 @@ class RingCache:
             slots = self.new_positions(num_new) % self.capacity
             for ring, new in pairs:
                 ring[rows, slots] = new.to(ring.dtype)
-        self.lengths += num_new
+        self._lengths += num_new
 
     def _encode(self, k: Tensor, v: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Each storage tensor with what is to be written into it."""

@@ -1,6 +1,6 @@
 """Distributions and draws: plain PyTorch, and kernels of the same bits (`softmax` rounds apart)."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +10,25 @@ Implementation = Literal["auto", "reference"]
 # Of logarithms that are raised to weights. Numbers below float32's normal range are slow to make,
 # here some 20 times; torch.softmax, which makes them, is slow on short rows besides.
 LEAST_LOG = -80.0
+
+
+class Sample(NamedTuple):
+    """What was drawn, and from what."""
+
+    drawn: Tensor  # (N,) int64
+    probs: Tensor  # (N, A)
+    logits: Tensor  # (N, A)
+
+
+def sample(logits: Tensor, uniform: Tensor) -> Sample:
+    """Draw one entry per row from the softmax of logits, in PyTorch; see `draw`.
+
+    Args:
+        logits: (N, A).
+        uniform: In [0, 1), (N, 1) float32.
+    """
+    probs = logits.softmax(dim=-1)
+    return Sample(draw(probs, uniform), probs, logits)
 
 
 def draw(probs: Tensor, uniform: Tensor, *, impl: Implementation = "reference") -> Tensor:

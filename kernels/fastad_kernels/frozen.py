@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from fastad_kernels.cache import RingCache
+from fastad_kernels.drawing import Sample
 
 
 class StepTables(NamedTuple):
@@ -41,7 +42,6 @@ class FrozenModel(ABC):
         start: Tensor,
         step: Tensor,
         rings: list[RingCache],
-        *,
         positions: Tensor | None = None,
         rope: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
@@ -68,9 +68,30 @@ class FrozenModel(ABC):
         """
 
     @abstractmethod
-    def draw(self, probs: Tensor, uniform: Tensor) -> Tensor:
-        """As `fastad_kernels.draw`, with the same arguments and to the last bit.
+    def sample(
+        self,
+        uniform: Tensor,
+        observation: Tensor,
+        action: Tensor,
+        reward: Tensor,
+        start: Tensor,
+        step: Tensor,
+        rings: list[RingCache],
+        positions: Tensor | None = None,
+        rope: tuple[Tensor, Tensor] | None = None,
+    ) -> Sample:
+        """As `decode`; what each environment does by the logits of its last step, in one call.
 
-        Raises:
-            ValueError: If shapes or dtypes do not fit together.
+        A softmax rounds otherwise than PyTorch's; an entry is drawn as `fastad_kernels.draw` does.
+
+        Args:
+            uniform: In [0, 1), (B, 1) float32.
+            observation: See `decode`, as for all that follow.
+            action: See `decode`.
+            reward: See `decode`.
+            start: See `decode`.
+            step: See `decode`.
+            rings: See `decode`.
+            positions: See `decode`.
+            rope: See `decode`.
         """

@@ -160,9 +160,10 @@ def test_a_prompt_of_any_length_may_be_appended_at_once(impl, prompt):
 
 def test_both_layouts_of_the_storage_give_the_same():
     q, k, v = tokens(20)
-    heads_first, tokens_first = (RingCache(3, 8, KV_HEADS, DIM) for _ in range(2))
-    tokens_first.keys = tokens_first.keys.contiguous()
-    tokens_first.values = tokens_first.values.contiguous()
+    heads_first, tokens_first = (
+        RingCache(3, 8, KV_HEADS, DIM, order=order) for order in ("head", "token")
+    )
+    assert tokens_first.keys.is_contiguous()
     assert not heads_first.keys.is_contiguous()
     for t in range(20):
         step = [x[:, t : t + 1] for x in (q, k, v)]

@@ -17,11 +17,11 @@ trial.prove = lambda library: ""  # the kernels are exercised here
 compiler.FLAGS += ("-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 from fastad_kernels import (
     Affine, BlockWeights, BlockShape, RingCache, alibi_slopes, attention, attention_varlen,
-    QSettings, StackedMLP, decode_attention, draw, make_q_tables, projection,
-    residual_mlp, rope_angles, softmax,
+    QSettings, StackedMLP, StepTables, decode_attention, draw, embed, make_q_tables, make_told,
+    projection, residual_mlp, rope_angles, softmax,
 )
 from fastad_kernels.blocks import absorb
-from fastad_kernels.native import NativeBlocks
+from fastad_kernels.native import NativeBlocks, NativeModel
 
 torch.set_num_threads(2)
 torch.manual_seed(0)
@@ -67,6 +67,25 @@ with torch.no_grad():
             for _ in range(50 // new):
                 rope = rope_angles(rings[0].new_positions(new), dim) if turned else None
                 frozen.decode(torch.randn(35, new, width), rings, rope=rope)
+        rows = (6, 6, 9, 2, 7, 3, 23)  # one step of three tokens, or steps of one
+        tables = [torch.randn(n, width) for n in rows[: 5 if new == 1 else 7]]
+        model = NativeModel(
+            StepTables(*tables, *[None] * (7 - len(tables))), NativeBlocks([block], shape),
+            norm=norm, head=affine(5, width), offsets=torch.tensor([0, 4]), reward_shift=0.0,
+            reward_scale=1.0,
+        )
+        rings, last = model.make_rings(35, 22), torch.full((35,), 1)
+        told = make_told(last, torch.ones(35), last > 0, last.clone(), impl="auto")
+        for step in range(25):
+            shown = (x[:, None] for x in (told.action, told.reward, told.start, told.step))
+            places = torch.arange(new) if new > 1 else None
+            drawn, *_ = model.sample(
+                torch.rand(35, 1), torch.full((35, 1, 2), 3), *shown, rings, places
+            )
+            told.take(drawn, torch.ones(35), drawn > 3, drawn < 1)
+tables = [torch.randn(n, 20, requires_grad=True) for n in (6, 9)]
+indices = [torch.randint(6, (70, count)) for count in (1, 2)]
+embed(tables, indices, [torch.randn(70), None], impl="native").sum().backward()
 for tokens, width, hidden in ((1, 16, 16), (67, 48, 80)):
     shapes = (tokens, width), width, width, (hidden, width), hidden, (width, hidden), width
     inputs = [torch.randn(shape, requires_grad=True) for shape in shapes]

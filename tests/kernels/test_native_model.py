@@ -5,12 +5,13 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from fastad_kernels import native
+from fastad_kernels import draw, native
 from gymnasium import spaces
 
 from fastad.acting.steps import Steps
 from fastad.model.config import ModelConfig
 from fastad.model.sequence_model import SequenceModel
+from tests.kernels.tolerance import assert_as_exact_as_plain
 
 NUM_ACTIONS, EPISODE, CONTEXT = 5, 6, 12
 SPACES = {
@@ -25,12 +26,14 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def make_model(layout="fused", positions="none", space="coordinates", **settings):
+def make_model(
+    layout="fused", positions="none", space="coordinates", actions=NUM_ACTIONS, **settings
+):
     torch.manual_seed(0)
     sizes = {"context": CONTEXT, "width": 20, "num_heads": 2, "num_layers": 2}
     config = ModelConfig(**sizes, layout=layout, positions=positions, **settings)
     model = SequenceModel(
-        config, SPACES[space], spaces.Discrete(NUM_ACTIONS), EPISODE, reward_shift=0.3,
+        config, SPACES[space], spaces.Discrete(actions), EPISODE, reward_shift=0.3,
         reward_scale=1.7,
     ).eval()  # fmt: skip
     model.kernels = "native"
@@ -41,13 +44,13 @@ def make_model(layout="fused", positions="none", space="coordinates", **settings
     return model
 
 
-def make_steps(space, batch, length):
+def make_steps(space, batch, length, actions=NUM_ACTIONS):
     generator = torch.Generator().manual_seed(1)
     shape = (batch, length)
     SPACES[space].seed(1)
     drawn = np.stack([SPACES[space].sample() for _ in range(batch * length)])
-    action = torch.randint(NUM_ACTIONS + 1, shape, generator=generator)
-    action[0, 0] = NUM_ACTIONS  # none
+    action = torch.randint(actions + 1, shape, generator=generator)
+    action[0, 0] = actions  # none
     step = torch.randint(2 * EPISODE, shape, generator=generator)  # beyond the last, too
     observation = torch.as_tensor(drawn).reshape(*shape, *SPACES[space].shape)
     return Steps(observation, action, torch.randn(shape, generator=generator), step == 0, step)
@@ -142,7 +145,7 @@ def test_steps_shown_in_other_memory_are_read_there():
 @torch.no_grad()
 def test_positions_beyond_the_learned_ones_are_refused():
     model = make_model("interleaved", "learned")
-    frozen = model.freeze()
+    frozen = model.freeze().kernel
     steps, rings = make_steps("coordinates", 2, 1), frozen.make_rings(2, CONTEXT + 2)
     positions = torch.tensor([[0, 1, 2], [0, 1, CONTEXT]])
     with pytest.raises(IndexError, match="1 of 2 steps"):
@@ -161,7 +164,52 @@ def test_positions_beyond_the_learned_ones_are_refused():
 )  # fmt: skip
 @torch.no_grad()
 def test_steps_that_the_kernels_cannot_read_are_refused(change, message):
-    frozen = make_model().freeze()
+    frozen = make_model().freeze().kernel
     steps = make_steps("coordinates", 3, 1)._replace(**change)
     with pytest.raises(ValueError, match=message):
         frozen.decode(*steps[:5], frozen.make_rings(3, CONTEXT))
+
+
+@pytest.mark.parametrize("size", [1, 5, 300])
+@pytest.mark.parametrize(("layout", "at_once"), [("fused", 1), ("fused", 3), ("interleaved", 2)])
+@torch.no_grad()
+def test_what_is_sampled_is_drawn_from_the_last_logits(layout, at_once, size, threads):
+    """The distributions are as exact as PyTorch's, and what is drawn is what it draws."""
+    model = make_model(layout, actions=size)
+    generator = torch.Generator().manual_seed(0)
+    for batch in (1, 3, 70):
+        steps = make_steps("coordinates", batch, 2 * at_once, actions=size)
+        uniform = torch.rand((batch, 2), generator=generator)[:, :1]
+        memory, other = (model.make_memory(batch, prompt_steps=at_once) for _ in range(2))
+        for first in (0, at_once):
+            piece = steps.part(first, first + at_once)
+            logits = model(piece, other).policy
+            drawn, probs, last = memory.sample(piece, uniform)
+            assert torch.equal(last, logits[:, -1])
+            assert torch.equal(drawn, draw(probs, uniform))
+            assert torch.equal(probs, memory.softmax(last))
+        assert_as_exact_as_plain(probs, [last.softmax(-1)], last.double().softmax(-1))
+        # An environment's sample depends on nobody beside it.
+        alone = model.make_memory(1, prompt_steps=at_once)
+        for first in (0, at_once):
+            one = alone.sample(steps.part(first, first + at_once, slice(1)), uniform[:1])
+        assert all(
+            torch.equal(*pair) for pair in zip(one, (drawn[:1], probs[:1], last[:1]), strict=True)
+        )
+    # Nothing is drawn where nobody asks: the memory of the last sample is somebody else's now.
+    before = drawn.clone(), probs.clone()
+    model(steps.part(0, at_once), memory)
+    assert torch.equal(drawn, before[0])
+    assert torch.equal(probs, before[1])
+
+
+@pytest.mark.parametrize(
+    "uniform", [torch.zeros(3), torch.zeros(2, 1), torch.zeros(3, 1).double()], ids=str
+)
+@torch.no_grad()
+def test_numbers_that_nothing_can_be_drawn_by_are_refused(uniform):
+    model = make_model()
+    memory = model.make_memory(3)
+    with pytest.raises(ValueError, match=r"uniform is .*it must be float32 of shape \(3, 1\)"):
+        memory.sample(make_steps("coordinates", 3, 1), uniform)
+    assert memory.rings[0].lockstep == 0

@@ -237,7 +237,7 @@ def test_shuffled_rewards_are_dealt_out_anew_among_all_at_every_step():
     shown = []
     for _ in range(200):
         agent.observe(step, step.observation)
-        shown.append(agent.previous_reward.long())
+        shown.append(agent.told.reward.long())
     orders = torch.stack(shown)
     assert torch.equal(orders.sort(dim=1).values, torch.arange(4).expand(200, 4))
     # All 24 orders, so that a reward is as often another's as places are: 200 of them miss one

@@ -96,9 +96,10 @@ class BlockArguments:
         blocks: ctypes.Array,
         slopes: Tensor | None,
     ) -> None:
-        self.memory = [tuple(map(weakref.ref, _memory(ring))) for ring in rings]
+        self.rings = [weakref.ref(ring) for ring in rings]
         self.x_shape, self.shape, self.slopes = x_shape, shape, slopes
         self.angles: tuple[Tensor, ...] = ()
+        self.x: Tensor | None = None
         self.blocks = type(blocks).from_buffer_copy(blocks)
         for struct, ring in zip(self.blocks, rings, strict=True):
             struct.rings = _rings(ring)
@@ -108,18 +109,13 @@ class BlockArguments:
 
     def fit(self, x: Tensor, rings: list[RingCache]) -> bool:
         """Whether these are the last step's shape and rings, as step after step they are."""
-        if x.shape != self.x_shape or len(rings) != len(self.memory):
-            return False
-        for ring, (keys, values, lengths) in zip(rings, self.memory, strict=True):
-            if ring.keys is not keys() or ring.values is not values():
-                return False
-            if ring.lengths is not lengths():
-                return False
-        return True
+        return x.shape == self.x_shape and [ring() for ring in self.rings] == rings
 
     def take(self, x: Tensor, angles: tuple[Tensor, ...]) -> None:
         """Point to a step's tokens and its angles."""
-        self.angles, inputs = angles, self.inputs
+        if x is self.x and not angles and not self.angles:
+            return
+        self.x, self.angles, inputs = x, angles, self.inputs
         inputs.x, self.shape.rope_rows = x.data_ptr(), 0
         if angles:
             inputs.cos, inputs.sin = map(_pointer, angles)
@@ -272,13 +268,8 @@ def _base_two(slopes: Tensor | None) -> Tensor | None:
     return None if slopes is None else (slopes.double() * LOG2_E).float()
 
 
-def _memory(cache: RingCache) -> tuple[Tensor, Tensor, Tensor]:
-    """Whatever the kernels know of a ring by its address."""
-    return cache.keys, cache.values, cache.lengths
-
-
 def _rings(cache: RingCache) -> _Rings:
-    return _Rings(*map(_pointer, _memory(cache)), cache.capacity)
+    return _Rings(*map(_pointer, (cache.keys, cache.values, cache.lengths)), cache.capacity)
 
 
 def _pointer(x: Tensor | None) -> int | None:

@@ -10,10 +10,10 @@ from torch import Tensor
 from fastad_kernels import checks
 from fastad_kernels.blocks import Affine
 from fastad_kernels.cache import RingCache
+from fastad_kernels.drawing import Sample
 from fastad_kernels.frozen import FrozenModel, StepTables
 from fastad_kernels.native.build import addresses, library
 from fastad_kernels.native.decode import BORDER, NativeBlocks, pack
-from fastad_kernels.native.draw import draw_at_once
 
 
 class _Embedding(ctypes.Structure):
@@ -36,7 +36,7 @@ class _Readout(ctypes.Structure):
     _fields_ = [
         *((name, c_void_p) for name in ("norm_weight", "norm_bias", "weight", "bias")),
         ("num_logits", c_int64),
-        ("logits", c_void_p),
+        *((name, c_void_p) for name in ("logits", "uniform", "probs", "drawn")),
     ]
 
 
@@ -77,8 +77,10 @@ class NativeModel(FrozenModel):
         )  # fmt: skip
         self._readout = _Readout(*addresses(self._kept[-4:]), self.num_logits)
         self._has_places = tables.place is not None
-        self._tokens = torch.empty(0)  # memory for those of a step
-        self._told: tuple[Tensor | None, ...] = (None,) * 4  # the last step's fields
+        self._dtype = torch.float32 if self.size is None else torch.int64  # of observations
+        # The last step's fields, the numbers of its observations, and memory for its tokens.
+        self._told: tuple[Tensor, ...] = (torch.empty(0),) * 4
+        self._numel, self._tokens = 0, torch.empty(0)
         self._fields, self._wrong = _Fields(), c_int64()
         structs = (self._embedding, self._fields, self._readout, self._wrong)
         self._pointers = tuple(map(ctypes.byref, structs))  # the last arguments of the call
@@ -86,10 +88,6 @@ class NativeModel(FrozenModel):
     def make_rings(self, batch_size: int, capacity: int) -> list[RingCache]:
         """See `FrozenModel.make_rings`."""
         return self.blocks.make_rings(batch_size, capacity)
-
-    def draw(self, probs: Tensor, uniform: Tensor) -> Tensor:
-        """See `FrozenModel.draw`."""
-        return draw_at_once(probs, uniform)
 
     def decode(
         self,
@@ -99,43 +97,85 @@ class NativeModel(FrozenModel):
         start: Tensor,
         step: Tensor,
         rings: list[RingCache],
-        *,
         positions: Tensor | None = None,
         rope: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """See `FrozenModel.decode`."""
+        self._readout.uniform = None
+        logits = torch.empty(*action.shape, self.num_logits)
         told = (action, reward, start, step)
+        self._decode(logits, observation, told, rings, positions, rope)
+        return logits
+
+    def sample(
+        self,
+        uniform: Tensor,
+        observation: Tensor,
+        action: Tensor,
+        reward: Tensor,
+        start: Tensor,
+        step: Tensor,
+        rings: list[RingCache],
+        positions: Tensor | None = None,
+        rope: tuple[Tensor, Tensor] | None = None,
+    ) -> Sample:
+        """See `FrozenModel.sample`."""
+        (batch, length), size, readout = action.shape, self.num_logits, self._readout
+        if uniform.shape != (batch, 1) or uniform.dtype != torch.float32 or not uniform.is_cpu:
+            raise ValueError(
+                f"uniform is {uniform.dtype} of shape {tuple(uniform.shape)} on {uniform.device}; "
+                f"it must be float32 of shape {(batch, 1)} on a CPU"
+            )
+        uniform = uniform.contiguous()
+        # Calls of one kind follow one another: what PyTorch does in one is at hand for the next.
+        logits, probs = torch.empty(batch, length * size), torch.empty(batch, size)
+        drawn = torch.empty(batch, dtype=torch.int64)
+        readout.uniform, readout.probs = uniform.data_ptr(), probs.data_ptr()
+        readout.drawn = drawn.data_ptr()
+        told = (action, reward, start, step)
+        self._decode(logits, observation, told, rings, positions, rope)
+        return Sample(drawn, probs, logits if length == 1 else logits[:, -size:])
+
+    def _decode(
+        self,
+        logits: Tensor,
+        observation: Tensor,
+        told: tuple[Tensor, Tensor, Tensor, Tensor],
+        rings: list[RingCache],
+        positions: Tensor | None,
+        rope: tuple[Tensor, Tensor] | None,
+    ) -> None:
+        """Write logits (B, T, A), in any shape, and what else `_readout` asks for."""
         # An agent shows the same memory at every step.
         if not all(map(is_, told, self._told)):
             self._tell(*told)
-        (batch, length), fields, wrong = action.shape, self._fields, self._wrong
-        num_new = length * self.per_step
-        self._check_observation(observation, action)
-        checks.check_no_grad(observation=observation, reward=reward)
-        observation = observation.contiguous()
+        if observation.dtype is not self._dtype or observation.numel() != self._numel:
+            self._refuse(observation)
+        if not observation.is_cpu:
+            self._refuse(observation)
+        if torch.is_grad_enabled():
+            checks.check_no_grad(observation=observation, reward=told[1])
+        fields, observation = self._fields, observation.contiguous()
         if self.size is None:
             fields.features = observation.data_ptr()
         else:
             fields.coordinates = observation.data_ptr()
+        tokens = self._tokens
+        batch, num_new, _ = tokens.shape
         if self._has_places:
             assert positions is not None
             positions = positions.long().expand(batch, num_new).contiguous()
             fields.position = positions.data_ptr()
-        if self._tokens.shape[:2] != (batch, num_new):
-            width = self.blocks.width
-            self._tokens = torch.empty(batch, num_new, width + -width % BORDER)
-        logits = torch.empty(batch, length, self.num_logits)
         self._readout.logits = logits.data_ptr()
-        arguments = self.blocks.arguments(self._tokens, rings, rope)
+        arguments = self.blocks.arguments(tokens, rings, rope)
         library().fastad_decode_steps(*arguments.pointers, *self._pointers, torch.get_num_threads())
-        if wrong.value:
+        if self._wrong.value:
             raise IndexError(
-                f"{wrong.value} of {batch * length} steps have an action, observation, step or "
-                "position that is not in the model's tables"
+                f"{self._wrong.value} of {told[0].numel()} steps have an action, observation, step "
+                "or position that is not in the model's tables"
             )
         for ring in rings:
             ring.advance(num_new)
-        return logits
 
     def _tell(self, action: Tensor, reward: Tensor, start: Tensor, step: Tensor) -> None:
         """Check what the kernels will trust, and keep it: they see its address."""
@@ -152,17 +192,19 @@ class NativeModel(FrozenModel):
         self._told = told = tuple(x.contiguous() for x in shown)
         fields = self._fields
         fields.action, fields.reward, fields.start, fields.step = (x.data_ptr() for x in told)
+        batch, length = action.shape
+        width = self.blocks.width
+        self._tokens = torch.empty(batch, length * self.per_step, width + -width % BORDER)
+        self._numel = action.numel() * (self.size or width)
 
-    def _check_observation(self, observation: Tensor, action: Tensor) -> None:
-        size = self.size or self.blocks.width
-        dtype = torch.float32 if self.size is None else torch.int64
-        if observation.dtype != dtype or not observation.is_cpu:
+    def _refuse(self, observation: Tensor) -> None:
+        """Say why the kernels cannot read an observation."""
+        if observation.dtype != self._dtype or not observation.is_cpu:
             raise ValueError(
-                f"observation is {observation.dtype} on {observation.device}; it must be {dtype} "
-                "on a CPU"
+                f"observation is {observation.dtype} on {observation.device}; it must be "
+                f"{self._dtype} on a CPU"
             )
-        if observation.numel() != action.numel() * size:
-            raise ValueError(
-                f"shapes do not fit together: action {tuple(action.shape)}, observation "
-                f"{tuple(observation.shape)}"
-            )
+        raise ValueError(
+            f"shapes do not fit together: action {tuple(self._told[0].shape)}, observation "
+            f"{tuple(observation.shape)}"
+        )

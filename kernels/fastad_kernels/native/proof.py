@@ -25,8 +25,10 @@ from fastad_kernels.native.mlp import residual_mlp
 from fastad_kernels.native.projection import projection
 from fastad_kernels.native.q_tables import NativeQTables
 from fastad_kernels.native.stacked import NativeStack
+from fastad_kernels.native.told import NativeTold
 from fastad_kernels.q_tables import QSettings, QTables
 from fastad_kernels.stacked import StackedMLP
+from fastad_kernels.told import Told
 
 # The tests allow 1.5 times the root-mean-square error of plain PyTorch; a wrong compilation is far
 # beyond, and a right one must not be refused for one unlucky draw.
@@ -208,6 +210,18 @@ def _learning() -> Iterator[tuple[str, Results, Results, Results]]:
             )  # fmt: skip
         return learned.values, learned.scores(first, 0.1)
 
+    def tell(told: type[Told]) -> Results:
+        """Rewards that are no numbers, and episodes that end by either sign."""
+        tensors = (learners.clone(), torch.zeros(num_learners), learners == 0, learners.clone())
+        noted = told(*tensors)
+        reward = torch.where(learners % 3 == 0, math.nan, learners.float())
+        for step in range(9):
+            ends = [(learners + step) % rest == 0 for rest in (11, 5)]
+            noted.take((learners + step) % num_actions, reward, *ends)
+        return [x.float() for x in tensors]
+
+    plain = [x.nan_to_num(-7.0) for x in tell(Told)]
+    yield "what is told of a step", [x.nan_to_num(-7.0) for x in tell(NativeTold)], plain, plain
     exact = run(QTables, torch.float64)
     yield "Q-learning", run(NativeQTables, torch.float32), run(QTables, torch.float32), exact
 

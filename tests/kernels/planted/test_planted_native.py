@@ -142,20 +142,41 @@ MUTATIONS = [
         MODEL, "first_reward", slow=True,
     ),
     Mutation(
-        "cumulative sums are rounded as they are added", "draw.cpp",
+        "cumulative sums are rounded as they are added", "distributions.h",
         "double total = 0.0, sum = 0.0;", "float total = 0.0f, sum = 0.0f;",
         DRAW, "draws_what_pytorch and 17", slow=True,
     ),
     Mutation(
-        "an entry is drawn by a number that only just reaches it", "draw.cpp",
+        "an entry is drawn by a number that only just reaches it", "distributions.h",
         "(float)sum <= bound", "(float)sum < bound",
         DRAW, "draws_what_pytorch and 17", slow=True,
     ),
     Mutation(
-        "scores are read as if networks lay one behind the other", "draw.cpp",
+        "scores are read as if networks lay one behind the other", "distributions.h",
         "const float* row = scores + m * strides[0] + r * strides[1];",
         "const float* row = scores + m * sizes[1] * strides[1] + r * strides[1];",
         DRAW, "softmax_is_as_exact and 5", slow=True,
+    ),
+    Mutation(
+        "what is done is drawn from a step's first logits", "decode.cpp",
+        "(first * steps + steps - 1) * r.num_logits, probs);",
+        "first * steps * r.num_logits, probs);",
+        MODEL, "what_is_sampled and fused-3-5", slow=True,
+    ),
+    Mutation(
+        "what is done is drawn by another's number", "decode.cpp",
+        "r.uniform + first, r.drawn + first", "r.uniform, r.drawn + first",
+        MODEL, "what_is_sampled and fused-1-5", slow=True,
+    ),
+    Mutation(
+        "an episode's steps are counted on behind its end", "told.cpp",
+        "ended ? 0 : told->step[n] + 1", "told->step[n] + 1",
+        "test_native_told.py", "tells_what and 3",
+    ),
+    Mutation(
+        "an episode that was terminated goes on", "told.cpp",
+        "terminated[n] || truncated[n]", "truncated[n]",
+        "test_native_told.py", "tells_what and 3", slow=True,
     ),
     Mutation(
         "an episode is learned again from its beginning", "q_tables.cpp",

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "distributions.h"
 #include "embedding.h"
 #include "multiply.h"
 #include "norm.h"
@@ -38,6 +39,10 @@ struct Readout {
   Affine head;
   int64_t num_logits;
   float* logits;  // (environments, steps, num_logits)
+  // (environments,): an entry is drawn from the distribution of each one's last logits; or null.
+  const float* uniform;
+  float* probs;    // (environments, num_logits)
+  int64_t* drawn;  // (environments,)
 };
 
 struct Shape {
@@ -192,6 +197,12 @@ void read_out(const Shape& s, const Ends& ends, const float* x, int64_t first, i
   for (int64_t row = 0; row < rows; row++)
     std::copy_n(logits + row * logits_padded, r.num_logits,
                 r.logits + (first * steps + row) * r.num_logits);
+  if (!r.uniform) return;
+  const int64_t sizes[3] = {1, last - first, r.num_logits};
+  const int64_t strides[3] = {0, steps * r.num_logits, 1};
+  float* probs = r.probs + first * r.num_logits;
+  softmax<0>(sizes, strides, r.logits + (first * steps + steps - 1) * r.num_logits, probs);
+  draw(sizes + 1, probs, r.uniform + first, r.drawn + first);
 }
 
 // Rows that go through a block together: enough to use its matrices well, few enough to leave the
