@@ -43,7 +43,7 @@ def test_without_a_compiler_auto_says_why_and_takes_pytorchs_kernels(
     [
         ('echo "x.cpp:1: error: no such thing" >&2; exit 1',
          "failed on the C.* error: no such thing; set CXX to another compiler"),
-        ("exit 0", "made no library; set CXX to another compiler"),
+        ("exit 0", r"made nothing of the C\+\+ kernels; set CXX to another compiler"),
         ('for last; do :; done; echo > "$last"', "cannot be loaded"),
     ],
 )  # fmt: skip
@@ -69,10 +69,9 @@ def test_a_compiler_may_have_arguments_and_gets_the_users_flags(empty_cache, tmp
     monkeypatch.setenv("CXX", f"{script(tmp_path / 'compiler', f'echo $@ >> {log}')} -a")
     monkeypatch.setenv("CXXFLAGS", "-mtune=generic -b")
     assert build._why_unavailable() is not None  # it compiled nothing
-    called = log.read_text()
-    assert called.startswith("-a -std=c++17")
-    assert "-mtune=generic -b " in called
-    assert called.count("\n") == 1  # nobody asked for its version
+    for called in log.read_text().splitlines():  # nobody asked for its version
+        assert called.startswith("-a -std=c++17")
+        assert "-mtune=generic -b -c " in called
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def _find(folder: Path, pattern: str) -> Built | None:
 
 def _build(folder: Path, name: str, command: list[str]) -> Built:
     """Compile, try, and put in place; nothing untried ever lies where others would load it."""
-    _LOGGER.info("compiling the C++ kernels for this machine, once; this takes about 15 s")
+    _LOGGER.info("compiling the C++ kernels for this machine, once; this takes up to a minute")
     with tempfile.TemporaryDirectory(prefix="build-", dir=folder) as work:
         fresh = Path(work) / "kernels.so"
         line = compiler.compile_kernels(command, fresh)

@@ -5,6 +5,7 @@ import platform
 import shlex
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SOURCES = Path(__file__).parent / "src"
@@ -12,6 +13,7 @@ FLAGS = (
     "-std=c++17", "-O3", "-fopenmp", "-shared", "-fPIC",
     "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off",
 )  # fmt: skip
+MOST_AT_ONCE = 4  # of some 300 MB each
 DEFAULT_COMPILERS = ("g++", "clang++", "c++")
 # Compilers of x86 take -march=native, those of Arm and POWER -mcpu=native, others neither for sure.
 TUNING = {
@@ -85,7 +87,11 @@ def _processor(info: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def compile_kernels(command: list[str], target: Path) -> str:
-    """Compile all sources into one library.
+    """Compile all sources into one library, some at once where there are processors for it.
+
+    Args:
+        command: Of the compiler.
+        target: The library; objects are put beside it.
 
     Returns:
         The command line, without its files.
@@ -95,14 +101,36 @@ def compile_kernels(command: list[str], target: Path) -> str:
         OSError: If it cannot be started.
     """
     line = [*command, *arguments()]
-    files = [str(source) for source in sorted(SOURCES.glob("*.cpp"))]
-    done = subprocess.run([*line, *files, "-o", str(target)], capture_output=True, text=True)
+    # The largest first: the last one to begin is nobody's to wait for.
+    sources = sorted(SOURCES.glob("*.cpp"), key=lambda path: -path.stat().st_size)
+    objects = [target.with_name(f"{source.stem}.o") for source in sources]
+
+    def compile_one(source: Path, made: Path) -> None:
+        _run([*(x for x in line if x != "-shared"), "-c", str(source)], made)
+
+    with ThreadPoolExecutor(min(MOST_AT_ONCE, _processors())) as pool:
+        list(pool.map(compile_one, sources, objects))
+    _run([*line, *map(str, objects)], target)
+    return shlex.join(line)
+
+
+def _processors() -> int:
+    """How many we may use, whatever number of threads PyTorch was told to."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _run(line: list[str], target: Path) -> None:
+    """Let the compiler make one file; errors as those of `compile_kernels`."""
+    done = subprocess.run([*line, "-o", str(target)], capture_output=True, text=True)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
         reason = next((line for line in lines if "error" in line), lines[-1])
         users = os.environ.get("CXXFLAGS")
         fix = f"leave out CXXFLAGS={users!r}" if users else "set CXX to another compiler"
-        raise NativeUnavailableError(f"{command[0]} failed on the C++ kernels: {reason}; {fix}")
+        raise NativeUnavailableError(f"{line[0]} failed on the C++ kernels: {reason}; {fix}")
     if not target.exists():
-        raise NativeUnavailableError(f"{command[0]} made no library; set CXX to another compiler")
-    return shlex.join(line)
+        raise NativeUnavailableError(
+            f"{line[0]} made nothing of the C++ kernels; set CXX to another compiler"
+        )

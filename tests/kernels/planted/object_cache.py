@@ -6,6 +6,7 @@ An object is known by its preprocessed source and the arguments.
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,17 +25,12 @@ def compile_object(folder: Path, compiler: list[str], source: str) -> str:
 
 
 def main(folder: str, *command: str) -> None:
-    """Compile and link as `command` says."""
-    sources = [x for x in command if x.endswith(".cpp")]
-    if not sources:
+    """Compile as `command` says, which names one source and the object; anything else is done."""
+    if "-c" not in command:
         os.execvp(command[0], command)
-    output = command.index("-o")
-    rest = [*command[:output], *command[output + 2 :]]
-    compiler = [x for x in rest if x not in sources and x != "-shared"]
+    *compiler, _, source, _, output = command
     Path(folder).mkdir(exist_ok=True)
-    objects = [compile_object(Path(folder), compiler, source) for source in sources]
-    linked = [*(x for x in rest if x not in sources), *objects, "-o", command[output + 1]]
-    subprocess.run(linked, check=True)
+    shutil.copyfile(compile_object(Path(folder), compiler, source), output)
 
 
 if __name__ == "__main__":
