@@ -45,9 +45,9 @@ def draw(probs: Tensor, uniform: Tensor, *, impl: Implementation = "reference") 
         (N,) int64.
     """
     if impl == "auto" and _is_for_kernels(probs):
-        from fastad_kernels.native.draw import draw_at_once
+        from fastad_kernels.native.draw import draw as native
 
-        return draw_at_once(probs, uniform)
+        return native(probs, uniform)
     cumulative = probs.cumsum(dim=1)
     # Scaling by the row's own total keeps rounding from drawing past the last entry.
     return (cumulative <= uniform * cumulative[:, -1:]).sum(dim=1)
@@ -77,6 +77,8 @@ def normalise(
 
 def softmax(scores: Tensor, *, impl: Implementation = "reference") -> Tensor:
     """Distributions by scores: e^score, none less than e^`LEAST_LOG` of the largest, normalised.
+
+    The kernel's least is 2^-100 of the largest.
 
     Args:
         scores: (..., A) float32.

@@ -82,7 +82,8 @@ class FrozenModel(ABC):
     ) -> Sample:
         """As `decode`; what each environment does by the logits of its last step, in one call.
 
-        A softmax rounds otherwise than PyTorch's; an entry is drawn as `fastad_kernels.draw` does.
+        The softmax is that of the kernel, see `fastad_kernels.softmax`; an entry is drawn from it
+        as `fastad_kernels.draw` does.
 
         Args:
             uniform: In [0, 1), (B, 1) float32.

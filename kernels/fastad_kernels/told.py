@@ -11,8 +11,8 @@ Implementation = Literal["auto", "reference"]
 class Told:
     """The step before, of `N` environments, and where in its episode each one is.
 
-    Tensors are updated in place, so that a step can be captured in a CUDA graph, and so that who
-    knows where they lie need not look again.
+    Tensors are updated in place and never others, so that a step can be captured in a CUDA graph,
+    and so that who knows where they lie need not look again.
 
     Args:
         action: (N, ...).
@@ -22,11 +22,41 @@ class Told:
     """
 
     def __init__(self, action: Tensor, reward: Tensor, start: Tensor, step: Tensor) -> None:
-        self.action, self.reward, self.start, self.step = action, reward, start, step
+        self._action, self._reward, self._start, self._step = action, reward, start, step
         self._one = torch.ones_like(step)  # a number that PyTorch need not make a tensor of
 
+    @property
+    def action(self) -> Tensor:
+        """What was done, (N, ...)."""
+        return self._action
+
+    @property
+    def reward(self) -> Tensor:
+        """What it gave, (N,) float32."""
+        return self._reward
+
+    @property
+    def start(self) -> Tensor:
+        """Whether an episode begins, (N,) bool."""
+        return self._start
+
+    @property
+    def step(self) -> Tensor:
+        """Steps since the episode began, (N,) int64."""
+        return self._step
+
     def take(self, action: Tensor, reward: Tensor, terminated: Tensor, truncated: Tensor) -> None:
-        """Note how a step went: what was done, (N, ...), and what came of it, (N,) each."""
+        """Note how a step went: what was done, (N, ...), and what came of it, (N,) each.
+
+        Raises:
+            ValueError: If it ended for another number of environments.
+        """
+        if not terminated.shape == truncated.shape == self.start.shape:
+            # PyTorch would give `start` another size, and other memory.
+            raise ValueError(
+                f"terminated {tuple(terminated.shape)} and truncated {tuple(truncated.shape)} must "
+                f"be {tuple(self.start.shape)}"
+            )
         self.action.copy_(action)
         self.reward.copy_(reward)
         ended = torch.logical_or(terminated, truncated, out=self.start)

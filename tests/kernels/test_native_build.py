@@ -74,6 +74,19 @@ def test_a_compiler_may_have_arguments_and_gets_the_users_flags(empty_cache, tmp
         assert "-mtune=generic -b -c " in called
 
 
+def test_when_one_source_fails_no_compiler_is_left_running(empty_cache, tmp_path, monkeypatch):
+    text = (
+        f'case "$*" in *attention.cpp*) while [ ! -e {tmp_path}/pid ]; do sleep 0.1; done\n'
+        f'echo "error: no" >&2; exit 1;; esac\necho $$ > {tmp_path}/new; '
+        f"mv {tmp_path}/new {tmp_path}/pid; exec sleep 600"
+    )
+    monkeypatch.setattr(compiler, "_processors", lambda: 2)
+    monkeypatch.setenv("CXX", script(tmp_path / "compiler", text))
+    assert "error: no" in build._why_unavailable()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
 @pytest.mark.parametrize(
     "changed", ["CPU implementer\t: 0x42", "CPU variant\t: 0x1", "CPU part\t: 0xd40"]
 )

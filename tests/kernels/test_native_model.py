@@ -1,6 +1,7 @@
 """Whole frozen models by one call of the C++ kernels: the model's own forward specifies them."""
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -160,14 +161,42 @@ def test_positions_beyond_the_learned_ones_are_refused():
         ({"observation": torch.zeros(3, 1, 3)}, "float32"),
         ({"observation": torch.zeros(3, 1, 2, dtype=torch.int64)}, "do not fit together"),
         ({"episode_step": torch.zeros(2, 1, dtype=torch.int64)}, "do not fit together"),
+        ("1-D", "must be \\(B, T\\), not empty"),
+        ("empty", "must be \\(B, T\\), not empty"),
     ],
 )  # fmt: skip
 @torch.no_grad()
 def test_steps_that_the_kernels_cannot_read_are_refused(change, message):
     frozen = make_model().freeze().kernel
-    steps = make_steps("coordinates", 3, 1)._replace(**change)
-    with pytest.raises(ValueError, match=message):
-        frozen.decode(*steps[:5], frozen.make_rings(3, CONTEXT))
+    good, rings = make_steps("coordinates", 3, 1), frozen.make_rings(3, CONTEXT)
+    if change == "1-D":
+        steps = Steps(good.observation, *(x.flatten() for x in good[1:5]))
+    elif change == "empty":
+        steps = good.part(1, 1)
+    else:
+        steps = good._replace(**change)
+    frozen.decode(*good[:5], rings)
+    for decode in (frozen.decode, partial(frozen.sample, torch.zeros(3, 1))):
+        for _ in range(2):  # what was refused once is not let pass as seen before
+            with pytest.raises(ValueError, match=message):
+                decode(*steps[:5], rings)
+    assert rings[0].lockstep == 1
+
+
+@torch.no_grad()
+def test_memory_that_was_given_another_size_is_looked_at_again():
+    model, steps = make_model(), make_steps("coordinates", 3, 1)
+    frozen = model.freeze().kernel
+    told = [x.clone() for x in steps[1:5]]
+    frozen.decode(steps.observation, *told, frozen.make_rings(3, CONTEXT))
+    for x in told:
+        x.resize_(2, 1)
+    rings = frozen.make_rings(2, CONTEXT)
+    with pytest.raises(ValueError, match="do not fit together"):
+        frozen.sample(torch.zeros(2, 1), steps.observation, *told, rings)
+    sampled = frozen.sample(torch.zeros(2, 1), steps.observation[:2], *told, rings)
+    expected = model(steps).policy[:2, -1]
+    torch.testing.assert_close(sampled.logits, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 5, 300])

@@ -5,7 +5,7 @@ import platform
 import shlex
 import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 SOURCES = Path(__file__).parent / "src"
@@ -105,12 +105,21 @@ def compile_kernels(command: list[str], target: Path) -> str:
     sources = sorted(SOURCES.glob("*.cpp"), key=lambda path: -path.stat().st_size)
     objects = [target.with_name(f"{source.stem}.o") for source in sources]
 
+    compilers = _Compilers()
+
     def compile_one(source: Path, made: Path) -> None:
-        _run([*(x for x in line if x != "-shared"), "-c", str(source)], made)
+        compilers.run([*(x for x in line if x != "-shared"), "-c", str(source)], made)
 
     with ThreadPoolExecutor(min(MOST_AT_ONCE, _processors())) as pool:
-        list(pool.map(compile_one, sources, objects))
-    _run([*line, *map(str, objects)], target)
+        started = [pool.submit(compile_one, *files) for files in zip(sources, objects, strict=True)]
+        try:
+            for done in as_completed(started):
+                done.result()
+        except BaseException:  # one has failed, or Ctrl-C: nobody waits for the others
+            pool.shutdown(wait=False, cancel_futures=True)
+            compilers.stop()
+            raise
+    compilers.run([*line, *map(str, objects)], target)
     return shlex.join(line)
 
 
@@ -121,16 +130,35 @@ def _processors() -> int:
     return os.cpu_count() or 1
 
 
-def _run(line: list[str], target: Path) -> None:
-    """Let the compiler make one file; errors as those of `compile_kernels`."""
-    done = subprocess.run([*line, "-o", str(target)], capture_output=True, text=True)
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
-        reason = next((line for line in lines if "error" in line), lines[-1])
-        users = os.environ.get("CXXFLAGS")
-        fix = f"leave out CXXFLAGS={users!r}" if users else "set CXX to another compiler"
-        raise NativeUnavailableError(f"{line[0]} failed on the C++ kernels: {reason}; {fix}")
-    if not target.exists():
-        raise NativeUnavailableError(
-            f"{line[0]} made nothing of the C++ kernels; set CXX to another compiler"
+class _Compilers:
+    """Compilers at work, each on one file, which can be stopped together."""
+
+    def __init__(self) -> None:
+        self._processes: list[subprocess.Popen[str]] = []
+        self._stopped = False
+
+    def run(self, line: list[str], target: Path) -> None:
+        """Let one make a file; errors as those of `compile_kernels`."""
+        process = subprocess.Popen(
+            [*line, "-o", str(target)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
+        self._processes.append(process)
+        if self._stopped:  # while it was started
+            process.kill()
+        _, errors = process.communicate()
+        if process.returncode != 0:
+            lines = errors.strip().splitlines() or [f"status {process.returncode}"]
+            reason = next((line for line in lines if "error" in line), lines[-1])
+            users = os.environ.get("CXXFLAGS")
+            fix = f"leave out CXXFLAGS={users!r}" if users else "set CXX to another compiler"
+            raise NativeUnavailableError(f"{line[0]} failed on the C++ kernels: {reason}; {fix}")
+        if not target.exists():
+            raise NativeUnavailableError(
+                f"{line[0]} made nothing of the C++ kernels; set CXX to another compiler"
+            )
+
+    def stop(self) -> None:
+        """Kill all that run, and those that are being started."""
+        self._stopped = True
+        for process in self._processes:
+            process.kill()

@@ -1,4 +1,4 @@
-"""Drawing from distributions by the C++ kernels, as a PyTorch operator."""
+"""Distributions, and drawing from them, by the C++ kernels."""
 
 from ctypes import Array, c_float, c_int64
 from functools import cache, lru_cache
@@ -7,28 +7,22 @@ import torch
 from torch import Tensor
 
 from fastad_kernels.native.build import library
-from fastad_kernels.native.common import at_once
 
 LONGEST_SUM = 7  # of which the kernel knows PyTorch's order
 
 
 def draw(probs: Tensor, uniform: Tensor) -> Tensor:
-    """See `FrozenModel.draw`."""
-    if at_once(probs, uniform):
-        return draw_at_once(probs, uniform)
+    """See `fastad_kernels.draw`."""
     check(probs, uniform)
-    drawn: Tensor = draw_op(probs, uniform)
+    probs, uniform = probs.contiguous(), uniform.contiguous()
+    shape = probs.shape
+    drawn = torch.empty(shape[0], dtype=torch.int64)
+    library().fastad_draw(_as_c(shape), probs.data_ptr(), uniform.data_ptr(), drawn.data_ptr(), 1)
     return drawn
 
 
-def draw_at_once(probs: Tensor, uniform: Tensor) -> Tensor:
-    """As `draw`, without the look around that is for those who look for operators."""
-    check(probs, uniform)
-    return _forward(probs, uniform)
-
-
 def check(probs: Tensor, uniform: Tensor) -> None:
-    """Refuse what the kernels would misread, see `draw`."""
+    """Refuse what the kernel would misread, see `draw`."""
     if not (probs.dtype == uniform.dtype == torch.float32 and probs.is_cpu and uniform.is_cpu):
         raise ValueError(
             f"probs are {probs.dtype} on {probs.device}, uniform numbers {uniform.dtype} on "
@@ -39,14 +33,6 @@ def check(probs: Tensor, uniform: Tensor) -> None:
             f"probs {tuple(probs.shape)} and uniform numbers {tuple(uniform.shape)} must be "
             "(N, A) and (N, 1)"
         )
-
-
-def _forward(probs: Tensor, uniform: Tensor) -> Tensor:
-    probs, uniform = probs.contiguous(), uniform.contiguous()
-    shape = probs.shape
-    drawn = torch.empty(shape[0], dtype=torch.int64)
-    library().fastad_draw(_as_c(shape), probs.data_ptr(), uniform.data_ptr(), drawn.data_ptr(), 1)
-    return drawn
 
 
 @lru_cache(maxsize=64)
@@ -99,14 +85,3 @@ def sums_like_pytorch(size: int) -> bool:
     return all(
         torch.equal(normalise(few.clone()), few / few.sum(dim=1, keepdim=True)) for few in tried
     )
-
-
-@torch.library.custom_op("fastad::native_draw", mutates_args=())
-def draw_op(probs: Tensor, uniform: Tensor) -> Tensor:
-    """See `draw`."""
-    return _forward(probs, uniform)
-
-
-@draw_op.register_fake
-def _(probs: Tensor, uniform: Tensor) -> Tensor:
-    return probs.new_empty(len(probs), dtype=torch.int64)

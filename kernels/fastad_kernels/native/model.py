@@ -78,9 +78,10 @@ class NativeModel(FrozenModel):
         self._readout = _Readout(*addresses(self._kept[-4:]), self.num_logits)
         self._has_places = tables.place is not None
         self._dtype = torch.float32 if self.size is None else torch.int64  # of observations
-        # The last step's fields, the numbers of its observations, and memory for its tokens.
+        # The last step's fields and their shape, the numbers of its observations, and memory for
+        # its tokens.
         self._told: tuple[Tensor, ...] = (torch.empty(0),) * 4
-        self._numel, self._tokens = 0, torch.empty(0)
+        self._shape, self._numel, self._tokens = torch.Size(), 0, torch.empty(0)
         self._fields, self._wrong = _Fields(), c_int64()
         structs = (self._embedding, self._fields, self._readout, self._wrong)
         self._pointers = tuple(map(ctypes.byref, structs))  # the last arguments of the call
@@ -101,10 +102,10 @@ class NativeModel(FrozenModel):
         rope: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """See `FrozenModel.decode`."""
+        self._look_at(action, reward, start, step)
         self._readout.uniform = None
-        logits = torch.empty(*action.shape, self.num_logits)
-        told = (action, reward, start, step)
-        self._decode(logits, observation, told, rings, positions, rope)
+        logits = torch.empty(*self._shape, self.num_logits)
+        self._decode(logits, observation, reward, rings, positions, rope)
         return logits
 
     def sample(
@@ -120,7 +121,8 @@ class NativeModel(FrozenModel):
         rope: tuple[Tensor, Tensor] | None = None,
     ) -> Sample:
         """See `FrozenModel.sample`."""
-        (batch, length), size, readout = action.shape, self.num_logits, self._readout
+        self._look_at(action, reward, start, step)
+        (batch, length), size, readout = self._shape, self.num_logits, self._readout
         if uniform.shape != (batch, 1) or uniform.dtype != torch.float32 or not uniform.is_cpu:
             raise ValueError(
                 f"uniform is {uniform.dtype} of shape {tuple(uniform.shape)} on {uniform.device}; "
@@ -132,29 +134,27 @@ class NativeModel(FrozenModel):
         drawn = torch.empty(batch, dtype=torch.int64)
         readout.uniform, readout.probs = uniform.data_ptr(), probs.data_ptr()
         readout.drawn = drawn.data_ptr()
-        told = (action, reward, start, step)
-        self._decode(logits, observation, told, rings, positions, rope)
+        self._decode(logits, observation, reward, rings, positions, rope)
         return Sample(drawn, probs, logits if length == 1 else logits[:, -size:])
 
     def _decode(
         self,
         logits: Tensor,
         observation: Tensor,
-        told: tuple[Tensor, Tensor, Tensor, Tensor],
+        reward: Tensor,
         rings: list[RingCache],
         positions: Tensor | None,
         rope: tuple[Tensor, Tensor] | None,
     ) -> None:
-        """Write logits (B, T, A), in any shape, and what else `_readout` asks for."""
-        # An agent shows the same memory at every step.
-        if not all(map(is_, told, self._told)):
-            self._tell(*told)
-        if observation.dtype is not self._dtype or observation.numel() != self._numel:
-            self._refuse(observation)
-        if not observation.is_cpu:
+        """Write logits (B, T, A), in any shape, and what else `_readout` asks for.
+
+        The other fields of the steps are those last looked at.
+        """
+        is_read = observation.dtype is self._dtype and observation.is_cpu
+        if not is_read or observation.numel() != self._numel:
             self._refuse(observation)
         if torch.is_grad_enabled():
-            checks.check_no_grad(observation=observation, reward=told[1])
+            checks.check_no_grad(observation=observation, reward=reward)
         fields, observation = self._fields, observation.contiguous()
         if self.size is None:
             fields.features = observation.data_ptr()
@@ -171,15 +171,17 @@ class NativeModel(FrozenModel):
         library().fastad_decode_steps(*arguments.pointers, *self._pointers, torch.get_num_threads())
         if self._wrong.value:
             raise IndexError(
-                f"{self._wrong.value} of {told[0].numel()} steps have an action, observation, step "
-                "or position that is not in the model's tables"
+                f"{self._wrong.value} of {self._shape.numel()} steps have an action, observation, "
+                "step or position that is not in the model's tables"
             )
         for ring in rings:
             ring.advance(num_new)
 
-    def _tell(self, action: Tensor, reward: Tensor, start: Tensor, step: Tensor) -> None:
-        """Check what the kernels will trust, and keep it: they see its address."""
-        shown = (action, reward, start, step)
+    def _look_at(self, *shown: Tensor) -> None:
+        """Check action, reward, start and step, and keep them: the kernels see their address."""
+        # An agent shows the same memory at every step.
+        if shown[0].shape == self._shape and all(map(is_, shown, self._told)):
+            return
         dtypes = tuple(x.dtype for x in shown)
         if dtypes != (torch.int64, torch.float32, torch.bool, torch.int64):
             raise ValueError(f"action, reward, start, step are {dtypes}; see `FrozenModel.decode`")
@@ -187,15 +189,18 @@ class NativeModel(FrozenModel):
         if any(shape != shapes[0] for shape in shapes):
             raise ValueError(f"action, reward, start, step do not fit together: shapes {shapes}")
         if not all(x.is_cpu for x in shown):
-            raise ValueError(f"steps are on {action.device}; the C++ kernels are for CPUs")
+            raise ValueError(f"steps are on {shown[0].device}; the C++ kernels are for CPUs")
+        if len(shapes[0]) != 2 or 0 in shapes[0]:
+            raise ValueError(f"steps have shape {shapes[0]}; they must be (B, T), not empty")
+        if shown[0].shape != self._shape:
+            self._shape, width = shown[0].shape, self.blocks.width
+            self._numel = self._shape.numel() * (self.size or width)
+            batch, length = self._shape
+            self._tokens = torch.empty(batch, length * self.per_step, width + -width % BORDER)
         # Copies are not what is shown at the next step, and are made anew.
         self._told = told = tuple(x.contiguous() for x in shown)
         fields = self._fields
         fields.action, fields.reward, fields.start, fields.step = (x.data_ptr() for x in told)
-        batch, length = action.shape
-        width = self.blocks.width
-        self._tokens = torch.empty(batch, length * self.per_step, width + -width % BORDER)
-        self._numel = action.numel() * (self.size or width)
 
     def _refuse(self, observation: Tensor) -> None:
         """Say why the kernels cannot read an observation."""
@@ -205,6 +210,6 @@ class NativeModel(FrozenModel):
                 f"{self._dtype} on a CPU"
             )
         raise ValueError(
-            f"shapes do not fit together: action {tuple(self._told[0].shape)}, observation "
+            f"shapes do not fit together: action {tuple(self._shape)}, observation "
             f"{tuple(observation.shape)}"
         )

@@ -12,16 +12,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import layer_norm, linear
 
 from fastad_kernels import alibi_slopes, reference, rope_angles
 from fastad_kernels.blocks import Affine, BlockShape, BlockWeights, decode_blocks
 from fastad_kernels.cache import RingCache
-from fastad_kernels.drawing import softmax
+from fastad_kernels.drawing import draw, softmax
+from fastad_kernels.frozen import StepTables
 from fastad_kernels.native.attention import attention
 from fastad_kernels.native.decode import NativeBlocks, decode_attention
 from fastad_kernels.native.draw import softmax as native_softmax
 from fastad_kernels.native.embed import embed
 from fastad_kernels.native.mlp import residual_mlp
+from fastad_kernels.native.model import NativeModel
 from fastad_kernels.native.projection import projection
 from fastad_kernels.native.q_tables import NativeQTables
 from fastad_kernels.native.stacked import NativeStack
@@ -59,6 +62,7 @@ def _cases() -> Iterator[tuple[str, Results, Results, Results]]:
     yield from _decoding()
     yield from _rows()
     yield from _blocks()
+    yield from _steps()
     yield from _learning()
     yield from _stacked()
 
@@ -191,6 +195,64 @@ def _blocks() -> Iterator[tuple[str, Results, Results, Results]]:
         frozen.decode(x, rings, rope=rope_angles(rings[0].new_positions(1), 16)) for x in tokens
     ]
     yield "a frozen block", [torch.cat(ours, 1)], run(torch.float32), run(torch.float64)
+
+
+@torch.no_grad()
+def _steps() -> Iterator[tuple[str, Results, Results, Results]]:
+    """A whole frozen model: steps of environments in, logits, distributions and draws out."""
+    width, num_envs, num_steps = 48, 3, 9
+    shape = BlockShape(num_heads=3, num_kv_heads=3, dim=16, scale=0.25, window=5)
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*sizes: int) -> Tensor:
+        return torch.randn(sizes, generator=generator) / math.sqrt(sizes[-1])
+
+    rows = {"action": 6, "reward": 6, "observation": 9, "start": 2, "step": 4}
+    tables = {name: random(n, width) for name, n in rows.items()}
+    norm, head = Affine(random(width) + 1, random(width)), Affine(random(5, width), random(5))
+    block = [
+        norm, Affine(random(width, width), random(width)),
+        Affine(random(2 * width, width), random(2 * width)),
+        Affine(random(width, width), random(width)), norm,
+        Affine(random(80, width), random(80)), Affine(random(width, 80), random(width)),
+    ]  # fmt: skip
+    offsets, envs = torch.tensor([0, 4]), torch.arange(num_envs)[:, None]
+    shown = [
+        (envs + t) % n if name != "reward" else random(num_envs, 1)
+        for t in range(num_steps) for name, n in rows.items()
+    ]  # fmt: skip
+    steps = [shown[t : t + 5] for t in range(0, 5 * num_steps, 5)]
+    seen = [torch.cat((envs + t, 2 * envs + t), 1)[:, None] % 4 for t in range(num_steps)]
+
+    def run(dtype: torch.dtype) -> Results:
+        cast = [[Affine(*(y.to(dtype) for y in affine)) for affine in block]]
+        rings = [RingCache(num_envs, 16, 3, 16, dtype=dtype)]
+        table = {name: rows.to(dtype) for name, rows in tables.items()}
+        logits = []
+        for (action, reward, _, start, step), cells in zip(steps, seen, strict=True):
+            factor = ((reward - 0.5) / 2.0).masked_fill(action == 5, 0.0).to(dtype)[..., None]
+            x = table["action"][action] + factor * table["reward"][action]
+            x = x + table["observation"][cells + offsets].sum(2)
+            x = x + table["start"][start] + table["step"][step]
+            x = decode_blocks(x, [BlockWeights(*one) for one in cast], rings, shape)
+            x = layer_norm(x, (width,), norm.weight.to(dtype), norm.bias.to(dtype))
+            logits.append(linear(x, *(y.to(dtype) for y in head))[:, 0])
+        out = torch.stack(logits)
+        return out, out.softmax(-1)
+
+    model = NativeModel(
+        StepTables(**tables, kind=None, place=None), NativeBlocks([BlockWeights(*block)], shape),
+        norm=norm, head=head, offsets=offsets, reward_shift=0.5, reward_scale=2.0,
+    )  # fmt: skip
+    rings, uniform = model.make_rings(num_envs, 5), (envs + 0.5) / num_envs
+    samples = [
+        model.sample(uniform, cells, action, reward, start.bool(), step, rings)
+        for (action, reward, _, start, step), cells in zip(steps, seen, strict=True)
+    ]
+    drawn, probs, logits = (torch.stack(x) for x in zip(*samples, strict=True))
+    yield "a frozen model", [logits, probs], run(torch.float32), run(torch.float64)
+    wanted = [draw(probs.flatten(0, 1), uniform.repeat(num_steps, 1)).view(drawn.shape).float()]
+    yield "what a frozen model draws", [drawn.float()], wanted, wanted
 
 
 def _learning() -> Iterator[tuple[str, Results, Results, Results]]:

@@ -9,12 +9,7 @@ from torch import Tensor
 
 from fastad_kernels.drawing import LEAST_LOG, normalise
 from fastad_kernels.native.build import library
-from fastad_kernels.native.draw import (
-    check,
-    draw_at_once,
-    normalise_and_draw,
-    sums_like_pytorch,
-)
+from fastad_kernels.native.draw import check, draw, normalise_and_draw, sums_like_pytorch
 from fastad_kernels.q_tables import QSettings, QTables
 
 
@@ -68,7 +63,7 @@ class NativeQTables(QTables):
 
     def _draw(self, weights: Tensor, uniform: Tensor, epsilon: float) -> Tensor:
         if not self._sums_are_known:
-            return draw_at_once(normalise(weights, epsilon=epsilon), uniform)
+            return draw(normalise(weights, epsilon=epsilon), uniform)
         check(weights, uniform)
         return normalise_and_draw(weights, uniform, epsilon)
 

@@ -25,13 +25,13 @@ class NativeTold(Told):
     def __init__(self, action: Tensor, reward: Tensor, start: Tensor, step: Tensor) -> None:
         super().__init__(action, reward, start, step)
         own = (action, reward, start, step)
-        wrong = [x.shape for x in own if x.shape != action.shape or not x.is_contiguous()]
+        fit = all(x.shape == action.shape and x.is_contiguous() and x.is_cpu for x in own)
         dtypes = tuple(x.dtype for x in own)
-        if wrong or dtypes != (torch.int64, torch.float32, torch.bool, torch.int64):
+        if not fit or dtypes != (torch.int64, torch.float32, torch.bool, torch.int64):
             raise ValueError(
                 f"action, reward, start and step are {dtypes} of shapes "
-                f"{[tuple(x.shape) for x in own]}; they must be (N,), contiguous, and int64, "
-                "float32, bool, int64"
+                f"{[tuple(x.shape) for x in own]}; they must be (N,), contiguous, on the CPU, and "
+                "int64, float32, bool, int64"
             )
         self._struct = _Told(*(x.data_ptr() for x in own), len(action))
         self._pointer = ctypes.byref(self._struct)
