@@ -13,7 +13,7 @@ ROOM = ["--env-options", "size=3", "episode_length=4"]
 COLLECT = [*ROOM, "--num-histories", "24", "--num-episodes", "5", "--num-test-tasks", "2"]
 # The same number of threads in every process: sums are rounded in another order otherwise.
 TRAIN = ["--width", "16", "--num-layers", "1", "--context", "12", "--dropout", "0.1"]
-TRAIN += ["--updates", "400", "--checkpoint-every", "10", "--threads", "1"]
+TRAIN += ["--updates", "200", "--checkpoint-every", "10", "--threads", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +45,9 @@ def test_a_killed_training_resumes_to_the_very_weights_of_an_unbroken_one(
     _, errors = process.communicate(timeout=60)
     assert process.returncode == {"SIGKILL": -9, "SIGINT": 130}[signal_name], errors
     last = max(p.name for p in broken.glob("checkpoints/step-????????"))
-    assert last < "step-00000400"
+    assert last < "step-00000200"
     assert main(["train", str(data), "--out", str(broken), *TRAIN, "--resume"]) == 0
-    weights = [r / "checkpoints/step-00000400/model.safetensors" for r in (whole, broken)]
+    weights = [r / "checkpoints/step-00000200/model.safetensors" for r in (whole, broken)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     records = [json.loads(line) for line in (broken / "metrics.jsonl").open()]
     for kind in ("loss", "eval_last"):

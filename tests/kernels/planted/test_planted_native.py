@@ -171,7 +171,7 @@ MUTATIONS = [
     Mutation(
         "an episode's steps are counted on behind its end", "told.cpp",
         "ended ? 0 : told->step[n] + 1", "told->step[n] + 1",
-        "test_native_told.py", "tells_what and 3",
+        "test_native_told.py", "tells_what and 3", slow=True,
     ),
     Mutation(
         "an episode that was terminated goes on", "told.cpp",
