@@ -9,6 +9,7 @@ from itertools import permutations
 from typing import ClassVar
 
 import torch
+from fastad_kernels import World
 from torch import Tensor
 
 from fastad.base.errors import UserError
@@ -116,5 +117,5 @@ class PermutedEnv(GridEnv):
     def _ends(self, cell: Tensor) -> Tensor:
         return super()._ends(cell).gather(1, self._permutation)
 
-    def _move(self, action: Tensor) -> Tensor:
-        return super()._move(self._permutation.gather(1, action[:, None])[:, 0])
+    def _world(self) -> World:
+        return super()._world()._replace(permutation=self._permutation)

@@ -1,11 +1,13 @@
 """What the grid worlds share: a walled square, five actions and cells that give a reward."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
 import torch
+from fastad_kernels import Walks, World, make_walks
 from gymnasium import spaces
 from torch import Tensor
 
@@ -144,63 +146,42 @@ class GridEnv(BatchedEnv):
         ends = self._coordinates[:, None] + torch.tensor(STEPS, device=device)  # (S, A, 2)
         ends = ends.clamp(0, size - 1)
         self._moves = ends[..., 0] * size + ends[..., 1]  # (S, A)
-        # The same by action * S + cell: one index is looked up quicker than two. In this order an
-        # action that does not exist leads out of the table, and is refused.
-        self._moves_by_action = self._moves.t().flatten()
-        self._cell = torch.empty(self.num_envs, dtype=torch.int64, device=device)
-        self._numbered: tuple[Tensor | None, Tensor] = None, self._cell  # an observation, its cells
-        self._start = torch.full_like(self._cell, self._num_cells // 2)
-        self._time = torch.zeros_like(self._cell)
-        # Of numbers PyTorch would make tensors at every step.
-        self._one = torch.ones_like(self._cell)
-        self._limit = torch.full_like(self._cell, family.episode_length)
-        self._never = torch.zeros_like(self._cell, dtype=torch.bool)
-        # Where no episode ends early all end together, and the host counts their steps. A random
-        # start is drawn at every step, needed or not, and data of a seed shall stay what they are.
-        self._is_lockstep = self.fixed_length and not family.random_start
-        self._elapsed = 0  # steps of the running episodes, in lockstep
-        self._collected = torch.zeros_like(self._cell)[:, None]  # (N, 1)
+        self._start = torch.full((self.num_envs,), self._num_cells // 2, device=device)
         # (N, num_phases): the cell that pays next, by targets collected so far; -1 where none.
         targets = family.cells(self.tasks)
         padding = (0, self.num_phases - targets.shape[1])
         self._targets = torch.nn.functional.pad(targets, padding, value=-1)
-        self._first_targets = self._targets[:, 0]
-        self.reset()
+        self._first_start = self._draw_start()
+
+    @cached_property
+    def _walks(self) -> Walks:
+        """Made when they begin: an environment that is only asked compiles no kernels."""
+        # A random start is drawn at every step, needed or not: data of a seed stay what they are.
+        walks = make_walks(self._world(), lockstep=not self._random_start, impl="auto")
+        walks.reset(self._first_start)
+        return walks
+
+    def _world(self) -> World:
+        """What the walks go by."""
+        return World(
+            self._moves, self._coordinates, self._targets, permutation=None,
+            episode_length=self.episode_length, terminates=not self.fixed_length,
+        )  # fmt: skip
 
     def reset(self) -> Tensor:
         """Begin a new episode everywhere; returns observations (N, 2)."""
-        return self._begin(torch.ones_like(self._cell, dtype=torch.bool), self._cell)
+        return self._walks.reset(self._draw_start())
 
     def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Move, collect, and begin a new episode where this one is over; see `BatchedEnv.step`."""
-        cell = self._move(action)
-        if self.num_phases > 1:
-            rewarded = cell == self._targets.gather(1, self._collected)[:, 0]
-            self._collected += rewarded[:, None]
-        else:
-            rewarded = cell == self._first_targets
-        self.final_observation = self._coordinates.index_select(0, cell)
-        self._numbered = self.final_observation, cell
-        if self._is_lockstep:
-            self._elapsed += 1
-            if self._elapsed < self.episode_length:
-                self._cell = cell
-                truncated = self._never.clone()
-                return self.final_observation, rewarded.float(), self._never, truncated
-            truncated = ~self._never
-        else:
-            self._time += self._one
-            truncated = self._time == self._limit
-        if self.fixed_length:
-            terminated, ended = self._never, truncated
-        else:
-            terminated = (self._collected == self.num_phases - 1)[:, 0]
-            ended = terminated | truncated
-        return self._begin(ended, cell), rewarded.float(), terminated, truncated
+        walked = self._walks.step(action, self._draw_start())
+        self.final_observation = walked.final_observation
+        return walked[:4]
 
     def untrack(self) -> None:
         """See `BatchedEnv.untrack`."""
-        self._is_lockstep = False
+        self._walks = make_walks(self._world())
+        self._walks.reset(self._first_start)
 
     def optimal_return(self) -> Tensor:
         """Rewards that shortest paths collect in time, in the mean over starts; (N,) float32."""
@@ -220,7 +201,7 @@ class GridEnv(BatchedEnv):
 
     def expert(self, observation: Tensor, phase: Tensor | None = None) -> Tensor:
         """Uniform over the actions that begin a shortest path to the target that pays next."""
-        collected = self._collected if phase is None else phase[:, None]
+        collected = self._walks.collected if phase is None else phase[:, None]
         target = self._targets.gather(1, collected)  # (N, 1)
         steps = self._distance(self._ends(self.rules().state(observation)), target)  # (N, A)
         return uniform_over((steps == steps.amin(dim=1, keepdim=True)) | (target < 0))
@@ -232,9 +213,8 @@ class GridEnv(BatchedEnv):
         )
 
         def state(observation: Tensor) -> Tensor:
-            # Where a step has just ended need not be numbered again.
-            latest, cell = self._numbered
-            return cell if observation is latest else rules.state(observation)
+            cell = self._walks.cell(observation)  # need not be numbered again
+            return rules.state(observation) if cell is None else cell
 
         return replace(rules, state=state)
 
@@ -264,28 +244,14 @@ class GridEnv(BatchedEnv):
         """The cells that the actions lead to from `cell` (N,), (N, A)."""
         return self._moves.index_select(0, cell)
 
-    def _move(self, action: Tensor) -> Tensor:
-        """The cell that each action (N,) leads to."""
-        index = torch.add(self._cell, action, alpha=self._num_cells)
-        return self._moves_by_action.index_select(0, index)
-
     def _distance(self, start: Tensor, end: Tensor) -> Tensor:
         """Fewest steps between cells given by their numbers, which broadcast; int64."""
         return (self._coordinates[start] - self._coordinates[end]).abs().sum(-1)
 
-    def _begin(self, starting: Tensor, cell: Tensor) -> Tensor:
-        """Begin an episode where `starting`, go on in `cell` elsewhere; returns observations."""
-        start = self._start
-        if self._random_start:
-            start = torch.randint(
-                self._num_cells, cell.shape, generator=self.generator, device=self.device
-            )
-        if self._is_lockstep:
-            self._cell = torch.where(starting, start, cell)
-            self._elapsed = 0
-        else:
-            torch.where(starting, start, cell, out=self._cell)
-            self._time.masked_fill_(starting, 0)
-        if self.num_phases > 1:
-            self._collected.masked_fill_(starting[:, None], 0)
-        return self._coordinates.index_select(0, self._cell)
+    def _draw_start(self) -> Tensor:
+        """The cell that every environment's next episode begins in, (N,) int64."""
+        if not self._random_start:
+            return self._start
+        return torch.randint(
+            self._num_cells, (self.num_envs,), generator=self.generator, device=self.device
+        )

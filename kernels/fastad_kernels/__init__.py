@@ -20,6 +20,7 @@ from fastad_kernels.rows import embed, projection, residual_mlp
 from fastad_kernels.stacked import StackedAdam, StackedMLP
 from fastad_kernels.stacked_cnn import StackedCNN
 from fastad_kernels.told import Told, make_told
+from fastad_kernels.walks import Walked, Walks, World, make_walks
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -40,6 +41,9 @@ __all__ = [
     "StackedMLP",
     "StepTables",
     "Told",
+    "Walked",
+    "Walks",
+    "World",
     "alibi_slopes",
     "apply_rope",
     "attention",
@@ -49,6 +53,7 @@ __all__ = [
     "embed",
     "make_q_tables",
     "make_told",
+    "make_walks",
     "normalise",
     "projection",
     "residual_mlp",

@@ -17,7 +17,8 @@ trial.prove = lambda library: ""  # the kernels are exercised here
 compiler.FLAGS += ("-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 from fastad_kernels import (
     Affine, BlockWeights, BlockShape, RingCache, alibi_slopes, attention, attention_varlen,
-    QSettings, StackedMLP, StepTables, decode_attention, draw, embed, make_q_tables, make_told,
+    QSettings, StackedMLP, StepTables, World, decode_attention, draw, embed, make_q_tables,
+    make_told, make_walks,
     projection, residual_mlp, rope_angles, softmax,
 )
 from fastad_kernels.blocks import absorb
@@ -102,6 +103,19 @@ for num_actions in (1, 5):
         draw(policy, torch.rand(3, 1), impl="auto")
         action, _ = tables.act(state, torch.rand(3, 1), 0.1, 0.2)
         tables.learn(state, action, torch.ones(3), first + 6, over, over)
+for num_walkers, terminates in ((3, False), (700, True)):
+    walkers, cells = torch.arange(num_walkers), torch.arange(7)[:, None]
+    walks = make_walks(
+        World(
+            (cells + torch.arange(5)) % 7, torch.cat((cells, cells), 1),
+            (walkers % 7)[:, None].repeat(1, 3), torch.arange(5).repeat(num_walkers, 1), 6,
+            terminates,
+        ),
+        impl="auto",
+    )
+    walks.reset(walkers % 7)
+    for step in range(40):
+        walks.cell(walks.step((walkers + step) % 5, walkers % 7).observation)
 for sizes, rows in (((5, 32, 16, 3), 7), ((1, 48, 1), 1)):
     networks = StackedMLP(3, sizes, device=torch.device("cpu"))
     networks.draw(torch.Generator(), input_norm=1.0, output_scale=1.0)

@@ -214,3 +214,28 @@ def test_without_the_fix_a_cast_truncates(tmp_path):
     assert run.stdout.strip() == "[1.9921875, -1.9921875]", run.stderr
     # Rounding gives 2: 1.999 lies nearer to it than to 1.9921875.
     assert torch.tensor([1.999, -1.999]).to(BF16).tolist() == [2.0, -2.0]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_triton_s_language_is_itself_again_after_a_kernel(fails):
+    def functions():
+        return [
+            {name: value for name in dir(part) if callable(value := getattr(part, name))}
+            for part in (tl, tl.core, tl.math, tl.tensor)
+        ]
+
+    before = functions()
+    values, out = torch.ones(8, 8, dtype=BF16), torch.zeros(5, 8, dtype=BF16)
+    if fails:
+        with pytest.raises(triton.runtime.errors.InterpreterError):
+            _reduce_kernel[(1,)](values, out, ROWS=7, COLUMNS=8)  # no power of two
+    else:
+        _reduce_kernel[(2,)](values, out, ROWS=8, COLUMNS=8)  # calls functions of two modules
+    assert functions() == before
+
+
+def test_nothing_that_is_asserted_is_left_out():
+    """Overflow is looked for only to be asserted, and that is done only in debugging."""
+    builder = triton.runtime.interpreter.interpreter_builder
+    assert not builder.options.debug
+    assert not builder.options.sanitize_overflow

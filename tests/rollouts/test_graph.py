@@ -4,6 +4,7 @@ from typing import get_args
 
 import pytest
 import torch
+from fastad_kernels import native
 from fastad_kernels.testing.host_sync import forbid_host_sync
 from fastad_kernels.testing.replay import Recording
 
@@ -23,6 +24,12 @@ ENVS = {
     "dark-key-to-door": {"size": 3, "episode_length": 6},
     "bernoulli-bandit": {"num_arms": 3},
 }
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_gpu(monkeypatch):
+    """Recordings hold PyTorch's operations, not calls of C++."""
+    monkeypatch.setattr(native, "why_unavailable", lambda: "as on a GPU")
 
 
 def make_step(name, positions, *, untracked, control="none", return_scale=None, **shape):

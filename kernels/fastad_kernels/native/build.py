@@ -29,6 +29,7 @@ FUNCTIONS = {
     "fastad_normalise_and_draw": 5,
     "fastad_softmax": 4,
     "fastad_tell": 5,
+    "fastad_walk": 3,
     "fastad_embed_forward": 4,
     "fastad_embed_backward": 3,
     "fastad_q_learn": 3,

@@ -29,9 +29,11 @@ from fastad_kernels.native.projection import projection
 from fastad_kernels.native.q_tables import NativeQTables
 from fastad_kernels.native.stacked import NativeStack
 from fastad_kernels.native.told import NativeTold
+from fastad_kernels.native.walks import NativeWalks
 from fastad_kernels.q_tables import QSettings, QTables
 from fastad_kernels.stacked import StackedMLP
 from fastad_kernels.told import Told
+from fastad_kernels.walks import Walks, World
 
 # The tests allow 1.5 times the root-mean-square error of plain PyTorch; a wrong compilation is far
 # beyond, and a right one must not be refused for one unlucky draw.
@@ -64,6 +66,7 @@ def _cases() -> Iterator[tuple[str, Results, Results, Results]]:
     yield from _blocks()
     yield from _steps()
     yield from _learning()
+    yield from _acting()
     yield from _stacked()
 
 
@@ -272,20 +275,43 @@ def _learning() -> Iterator[tuple[str, Results, Results, Results]]:
             )  # fmt: skip
         return learned.values, learned.scores(first, 0.1)
 
+    exact = run(QTables, torch.float64)
+    yield "Q-learning", run(NativeQTables, torch.float32), run(QTables, torch.float32), exact
+
+
+def _acting() -> Iterator[tuple[str, Results, Results, Results]]:
+    """What is told of steps, and steps in a world whose episodes end early, late, and for both."""
+    num_envs, num_cells, num_actions = 33, 7, 5
+    envs, cells = torch.arange(num_envs), torch.arange(num_cells)[:, None]
+
     def tell(told: type[Told]) -> Results:
         """Rewards that are no numbers, and episodes that end by either sign."""
-        tensors = (learners.clone(), torch.zeros(num_learners), learners == 0, learners.clone())
+        tensors = (envs.clone(), torch.zeros(num_envs), envs == 0, envs.clone())
         noted = told(*tensors)
-        reward = torch.where(learners % 3 == 0, math.nan, learners.float())
+        reward = torch.where(envs % 3 == 0, math.nan, envs.float())
         for step in range(9):
-            ends = [(learners + step) % rest == 0 for rest in (11, 5)]
-            noted.take((learners + step) % num_actions, reward, *ends)
+            ends = [(envs + step) % rest == 0 for rest in (11, 5)]
+            noted.take((envs + step) % num_actions, reward, *ends)
         return [x.float() for x in tensors]
 
     plain = [x.nan_to_num(-7.0) for x in tell(Told)]
     yield "what is told of a step", [x.nan_to_num(-7.0) for x in tell(NativeTold)], plain, plain
-    exact = run(QTables, torch.float64)
-    yield "Q-learning", run(NativeQTables, torch.float32), run(QTables, torch.float32), exact
+
+    world = World(
+        (cells + torch.arange(num_actions)) % num_cells, torch.cat((cells, 10 + cells), 1),
+        torch.stack((envs % num_cells, envs % 3, -1 - 0 * envs), 1),
+        torch.arange(num_actions).repeat(num_envs, 1).flip(1), episode_length=6, terminates=True,
+    )  # fmt: skip
+
+    def walk(walks: type[Walks]) -> Results:
+        walkers = walks(world)
+        seen = [walkers.reset(envs % num_cells)]
+        for step in range(40):
+            walked = walkers.step((envs + step * step) % num_actions, (envs + step) % num_cells)
+            seen += [x.float() for x in (*walked, walkers.collected)]
+        return [torch.cat([x.flatten().float() for x in seen])]
+
+    yield "steps in a world of tables", walk(NativeWalks), walk(Walks), walk(Walks)
 
 
 def _stacked() -> Iterator[tuple[str, Results, Results, Results]]:

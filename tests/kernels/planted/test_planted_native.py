@@ -179,6 +179,31 @@ MUTATIONS = [
         "test_native_told.py", "tells_what and 3", slow=True,
     ),
     Mutation(
+        "everybody has the first one's permutation", "walks.cpp",
+        "w.permutation[n * w.num_actions + action[n]]", "w.permutation[action[n]]",
+        "test_native_walks.py", "walks_as and 3-True-True-700", slow=True,
+    ),
+    Mutation(
+        "an episode goes on behind its end", "walks.cpp",
+        "w.cell[n] = ended ? start[n] : cell;", "w.cell[n] = truncated ? start[n] : cell;",
+        "test_native_walks.py", "walks_as and 3-True-False-700", slow=True,
+    ),
+    Mutation(
+        "what was paid for is paid for in the next episode, too", "walks.cpp",
+        "w.time[n] = w.collected[n] = 0", "w.time[n] = 0",
+        "test_native_walks.py", "walks_as and 3-False-False-700", slow=True,
+    ),
+    Mutation(
+        "an episode begins where the last one ended", "walks.cpp",
+        "look(w, w.cell[n], w.seen + (next + n)", "look(w, w.cells[first + n], w.seen + (next + n)",
+        "test_native_walks.py", "walks_as and 1-False-False-700", slow=True,
+    ),
+    Mutation(
+        "an action that does not exist is taken", "walks.cpp",
+        "w.wrong += !(within(action[n], w.num_actions) && ", "w.wrong += !(",
+        "test_native_walks.py", "does_not_exist", slow=True,
+    ),
+    Mutation(
         "an episode is learned again from its beginning", "q_tables.cpp",
         "for (int64_t i = longest; i >= 0; i--)", "for (int64_t i = 0; i <= longest; i++)",
         TABLES, "learn_what_pytorch and 5-1.0-3", slow=True,
