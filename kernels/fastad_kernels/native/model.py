@@ -14,6 +14,7 @@ from fastad_kernels.drawing import Sample
 from fastad_kernels.frozen import FrozenModel, StepTables
 from fastad_kernels.native.build import addresses, library
 from fastad_kernels.native.decode import BORDER, NativeBlocks, pack
+from fastad_kernels.native.slots import Slots
 
 
 class _Embedding(ctypes.Structure):
@@ -79,8 +80,9 @@ class NativeModel(FrozenModel):
         self._has_places = tables.place is not None
         self._dtype = torch.float32 if self.size is None else torch.int64  # of observations
         # The last step's fields and their shape, the numbers of its observations, and memory for
-        # its tokens.
+        # its tokens and for what is sampled.
         self._told: tuple[Tensor, ...] = (torch.empty(0),) * 4
+        self._samples = Slots(0)
         self._shape, self._numel, self._tokens = torch.Size(), 0, torch.empty(0)
         self._fields, self._wrong = _Fields(), c_int64()
         structs = (self._embedding, self._fields, self._readout, self._wrong)
@@ -103,9 +105,9 @@ class NativeModel(FrozenModel):
     ) -> Tensor:
         """See `FrozenModel.decode`."""
         self._look_at(action, reward, start, step)
-        self._readout.uniform = None
         logits = torch.empty(*self._shape, self.num_logits)
-        self._decode(logits, observation, reward, rings, positions, rope)
+        self._readout.uniform, self._readout.logits = None, logits.data_ptr()
+        self._decode(observation, reward, rings, positions, rope)
         return logits
 
     def sample(
@@ -129,24 +131,21 @@ class NativeModel(FrozenModel):
                 f"it must be float32 of shape {(batch, 1)} on a CPU"
             )
         uniform = uniform.contiguous()
-        # Calls of one kind follow one another: what PyTorch does in one is at hand for the next.
-        logits, probs = torch.empty(batch, length * size), torch.empty(batch, size)
-        drawn = torch.empty(batch, dtype=torch.int64)
-        readout.uniform, readout.probs = uniform.data_ptr(), probs.data_ptr()
-        readout.drawn = drawn.data_ptr()
-        self._decode(logits, observation, reward, rings, positions, rope)
+        (logits, probs, drawn), addresses = self._samples.take()
+        readout.uniform = uniform.data_ptr()
+        readout.logits, readout.probs, readout.drawn = addresses
+        self._decode(observation, reward, rings, positions, rope)
         return Sample(drawn, probs, logits if length == 1 else logits[:, -size:])
 
     def _decode(
         self,
-        logits: Tensor,
         observation: Tensor,
         reward: Tensor,
         rings: list[RingCache],
         positions: Tensor | None,
         rope: tuple[Tensor, Tensor] | None,
     ) -> None:
-        """Write logits (B, T, A), in any shape, and what else `_readout` asks for.
+        """Write what `_readout` asks for.
 
         The other fields of the steps are those last looked at.
         """
@@ -166,7 +165,6 @@ class NativeModel(FrozenModel):
             assert positions is not None
             positions = positions.long().expand(batch, num_new).contiguous()
             fields.position = positions.data_ptr()
-        self._readout.logits = logits.data_ptr()
         arguments = self.blocks.arguments(tokens, rings, rope)
         library().fastad_decode_steps(*arguments.pointers, *self._pointers, torch.get_num_threads())
         if self._wrong.value:
@@ -197,6 +195,10 @@ class NativeModel(FrozenModel):
             self._numel = self._shape.numel() * (self.size or width)
             batch, length = self._shape
             self._tokens = torch.empty(batch, length * self.per_step, width + -width % BORDER)
+            size, f32 = self.num_logits, torch.float32
+            self._samples = Slots(
+                batch, ((batch, length * size), f32), ((batch, size), f32), ((batch,), torch.int64)
+            )
         # Copies are not what is shown at the next step, and are made anew.
         self._told = told = tuple(x.contiguous() for x in shown)
         fields = self._fields

@@ -7,21 +7,18 @@ import torch
 from torch import Tensor
 
 from fastad_kernels.native.build import library
+from fastad_kernels.native.slots import Slots
 from fastad_kernels.walks import Walked, Walks, World
-
-# Steps whose results are allocated together, of few walkers: an allocation takes as long as a step.
-# Whoever keeps one of them keeps the memory of all.
-MAX_SLOTS, MAX_PLACES = 32, 2048
 
 
 class _Walks(ctypes.Structure):
     _fields_ = [
         *((name, c_void_p) for name in ("moves", "observations", "targets", "permutation")),
-        *((name, c_void_p) for name in ("cell", "time", "collected", "seen", "cells")),
-        *((name, c_void_p) for name in ("reward", "terminated", "truncated")),
+        *((name, c_void_p) for name in ("cell", "time", "collected")),
         *((name, c_int64) for name in ("num_walkers", "num_cells", "num_actions")),
         *((name, c_int64) for name in ("num_features", "num_phases", "episode_length")),
-        *((name, c_int64) for name in ("num_slots", "slot", "num_ended", "wrong")),
+        *((name, c_void_p) for name in ("seen", "end", "reward", "truncated", "terminated")),
+        *((name, c_int64) for name in ("num_ended", "wrong")),
     ]
 
 
@@ -34,30 +31,34 @@ class NativeWalks(Walks):
         self._tables = [x.contiguous() for x in world[:3]]  # alive as long as their addresses
         self._permutation = None if world.permutation is None else world.permutation.contiguous()
         moves, observations, targets = self._tables
-        num_walkers = len(targets)
-        self._shape, self._num_features = self._cell.shape, observations.shape[1]
-        self._num_slots = max(1, min(MAX_SLOTS, MAX_PLACES // num_walkers))
+        num_walkers, num_features = len(targets), observations.shape[1]
+        self._shape = self._cell.shape
         self._struct = _Walks(
             moves.data_ptr(), observations.data_ptr(), targets.data_ptr(),
             None if self._permutation is None else self._permutation.data_ptr(),
             self._cell.data_ptr(), self._time.data_ptr(), self._collected.data_ptr(),
-            num_walkers=num_walkers, num_cells=self.num_cells, num_actions=self.num_actions,
-            num_features=self._num_features, num_phases=self.num_phases,
-            episode_length=world.episode_length, num_slots=self._num_slots,
+            num_walkers, self.num_cells, self.num_actions, num_features, self.num_phases,
+            world.episode_length,
         )  # fmt: skip
         self._pointer = ctypes.byref(self._struct)
-        self._slot = self._num_slots  # the one filled last: what there is is used up
-        self._began = False  # whether an episode did with the latest step
+        shape = self._shape
+        kinds = [
+            ((num_walkers, num_features), torch.int64), (shape, torch.int64),
+            (shape, torch.float32), (shape, torch.bool), (shape, torch.bool),
+        ]  # fmt: skip
+        # In the struct's order; the last one is there where something terminates.
+        self._slots = Slots(num_walkers, *kinds[: 4 + world.terminates])
+        # What the latest step led to: where it ended, in which cells; and, if an episode ended,
+        # where the next one begins.
+        self._end: tuple[Tensor | None, Tensor] = None, self._cell
+        self._first: Tensor | None = None
 
     def cell(self, observation: Tensor) -> Tensor | None:
         """See `Walks.cell`."""
-        if self._slot == self._num_slots:
-            return None
-        if observation is self._seen[self._slot]:
-            return self._cells[0, self._slot]
-        if self._began and observation is self._seen[self._num_slots + self._slot]:
-            return self._cells[1, self._slot]
-        return None
+        end, cell = self._end
+        if observation is end:
+            return cell
+        return self._cell.clone() if observation is self._first else None
 
     def step(self, action: Tensor, start: Tensor) -> Walked:
         """See `Walks.step`."""
@@ -68,40 +69,21 @@ class NativeWalks(Walks):
                     f"; they must be {tuple(self._shape)} int64 on the CPU"
                 )
         action, start = action.contiguous(), start.contiguous()
-        slot = self._slot + 1
-        if slot >= self._num_slots:
-            self._allocate()
-            slot = 0
         struct = self._struct
-        struct.slot = slot
+        (end, cell, reward, truncated, *terminated), addresses = self._slots.take()
+        struct.seen, struct.end, struct.reward, struct.truncated, *rest = addresses
+        struct.terminated = rest[0] if rest else None
         library().fastad_walk(self._pointer, action.data_ptr(), start.data_ptr(), 1)
+        self._end, self._first = (end, cell), None
         if struct.wrong:
             raise IndexError(
                 f"{struct.wrong} of {struct.num_walkers} walkers have an action not in "
                 f"0..{self.num_actions - 1}, or begin in a cell not in 0..{self.num_cells - 1}"
             )
-        self._slot, self._began = slot, struct.num_ended > 0
-        final = self._seen[slot]
-        return Walked(
-            self._seen[self._num_slots + slot] if self._began else final, self._reward[slot],
-            self._terminated[slot] if self.world.terminates else self._never,
-            self._truncated[slot], final,
-        )  # fmt: skip
-
-    @torch.inference_mode(False)  # whoever gets them may do with them what they want
-    def _allocate(self) -> None:
-        """Memory for the results of the next steps; what was given away belongs to others."""
-        num, walkers, features = self._num_slots, len(self._cell), self._num_features
-        places = torch.empty(2 * num, walkers, features, dtype=torch.int64)
-        self._cells = torch.empty(2, num, walkers, dtype=torch.int64)
-        reward = torch.empty(num, walkers)
-        flags = torch.empty(1 + self.world.terminates, num, walkers, dtype=torch.bool)
-        self._seen, self._reward = places.unbind(), reward.unbind()
-        self._truncated, self._terminated = flags[0].unbind(), flags[-1].unbind()
-        struct = self._struct
-        struct.seen, struct.cells = places.data_ptr(), self._cells.data_ptr()
-        struct.reward, struct.truncated = reward.data_ptr(), flags.data_ptr()
-        struct.terminated = flags[1].data_ptr() if self.world.terminates else None
+        first = end
+        if struct.num_ended:
+            first = self._first = self.world.observations.index_select(0, self._cell)
+        return Walked(first, reward, terminated[0] if rest else self._never, truncated, end)
 
     def _check(self, world: World) -> None:
         """Refuse tables that the kernel would read beyond."""

@@ -190,17 +190,17 @@ MUTATIONS = [
     ),
     Mutation(
         "what was paid for is paid for in the next episode, too", "walks.cpp",
-        "w.time[n] = w.collected[n] = 0", "w.time[n] = 0",
+        "w.collected[n] = ended ? 0 : phase + pays;", "w.collected[n] = phase + pays;",
         "test_native_walks.py", "walks_as and 3-False-False-700", slow=True,
     ),
     Mutation(
-        "an episode begins where the last one ended", "walks.cpp",
-        "look(w, w.cell[n], w.seen + (next + n)", "look(w, w.cells[first + n], w.seen + (next + n)",
+        "what is observed lies in the cell that was left", "walks.cpp",
+        "w.observations[cell * num_features + k]", "w.observations[w.cell[n] * num_features + k]",
         "test_native_walks.py", "walks_as and 1-False-False-700", slow=True,
     ),
     Mutation(
         "an action that does not exist is taken", "walks.cpp",
-        "w.wrong += !(within(action[n], w.num_actions) && ", "w.wrong += !(",
+        "wrong += !(within(action[n], w.num_actions) & ", "wrong += !(",
         "test_native_walks.py", "does_not_exist", slow=True,
     ),
     Mutation(
