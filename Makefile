@@ -9,6 +9,8 @@ small_torch = $(if $(and $(TORCH_INDEX),$(filter Linux,$(shell uname -s))),$(if 
 	/dev/nvidiactl /dev/kfd),,$(shell $(PYTHON) -c '$(ANSWERS)' '$(TORCH_INDEX)' 2>/dev/null \
 	&& echo --extra-index-url '$(TORCH_INDEX)')))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Hundreds of the tests' processes would each compile the same files.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test docs notebook planted machines accuracy oldest slow faults fuzz bench budgets lint types check install clean
 .DEFAULT_GOAL := help
@@ -84,8 +86,9 @@ install: .venv/installed  ## create .venv with fastad in it
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
+# Of its many thousand files the tests import few: these are compiled when first imported.
 .venv/dev: .venv/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 .venv/fuzz: .venv/dev

@@ -1,5 +1,7 @@
 """What holds for every environment, whatever its dynamics."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -146,6 +148,17 @@ def test_the_same_seed_gives_the_same_episodes(name):
         runs.append([env.reset(), *(t for a in actions_for(env, 60) for t in env.step(a))])
 
     assert all(torch.equal(*pair) for pair in zip(*runs, strict=True))
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_copy_goes_on_by_itself(name):
+    env = build(name)
+    early, *actions = actions_for(env, 60)
+    env.step(early)
+    twin = copy.deepcopy(env)
+    before = [x.clone() for action in actions for x in twin.step(action)]
+    after = [x for action in actions for x in env.step(action)]  # from where the copy was made
+    assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
 
 
 @pytest.mark.parametrize("name", GRIDS)

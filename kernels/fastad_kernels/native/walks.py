@@ -1,6 +1,7 @@
 """Episodes in worlds that are tables, by one C++ kernel a step instead of 6 to 15 operations."""
 
 import ctypes
+from collections.abc import Callable
 from ctypes import c_int64, c_void_p
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from fastad_kernels.native.build import library
 from fastad_kernels.native.slots import Slots
-from fastad_kernels.walks import Walked, Walks, World
+from fastad_kernels.walks import Walked, Walks, World, make_walks
 
 
 class _Walks(ctypes.Structure):
@@ -52,6 +53,10 @@ class NativeWalks(Walks):
         # where the next one begins.
         self._end: tuple[Tensor | None, Tensor] = None, self._cell
         self._first: Tensor | None = None
+
+    def __reduce__(self) -> tuple[Callable[..., Walks], tuple[World, Tensor, Tensor, Tensor]]:
+        """A copy has addresses of its own, and may be made where there are no kernels."""
+        return _copy, (self.world, self._cell, self._time, self._collected)
 
     def cell(self, observation: Tensor) -> Tensor | None:
         """See `Walks.cell`."""
@@ -105,3 +110,10 @@ class NativeWalks(Walks):
         ):  # fmt: skip
             if x is not None and ((x < 0) | (x >= size)).any():
                 raise IndexError(f"{name} has entries that are not in 0..{size - 1}")
+
+
+def _copy(world: World, *state: Tensor) -> Walks:
+    walks = make_walks(world, impl="auto")
+    for own, other in zip((walks._cell, walks._time, walks._collected), state, strict=True):
+        own.copy_(other)
+    return walks
