@@ -127,10 +127,18 @@ def test_an_action_that_does_not_exist_moves_nobody():
 def test_what_the_kernel_would_misread_is_refused(change):
     _, ours = make_both(make_world())
     start, action = torch.zeros(5).long(), torch.ones(5).long()
-    wrong = {"shape": action[:4], "dtype": action.int(), "device": action.to("meta")}[change]
+    wrong = {"shape": action[:4], "dtype": action.float(), "device": action.to("meta")}[change]
     for given in ((wrong, start), (action, wrong)):
-        with pytest.raises(ValueError, match=r"must be \(5,\) int64 on the CPU"):
+        with pytest.raises(ValueError, match=r"must be integers of shape \(5,\) on the CPU"):
             ours.step(*given)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8, torch.bool])
+def test_smaller_integers_are_taken_as_pytorch_takes_them(dtype):
+    plain, ours = make_both(make_world())
+    start, action = torch.zeros(5).long(), torch.tensor([0, 1, 1, 0, 1]).to(dtype)
+    for actual, expected in zip(*(w.step(action, start) for w in (ours, plain)), strict=True):
+        assert torch.equal(actual, expected)
 
 
 def test_actions_may_lie_apart():

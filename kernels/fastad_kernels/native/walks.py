@@ -67,12 +67,8 @@ class NativeWalks(Walks):
 
     def step(self, action: Tensor, start: Tensor) -> Walked:
         """See `Walks.step`."""
-        for x in (action, start):
-            if x.dtype is not torch.int64 or x.shape != self._shape or not x.is_cpu:
-                raise ValueError(
-                    f"actions and starts are {[(tuple(y.shape), y.dtype) for y in (action, start)]}"
-                    f"; they must be {tuple(self._shape)} int64 on the CPU"
-                )
+        if not (self._fits(action) and self._fits(start)):
+            action, start = self._cast(action), self._cast(start)
         action, start = action.contiguous(), start.contiguous()
         struct = self._struct
         (end, cell, reward, truncated, *terminated), addresses = self._slots.take()
@@ -89,6 +85,19 @@ class NativeWalks(Walks):
         if struct.num_ended:
             first = self._first = self.world.observations.index_select(0, self._cell)
         return Walked(first, reward, terminated[0] if rest else self._never, truncated, end)
+
+    def _fits(self, x: Tensor) -> bool:
+        return x.dtype is torch.int64 and x.shape == self._shape and x.is_cpu
+
+    def _cast(self, x: Tensor) -> Tensor:
+        """Of smaller integers, as PyTorch does; refuses what the kernel would misread."""
+        cast = x if x.is_floating_point() or x.is_complex() else x.long()
+        if not self._fits(cast):
+            raise ValueError(
+                f"actions or starts are {x.dtype} of shape {tuple(x.shape)} on {x.device}; they "
+                f"must be integers of shape {tuple(self._shape)} on the CPU"
+            )
+        return cast
 
     def _check(self, world: World) -> None:
         """Refuse tables that the kernel would read beyond."""
