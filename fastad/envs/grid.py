@@ -180,8 +180,8 @@ class GridEnv(BatchedEnv):
 
     def untrack(self) -> None:
         """See `BatchedEnv.untrack`."""
-        self._walks = make_walks(self._world())
-        self._walks.reset(self._first_start)
+        before, self._walks = self._walks, make_walks(self._world())
+        self._walks.go_on(before.state)
 
     def optimal_return(self) -> Tensor:
         """Rewards that shortest paths collect in time, in the mean over starts; (N,) float32."""
@@ -213,7 +213,9 @@ class GridEnv(BatchedEnv):
         )
 
         def state(observation: Tensor) -> Tensor:
-            cell = self._walks.cell(observation)  # need not be numbered again
+            walks = vars(self).get("_walks")  # if they have begun
+            # Where a step has just led need not be numbered again.
+            cell = None if walks is None else walks.cell(observation)
             return rules.state(observation) if cell is None else cell
 
         return replace(rules, state=state)

@@ -83,7 +83,8 @@ class FrozenModel(ABC):
         """As `decode`; what each environment does by the logits of its last step, in one call.
 
         The softmax is that of the kernel, see `fastad_kernels.softmax`; an entry is drawn from it
-        as `fastad_kernels.draw` does.
+        as `fastad_kernels.draw` does. What is returned may share memory with what other calls
+        return, and is not to be written to by what autograd records.
 
         Args:
             uniform: In [0, 1), (B, 1) float32.

@@ -15,11 +15,13 @@ class World(NamedTuple):
         moves: (S, A) int64, the cell that every action leads to from every cell.
         observations: (S, K) int64, what is observed in every cell.
         targets: (N, P) int64, the cell that pays next, by how often the episode has paid; -1 where
-            none does. With P = 1 the only one pays whenever a step ends on it.
+            none does, as at the last of several. With P = 1 the only one pays whenever a step ends
+            on it.
         permutation: (N, A) int64, which action each one is to a walker; None where all are what
             they seem.
         episode_length: Steps until an episode is truncated.
-        terminates: Whether it ends, terminated, as it is paid for the last time: P - 1 times.
+        terminates: Whether it ends, terminated, as it is paid for the last time: P - 1 times, of
+            P > 1.
     """
 
     moves: Tensor
@@ -59,10 +61,13 @@ class Walks:
             updated in place without.
     """
 
+    @torch.inference_mode(False)  # what is updated in place, whoever takes the first step
     def __init__(self, world: World, *, lockstep: bool = False) -> None:
         self.world = world
         self.num_cells, self.num_actions = world.moves.shape
         num_walkers, self.num_phases = world.targets.shape
+        if world.terminates and self.num_phases == 1:
+            raise ValueError("terminates=True ends episodes as the last of several targets pays")
         # By action * S + cell: one index is looked up quicker than two. In this order an action
         # that does not exist leads out of the table, and is refused.
         self._moves_by_action = world.moves.t().flatten()
@@ -89,11 +94,22 @@ class Walks:
 
     def reset(self, start: Tensor) -> Tensor:
         """Begin an episode everywhere, in the cells `start` (N,) int64; returns observations."""
+        observation = self.world.observations.index_select(0, start)  # refuses what is no cell
         self._cell.copy_(start)
         self._time.zero_()
         self._collected.zero_()
         self._elapsed = 0
-        return self.world.observations.index_select(0, self._cell)
+        return observation
+
+    @property
+    def state(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Cells, steps of the episodes, and payments in them: what `go_on` goes on from."""
+        return self._cell, self._time, self._collected
+
+    def go_on(self, state: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Take the place of other walkers in the same world, by their `state`."""
+        for own, other in zip(self.state, state, strict=True):
+            own.copy_(other)
 
     def step(self, action: Tensor, start: Tensor) -> Walked:
         """Move, pay, and begin a new episode where one is over.
@@ -103,7 +119,8 @@ class Walks:
             start: (N,) int64, the cells in which new episodes begin.
 
         Raises:
-            IndexError: If there is no such action, on CPUs; nobody has moved then.
+            IndexError: If there is no such action, on CPUs; nobody has moved then. Where actions
+                are permuted, PyTorch raises a RuntimeError.
         """
         world = self.world
         if world.permutation is not None:

@@ -162,6 +162,39 @@ def test_a_copy_goes_on_by_itself(name):
 
 
 @pytest.mark.parametrize("name", GRIDS)
+def test_where_episodes_are_is_kept_when_nobody_tracks_it_any_more(name):
+    env, untracked = build(name), build(name)
+    early, *actions = actions_for(env, 60)
+    for one in (env, untracked):
+        one.step(early)
+    untracked.untrack()
+    for action in actions:
+        for actual, expected in zip(untracked.step(action), env.step(action), strict=True):
+            assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_environment_begun_in_inference_mode_goes_on_outside_of_it(name):
+    env = build(name)
+    with torch.inference_mode():
+        env.reset()
+        env.step(actions_for(env, 1)[0])
+    env.reset()
+    for action in actions_for(env, 30):
+        env.step(action)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_an_environment_that_is_only_asked_has_no_walks(name):
+    env, like = build(name), build(name)
+    observation, phase = like.reset(), torch.zeros(6).long()
+    assert torch.equal(env.rules().state(observation), like.rules().state(observation))
+    assert torch.equal(env.expert(observation, phase), like.expert(observation, phase))
+    assert env.optimal_return() is not None
+    assert "_walks" not in vars(env)
+
+
+@pytest.mark.parametrize("name", GRIDS)
 def test_transitions_agree_with_what_steps_do(name):
     env = build(name, num_envs=40)
     rules = env.rules()

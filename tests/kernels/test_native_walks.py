@@ -1,5 +1,7 @@
 """Episodes in worlds that are tables: the C++ kernel does what PyTorch's operations do."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from fastad_kernels import Walks, World, make_walks, native
@@ -167,3 +169,76 @@ def test_tables_are_checked_and_may_lie_apart():
     ):  # fmt: skip
         with pytest.raises(ValueError, match=r"must be \(S, A\), \(S, K\), \(N, P\) and \(N, A\)"):
             NativeWalks(world._replace(**{name: table}))
+
+
+def test_a_start_that_is_no_cell_is_refused_and_nobody_has_moved():
+    plain, ours = make_both(make_world())
+    start, action = torch.tensor([3, 0, 1, 2, 6]), torch.zeros(5).long()
+    for walks in (plain, ours):
+        walks.reset(start)
+        for wrong in (-1, NUM_CELLS, 10**12):
+            with pytest.raises(IndexError):
+                walks.reset(torch.full_like(start, wrong))
+        assert torch.equal(walks.state[0], start)
+    for actual, expected in zip(*(w.step(action, start) for w in (ours, plain)), strict=True):
+        assert torch.equal(actual, expected)
+
+
+def test_worlds_whose_payments_never_end_are_refused():
+    world = make_world(num_phases=3)
+    targets = world.targets.clone()
+    targets[3, -1] = 0
+    with pytest.raises(ValueError, match="the last of several targets must be -1"):
+        make_walks(world._replace(targets=targets), impl="auto")
+    for impl in ("reference", "auto"):
+        with pytest.raises(ValueError, match="terminates=True ends episodes as the last of"):
+            make_walks(make_world()._replace(terminates=True), impl=impl)
+
+
+@pytest.mark.parametrize("action", [1, torch.tensor(1), torch.tensor([1])])
+def test_one_action_for_all_is_taken_as_pytorch_takes_it(action):
+    plain, ours = make_both(make_world())
+    start = torch.zeros(5).long()
+    for actual, expected in zip(*(w.step(action, start) for w in (ours, plain)), strict=True):
+        assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("impl", ["reference", "auto"])
+def test_walks_begun_in_inference_mode_go_on_outside_of_it(impl):
+    with torch.inference_mode():
+        walks = make_walks(make_world(num_phases=3), impl=impl)
+        start, action = torch.zeros(5).long(), torch.ones(5).long()
+        walks.reset(start)
+        walks.step(action, start)
+    start, action = torch.zeros(5).long(), torch.ones(5).long()
+    walks.step(action, start)
+    walks.reset(start)
+
+
+def test_a_default_device_does_not_matter():
+    plain, ours = make_both(make_world())
+    start, action = torch.zeros(5).long(), torch.ones(5).long()
+    with torch.device("meta"):
+        actual = ours.step(action, start)
+    for one, other in zip(actual, plain.step(action, start), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_threads_may_share_walks():
+    """They take turns, in whatever order: nothing breaks, and all steps are counted."""
+    world = make_world(num_walkers=300, length=10**6)
+    walks = make_walks(world, impl="auto")
+    action, start = torch.ones(300).long(), torch.zeros(300).long()
+    with ThreadPoolExecutor(4) as pool:
+        for _ in pool.map(lambda _: walks.step(action, start), range(2000)):
+            pass
+    assert (walks.state[1] == 2000).all()
+
+
+def test_what_a_step_led_to_is_not_numbered_by_a_later_reset():
+    _, ours = make_both(make_world(length=1))
+    start, action = torch.tensor([3, 0, 1, 2, 6]), torch.zeros(5).long()
+    seen = ours.step(action, start).observation
+    assert torch.equal(ours.cell(seen), start)
+    ours.reset(torch.zeros(5).long())
+    assert ours.cell(seen) is None

@@ -82,7 +82,7 @@ class NativeModel(FrozenModel):
         # The last step's fields and their shape, the numbers of its observations, and memory for
         # its tokens and for what is sampled.
         self._told: tuple[Tensor, ...] = (torch.empty(0),) * 4
-        self._samples = Slots(0)
+        self._samples = Slots()
         self._shape, self._numel, self._tokens = torch.Size(), 0, torch.empty(0)
         self._fields, self._wrong = _Fields(), c_int64()
         structs = (self._embedding, self._fields, self._readout, self._wrong)
@@ -105,7 +105,7 @@ class NativeModel(FrozenModel):
     ) -> Tensor:
         """See `FrozenModel.decode`."""
         self._look_at(action, reward, start, step)
-        logits = torch.empty(*self._shape, self.num_logits)
+        logits = torch.empty(*self._shape, self.num_logits, device="cpu")
         self._readout.uniform, self._readout.logits = None, logits.data_ptr()
         self._decode(observation, reward, rings, positions, rope)
         return logits
@@ -194,10 +194,11 @@ class NativeModel(FrozenModel):
             self._shape, width = shown[0].shape, self.blocks.width
             self._numel = self._shape.numel() * (self.size or width)
             batch, length = self._shape
-            self._tokens = torch.empty(batch, length * self.per_step, width + -width % BORDER)
+            shape = batch, length * self.per_step, width + -width % BORDER
+            self._tokens = torch.empty(shape, device="cpu")
             size, f32 = self.num_logits, torch.float32
             self._samples = Slots(
-                batch, ((batch, length * size), f32), ((batch, size), f32), ((batch,), torch.int64)
+                ((batch, length * size), f32), ((batch, size), f32), ((batch,), torch.int64)
             )
         # Copies are not what is shown at the next step, and are made anew.
         self._told = told = tuple(x.contiguous() for x in shown)

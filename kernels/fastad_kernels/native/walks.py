@@ -3,6 +3,7 @@
 import ctypes
 from collections.abc import Callable
 from ctypes import c_int64, c_void_p
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -42,21 +43,28 @@ class NativeWalks(Walks):
             world.episode_length,
         )  # fmt: skip
         self._pointer = ctypes.byref(self._struct)
+        self._lock = Lock()  # a call lets other threads run, who would fill the same memory
         shape = self._shape
         kinds = [
             ((num_walkers, num_features), torch.int64), (shape, torch.int64),
             (shape, torch.float32), (shape, torch.bool), (shape, torch.bool),
         ]  # fmt: skip
         # In the struct's order; the last one is there where something terminates.
-        self._slots = Slots(num_walkers, *kinds[: 4 + world.terminates])
+        self._slots = Slots(*kinds[: 4 + world.terminates])
         # What the latest step led to: where it ended, in which cells; and, if an episode ended,
         # where the next one begins.
         self._end: tuple[Tensor | None, Tensor] = None, self._cell
         self._first: Tensor | None = None
 
-    def __reduce__(self) -> tuple[Callable[..., Walks], tuple[World, Tensor, Tensor, Tensor]]:
+    def __reduce__(self) -> tuple[Callable[..., Walks], tuple[object, ...]]:
         """A copy has addresses of its own, and may be made where there are no kernels."""
-        return _copy, (self.world, self._cell, self._time, self._collected)
+        return _copy, (self.world, self.state)
+
+    def reset(self, start: Tensor) -> Tensor:
+        """See `Walks.reset`."""
+        observation = super().reset(start)
+        self._first = None
+        return observation
 
     def cell(self, observation: Tensor) -> Tensor | None:
         """See `Walks.cell`."""
@@ -70,6 +78,10 @@ class NativeWalks(Walks):
         if not (self._fits(action) and self._fits(start)):
             action, start = self._cast(action), self._cast(start)
         action, start = action.contiguous(), start.contiguous()
+        with self._lock:
+            return self._walk(action, start)
+
+    def _walk(self, action: Tensor, start: Tensor) -> Walked:
         struct = self._struct
         (end, cell, reward, truncated, *terminated), addresses = self._slots.take()
         struct.seen, struct.end, struct.reward, struct.truncated, *rest = addresses
@@ -87,11 +99,16 @@ class NativeWalks(Walks):
         return Walked(first, reward, terminated[0] if rest else self._never, truncated, end)
 
     def _fits(self, x: Tensor) -> bool:
-        return x.dtype is torch.int64 and x.shape == self._shape and x.is_cpu
+        is_read = isinstance(x, Tensor) and x.dtype is torch.int64 and x.is_cpu
+        return is_read and x.shape == self._shape
 
     def _cast(self, x: Tensor) -> Tensor:
-        """Of smaller integers, as PyTorch does; refuses what the kernel would misread."""
-        cast = x if x.is_floating_point() or x.is_complex() else x.long()
+        """Of smaller integers, or one for all, as PyTorch does; refuses what would be misread."""
+        cast = x = torch.as_tensor(x)
+        if not x.is_floating_point() and not x.is_complex():
+            cast = x.long()
+        if x.numel() == 1 and x.ndim < 2:
+            cast = cast.expand(self._shape)
         if not self._fits(cast):
             raise ValueError(
                 f"actions or starts are {x.dtype} of shape {tuple(x.shape)} on {x.device}; they "
@@ -114,6 +131,8 @@ class NativeWalks(Walks):
                 f"{[(tuple(x.shape), x.dtype, str(x.device)) for x in tables]}; they must be "
                 "(S, A), (S, K), (N, P) and (N, A), int64, on the CPU"
             )
+        if self.num_phases > 1 and (world.targets[:, -1] >= 0).any():
+            raise ValueError("the last of several targets must be -1: nothing is left to be paid")
         for name, x, size in (
             ("moves", world.moves, self.num_cells), ("permutation", world.permutation, num_actions),
         ):  # fmt: skip
@@ -121,8 +140,7 @@ class NativeWalks(Walks):
                 raise IndexError(f"{name} has entries that are not in 0..{size - 1}")
 
 
-def _copy(world: World, *state: Tensor) -> Walks:
+def _copy(world: World, state: tuple[Tensor, Tensor, Tensor]) -> Walks:
     walks = make_walks(world, impl="auto")
-    for own, other in zip((walks._cell, walks._time, walks._collected), state, strict=True):
-        own.copy_(other)
+    walks.go_on(state)
     return walks
