@@ -104,11 +104,12 @@ class Walks:
     @property
     def state(self) -> tuple[Tensor, Tensor, Tensor]:
         """Cells, steps of the episodes, and payments in them: what `go_on` goes on from."""
-        return self._cell, self._time, self._collected
+        return self._cell, self._time + self._elapsed, self._collected
 
     def go_on(self, state: tuple[Tensor, Tensor, Tensor]) -> None:
-        """Take the place of other walkers in the same world, by their `state`."""
-        for own, other in zip(self.state, state, strict=True):
+        """Take the place of other walkers in the same world, by their `state`; not in lockstep."""
+        assert not self._lockstep
+        for own, other in zip((self._cell, self._time, self._collected), state, strict=True):
             own.copy_(other)
 
     def step(self, action: Tensor, start: Tensor) -> Walked:
